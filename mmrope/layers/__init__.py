@@ -1,0 +1,22 @@
+"""Plain PyTorch layers. They know neither MMEngine nor images."""
+
+from .attention import Attention
+from .position import resize_pos_embed
+from .rope import RoPE, axial_freqs, mixed_freqs, rotary_table, rotate
+from .windows import Span, Windows, cut, even_windows, restore, shifted_windows
+
+__all__ = [
+    'Attention',
+    'RoPE',
+    'Span',
+    'Windows',
+    'axial_freqs',
+    'cut',
+    'even_windows',
+    'mixed_freqs',
+    'resize_pos_embed',
+    'restore',
+    'rotary_table',
+    'rotate',
+    'shifted_windows',
+]

@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+import torch
+
+from mmrope.layers import Attention, even_windows, shifted_windows
+
+GRIDS = [(1, 1), (6, 6), (5, 9), (9, 5), (1, 11)]
+
+
+def oracle(attn: Attention, x: torch.Tensor, grid: tuple[int, int], windows=None, num_prefix: int = 0) -> torch.Tensor:
+    """Attention in float64 and complex numbers, a loop over queries: every key in the window of a query, softmax."""
+    weights = {name: value.detach().double().numpy() for name, value in attn.state_dict().items()}
+    x = x.detach().double().numpy()
+    batch, tokens, dim = x.shape
+    heads, head_dim = attn.num_heads, dim // attn.num_heads
+    qkv = (x @ weights['qkv.weight'].T + weights['qkv.bias']).reshape(batch, tokens, 3, heads, head_dim)
+    positions = [None] * num_prefix + [(h, w) for h in range(grid[0]) for w in range(grid[1])]
+    window = window_of(grid, windows)
+
+    def pairs(vectors, token):
+        numbers = vectors[..., 0::2] + 1j * vectors[..., 1::2]  # (B, heads, head_dim // 2)
+        if attn.rope is None or positions[token] is None:
+            return numbers
+        freqs = attn.rope.freqs.detach().double().numpy()
+        h, w = positions[token]
+        return numbers * np.exp(1j * (w * freqs[0] + h * freqs[1]))
+
+    q = [pairs(qkv[:, t, 0], t) for t in range(tokens)]
+    k = [pairs(qkv[:, t, 1], t) for t in range(tokens)]
+    out = np.zeros((batch, tokens, heads, head_dim))
+    for t in range(tokens):
+        keys = [s for s in range(tokens) if window(positions[t]) == window(positions[s])]
+        logits = np.stack([(q[t] * k[s].conj()).real.sum(-1) for s in keys], -1) / head_dim**0.5  # (B, heads, keys)
+        probs = np.exp(logits - logits.max(-1, keepdims=True))
+        probs /= probs.sum(-1, keepdims=True)
+        out[:, t] = np.einsum('bnk,bknd->bnd', probs, qkv[:, keys, 2])
+    return torch.from_numpy(out.reshape(batch, tokens, dim) @ weights['proj.weight'].T + weights['proj.bias'])
+
+
+def window_of(grid, windows):
+    if windows is None:
+        return lambda position: 0
+    starts = [sorted(s.start + i * s.size for s in spans for i in range(s.count)) for spans in windows]
+    return lambda position: tuple(max(s for s in axis if s <= p) for axis, p in zip(starts, position))
+
+
+def make(rope: str | None, dim: int = 24, heads: int = 3) -> Attention:
+    attn = Attention(dim, heads, rope, 10.0)
+    for param in (attn.qkv.weight, attn.qkv.bias):  # large enough for attention to be far from uniform
+        torch.nn.init.normal_(param, std=0.6)
+    return attn
+
+
+@pytest.mark.parametrize('rope', ['mixed', 'axial', None])
+@pytest.mark.parametrize('grid', GRIDS)
+def test_global_attention_equals_the_oracle(rope, grid, close):
+    attn, x = make(rope), torch.randn(2, grid[0] * grid[1], 24)
+    close(attn(x, grid), oracle(attn, x, grid))
+
+
+@pytest.mark.parametrize('rope', ['mixed', 'axial', None])
+def test_prefix_tokens_attend_without_position(rope, close):
+    attn, x = make(rope), torch.randn(2, 2 + 5 * 3, 24)
+    close(attn(x, (5, 3)), oracle(attn, x, (5, 3), num_prefix=2))
+
+
+@pytest.mark.parametrize('rope', ['mixed', 'axial', None])
+@pytest.mark.parametrize('grid', GRIDS)
+@pytest.mark.parametrize('make_windows', [even_windows, shifted_windows, lambda g, s: shifted_windows(g, s, s // 2)])
+def test_windowed_attention_equals_the_oracle(rope, grid, make_windows, close):
+    attn, x, windows = make(rope), torch.randn(2, grid[0] * grid[1], 24), make_windows(grid, 4)
+    close(attn(x, grid, windows), oracle(attn, x, grid, windows))
+
+
+@pytest.mark.parametrize('grid', GRIDS)
+def test_one_window_over_the_grid_is_global_attention(grid):
+    attn, x = make('mixed'), torch.randn(2, grid[0] * grid[1], 24)
+    torch.testing.assert_close(attn(x, grid, even_windows(grid, 11)), attn(x, grid), rtol=0, atol=1e-6)
+
+
+def test_tokens_in_other_windows_do_not_matter():
+    attn, x, windows = make('mixed'), torch.randn(1, 5, 7, 24), even_windows((5, 7), 3)
+    y = x.clone()
+    y[:, 4:, 5:] = torch.randn(1, 1, 2, 24)
+    before, after = (attn(z.flatten(1, 2), (5, 7), windows).unflatten(1, (5, 7)) for z in (x, y))
+    changed = (before - after).abs().amax((0, 3)) > 0
+    assert changed[3:, 5:].all() and changed.sum() == changed[3:, 5:].numel()
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('windows', [None, even_windows((9, 13), 6)], ids=['global', 'windowed'])
+def test_autocast_stays_within_tolerance(dtype, windows, close):
+    attn, x = Attention(64, 4, 'mixed', 10.0), torch.randn(2, 9 * 13, 64)
+    with torch.autocast('cpu', dtype):
+        ours = attn(x, (9, 13), windows)
+    assert ours.dtype == dtype
+    close(ours, attn(x, (9, 13), windows))
+
+
+@pytest.mark.parametrize('rope', ['mixed', 'axial', None])
+@pytest.mark.parametrize('windows', [None, even_windows((3, 5), 2)], ids=['global', 'windowed'])
+def test_attention_learns(rope, windows):
+    attn = make(rope, 8, 2).double()
+    x = torch.randn(1, 15, 8, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: attn(x, (3, 5), windows), x)
+    attn(x, (3, 5), windows).square().sum().backward()
+    assert all(param.grad.abs().sum() > 0 for param in attn.parameters())
+
+
+@pytest.mark.parametrize('dim, heads', [(10, 4), (8, 0), (8, -2)])
+def test_wrong_heads_are_named(dim, heads):
+    with pytest.raises(ValueError, match=f'num_heads.*{dim}.*{heads}'):
+        Attention(dim, heads, 'mixed', 10.0)

@@ -1,0 +1,264 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmrope.layers.rope import MAX_TABLES, RoPE, axial_freqs, mixed_freqs, rotary_table, rotate
+
+GRIDS = [(1, 1), (1, 7), (14, 14), (5, 12), (12, 5), (33, 2)]
+
+
+def oracle_angles(freqs: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Angles by the formula, a loop over tokens, heads and pairs: (heads, H * W, head_dim // 2)."""
+    _, heads, pairs = freqs.shape
+    angles = np.zeros((heads, grid[0] * grid[1], pairs))
+    for h in range(grid[0]):
+        for w in range(grid[1]):
+            for n in range(heads):
+                for d in range(pairs):
+                    angles[n, h * grid[1] + w, d] = w * freqs[0, n, d] + h * freqs[1, n, d]
+    return angles
+
+
+def oracle_rotate(x: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """Pairs (2d, 2d + 1) of (B, heads, N, head_dim) as complex numbers times exp(i angle)."""
+    turned = (x[..., 0::2] + 1j * x[..., 1::2]) * np.exp(1j * angles)
+    out = np.empty_like(x)
+    out[..., 0::2], out[..., 1::2] = turned.real, turned.imag
+    return out
+
+
+def random_freqs(heads: int = 3, head_dim: int = 16, theta: float = 10.0) -> torch.Tensor:
+    return mixed_freqs(head_dim, torch.rand(heads) * 2 * math.pi, theta)
+
+
+@pytest.mark.parametrize('grid', GRIDS)
+@pytest.mark.parametrize('heads', [1, 3])
+@pytest.mark.parametrize('compiling', [False, True])
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_rotation_equals_complex_oracle(grid, heads, compiling, dtype, close, monkeypatch):
+    monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: compiling)
+    freqs = random_freqs(heads)
+    x = torch.randn(2, 3, grid[0] * grid[1], 16).to(dtype)
+    theirs = oracle_rotate(x.double().numpy(), oracle_angles(freqs.double().numpy(), grid))
+    table = rotary_table(freqs.double() if dtype == torch.float64 else freqs, grid).to(dtype)
+    ours = rotate(x, table)
+    assert ours.dtype == dtype
+    close(ours, torch.from_numpy(theirs))
+
+
+def test_float32_table_is_exact_to_1e_5_on_a_128_grid():
+    freqs = random_freqs(2, 64)
+    table = rotary_table(freqs, (128, 128))
+    exact = rotary_table(freqs.double(), (128, 128))
+    assert (table - exact).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize('head_dim, theta', [(16, 10.0), (64, 10.0), (32, 50.0), (4, 100.0)])
+def test_mixed_frequencies_follow_the_paper(head_dim, theta):
+    angles = torch.rand(5) * 2 * math.pi
+    freqs = mixed_freqs(head_dim, angles, theta)
+    assert freqs.shape == (2, 5, head_dim // 2)
+    for n in range(5):
+        for j in range(head_dim // 4):
+            a, magnitude = angles[n].item(), theta ** (-4 * j / head_dim)
+            expected = [
+                [magnitude * math.cos(a), magnitude * math.cos(a + math.pi / 2)],
+                [magnitude * math.sin(a), magnitude * math.sin(a + math.pi / 2)],
+            ]
+            torch.testing.assert_close(freqs[:, n, [j, head_dim // 4 + j]], torch.tensor(expected), rtol=0, atol=1e-6)
+
+
+def test_axial_frequencies_are_mixed_at_angle_zero_and_pure():
+    freqs = axial_freqs(16, 100.0)
+    torch.testing.assert_close(freqs, mixed_freqs(16, torch.zeros(1), 100.0), rtol=0, atol=1e-7)
+    magnitudes = torch.tensor([1.0, 100**-0.25, 100**-0.5, 100**-0.75])
+    torch.testing.assert_close(freqs[0, 0], torch.cat((magnitudes, torch.zeros(4))))
+    torch.testing.assert_close(freqs[1, 0], torch.cat((torch.zeros(4), magnitudes)))
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 4), st.sampled_from([4, 8, 20, 64]))
+@settings(max_examples=50, deadline=None)
+def test_rotation_keeps_norms_and_leaves_the_first_token(height, width, heads, head_dim):
+    x = torch.randn(1, heads, height * width, head_dim)
+    turned = rotate(x, rotary_table(random_freqs(heads, head_dim), (height, width)))
+    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1), rtol=1e-5, atol=1e-5)
+    assert torch.equal(turned[:, :, 0], x[:, :, 0])
+
+
+@given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 6), st.integers(0, 6))
+@settings(max_examples=50, deadline=None)
+def test_logits_depend_on_the_offset_only(h1, w1, h2, w2, down, right):
+    q, k = torch.randn(2, 3, 16).double()
+    table = rotary_table(random_freqs().double(), (16, 16)).unflatten(1, (16, 16))
+
+    def logits(hq, wq, hk, wk):
+        return (rotate(q, table[:, hq, wq]) * rotate(k, table[:, hk, wk])).sum(-1)
+
+    shifted = logits(h1 + down, w1 + right, h2 + down, w2 + right)
+    torch.testing.assert_close(logits(h1, w1, h2, w2), shifted, rtol=0, atol=1e-10)
+
+
+def test_transposed_image_with_swapped_axes_is_the_transposed_result():
+    freqs, x = random_freqs().double(), torch.randn(3, 4, 9, 16).double()
+    straight = rotate(x, rotary_table(freqs, (4, 9)).unflatten(1, (4, 9)))
+    swapped = rotate(x.transpose(1, 2), rotary_table(freqs.flip(0), (9, 4)).unflatten(1, (9, 4)))
+    torch.testing.assert_close(swapped.transpose(1, 2), straight, rtol=0, atol=1e-12)
+
+
+def test_table_learns_in_double_precision():
+    freqs = random_freqs(2, 8).double().requires_grad_()
+    x = torch.randn(1, 2, 12, 8).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, freqs: rotate(x, rotary_table(freqs, (3, 4))), (x, freqs))
+
+
+def test_autocast_does_not_touch_the_angles():
+    freqs = random_freqs(2, 64)
+    with torch.autocast('cpu', torch.bfloat16):
+        table = rotary_table(freqs, (64, 64))
+    assert table.dtype == torch.float32
+    assert torch.equal(table, rotary_table(freqs, (64, 64)))
+
+
+def test_module_draws_one_angle_a_head():
+    freqs = RoPE(16, 6, 'mixed', 10.0).freqs
+    angles = torch.atan2(freqs[1], freqs[0])
+    assert torch.allclose(angles[:, :1].cos(), angles[:, :4].cos(), atol=1e-5)
+    assert len(set(angles[:, 0].tolist())) == 6
+
+
+def test_only_mixed_frequencies_learn_and_are_stored():
+    mixed, axial = RoPE(16, 2, 'mixed', 10.0), RoPE(16, 2, 'axial', 100.0)
+    assert list(mixed.state_dict()) == ['freqs'] and mixed.freqs.requires_grad
+    assert not axial.state_dict() and not list(axial.parameters())
+
+
+def fresh(rope: RoPE, grid: tuple[int, int]) -> torch.Tensor:
+    return rotary_table(rope.freqs.detach(), grid)
+
+
+def eval_rope(mode: str = 'mixed') -> RoPE:
+    rope = RoPE(16, 2, mode, 10.0)
+    return rope.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize('mode', ['mixed', 'axial'])
+def test_tables_are_kept_by_grid_and_not_by_token_count(mode):
+    rope = eval_rope(mode)
+    for grid in [(16, 16), (8, 32), (32, 8), (16, 16), (1, 256)]:
+        assert torch.equal(rope(grid, torch.float32), fresh(rope, grid))
+    first = rope((8, 32), torch.float32)
+    assert rope((8, 32), torch.float32) is first
+    assert rope((8, 32), torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_number_of_kept_tables_is_bounded():
+    rope = eval_rope()
+    for side in range(1, 30):
+        rope((side, 3), torch.float32)
+    assert len(rope._tables) == MAX_TABLES
+
+
+def step(rope: RoPE) -> None:
+    rope.requires_grad_(True)
+    optimizer = torch.optim.AdamW(rope.parameters(), lr=0.1)
+    rope.freqs.grad = torch.ones_like(rope.freqs)
+    optimizer.step()
+    rope.requires_grad_(False)
+
+
+def swap_as_ema_hooks_do(rope: RoPE) -> None:
+    rope.freqs.data.copy_(torch.randn_like(rope.freqs))
+    rope.eval()
+
+
+CHANGES = {
+    'load_state_dict': lambda rope: rope.load_state_dict(RoPE(16, 2, 'mixed', 10.0).state_dict()),
+    'optimiser step': step,
+    'in place': lambda rope: rope.freqs.mul_(1.5),
+    'new storage': lambda rope: setattr(rope.freqs, 'data', torch.randn_like(rope.freqs)),
+    'to(dtype)': lambda rope: rope.to(torch.float64),
+    'data and eval()': swap_as_ema_hooks_do,
+}
+
+
+@pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES.keys())
+def test_kept_tables_follow_the_frequencies(change):
+    rope = eval_rope()
+    before = rope((5, 6), torch.float64)
+    change(rope)
+    after = rope((5, 6), torch.float64)
+    assert torch.equal(after, fresh(rope, (5, 6)).double())
+    assert not torch.equal(after, before) or rope.freqs.dtype == torch.float64
+
+
+def test_learning_frequencies_get_a_gradient_in_train_and_eval():
+    rope = RoPE(16, 2, 'mixed', 10.0)
+    for mode in (True, False):
+        rope.train(mode).zero_grad()
+        rope((3, 4), torch.float32)[..., 0].sum().backward()
+        assert rope.freqs.grad.abs().sum() > 0
+
+
+def test_table_kept_in_inference_mode_serves_training():
+    rope = eval_rope()
+    with torch.inference_mode():
+        rope((3, 4), torch.float32)
+    x = torch.randn(1, 2, 12, 16, requires_grad=True)
+    rotate(x, rope((3, 4), torch.float32)).sum().backward()
+    assert x.grad is not None
+
+
+def test_module_made_in_inference_mode_works():
+    with torch.inference_mode():
+        rope = RoPE(16, 2, 'mixed', 10.0).eval()
+        assert torch.equal(rope((3, 4), torch.float32), fresh(rope, (3, 4)))
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('mode', ['mixed', 'axial'])
+def test_half_models_keep_float32_frequencies(mode, dtype):
+    rope = RoPE(16, 2, mode, 10.0)
+    before = rope.freqs.detach().clone()
+    rope.to(dtype)
+    assert rope.freqs.dtype == torch.float32 and torch.equal(rope.freqs, before)
+    assert rope.double().freqs.dtype == torch.float64
+
+
+def test_copies_do_not_share_tables():
+    rope = eval_rope()
+    rope((3, 4), torch.float32)
+    twin = copy.deepcopy(rope)
+    twin.freqs.mul_(2)
+    assert torch.equal(twin((3, 4), torch.float32), fresh(twin, (3, 4)))
+    assert torch.equal(rope((3, 4), torch.float32), fresh(rope, (3, 4)))
+
+
+def test_prefix_tokens_are_not_rotated():
+    rope = eval_rope()
+    table = rope((3, 4), torch.float32, num_prefix=2)
+    x = torch.randn(1, 2, 14, 16)
+    turned = rotate(x, table)
+    assert torch.equal(turned[:, :, :2], x[:, :, :2])
+    assert torch.equal(turned[:, :, 2:], rotate(x[:, :, 2:], rope((3, 4), torch.float32)))
+
+
+@pytest.mark.parametrize(
+    'arguments, named',
+    [
+        ((16, 2, 'learned', 10.0), "mode .*'learned'"),
+        ((6, 2, 'mixed', 10.0), 'head_dim .* 6'),
+        ((0, 2, 'axial', 10.0), 'head_dim .* 0'),
+        ((16, 2, 'mixed', 0.0), 'theta .* 0'),
+        ((16, 2, 'axial', -1.0), 'theta .* -1'),
+        ((16, 2, 'axial', math.nan), 'theta .* nan'),
+        ((16, 2, 'axial', math.inf), 'theta .* inf'),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        RoPE(*arguments)
