@@ -1,0 +1,96 @@
+"""A feature pyramid from one map."""
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
+
+from ..registry import MODELS
+
+MODELS.register_module('LayerNorm2d', module=LayerNorm2d)
+
+
+@MODELS.register_module()
+class SimpleFeaturePyramid(BaseModule):
+    """Maps at several scales from the last map of a plain backbone.
+
+    Source: Li et al., *Exploring Plain Vision Transformer Backbones for Object Detection* (ECCV 2022,
+    arXiv 2203.16527), section 3: transposed convolutions up, max-pooling down, a 1 x 1 and a 3 x 3 convolution each.
+
+    Args:
+        in_channels: channels of the map.
+        out_channels: channels of each output.
+        scales: size of an output over that of the map, powers of 2, from the finest to the coarsest.
+        num_outs: how many maps to return; those past ``scales`` take every second pixel of the one before.
+        norm_cfg: normalisation after every convolution; ``'mmrope.LayerNorm2d'`` or what MMCV builds.
+        init_cfg: how to initialise, as MMEngine has it.
+
+    Raises:
+        ValueError: if ``scales`` holds anything but powers of 2 or does not fall, a scale needs more halvings of the
+            channels than ``in_channels`` allows, or ``num_outs`` is less than the scales.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 256,
+        scales: Sequence[float] = (4, 2, 1, 0.5),
+        num_outs: int = 5,
+        norm_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        norm_cfg = dict(type='mmrope.LayerNorm2d', eps=1e-6) if norm_cfg is None else norm_cfg
+        if not scales or any(scale <= 0 or not math.log2(scale).is_integer() for scale in scales):
+            raise ValueError(f'scales must be powers of 2, but got {tuple(scales)}')
+        if any(fine <= coarse for fine, coarse in zip(scales, scales[1:])):
+            raise ValueError(f'scales must fall from the finest to the coarsest, but got {tuple(scales)}')
+        if num_outs < len(scales):
+            raise ValueError(f'num_outs must be at least {len(scales)} (the number of scales), but got {num_outs}')
+        self.in_channels = in_channels
+        self.num_outs = num_outs
+        self.levels = nn.ModuleList(
+            _level(in_channels, out_channels, int(math.log2(scale)), norm_cfg) for scale in scales
+        )
+
+    def forward(self, inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Build the pyramid.
+
+        Args:
+            inputs: the map ``(B, in_channels, H, W)``, or the maps of a backbone, of which the last is taken.
+
+        Returns:
+            ``num_outs`` maps ``(B, out_channels, ceil(H * scale), ceil(W * scale))``, from the finest to the coarsest.
+        """
+        x = inputs if isinstance(inputs, Tensor) else inputs[-1]
+        outs = [level(x) for level in self.levels]
+        while len(outs) < self.num_outs:
+            outs.append(F.max_pool2d(outs[-1], kernel_size=1, stride=2))
+        return tuple(outs)
+
+
+def _level(in_channels: int, out_channels: int, octave: int, norm_cfg: dict) -> nn.Sequential:
+    """Layers from the map to the output at ``2 ** octave`` times its size."""
+    channels = in_channels
+    if octave > 0 and channels % 2**octave:
+        raise ValueError(f'in_channels must be a multiple of {2**octave} for scale {2**octave}, but got {in_channels}')
+    layers: list[nn.Module] = []
+    for step in range(octave):
+        layers.append(nn.ConvTranspose2d(channels, channels // 2, kernel_size=2, stride=2))
+        channels //= 2
+        if step < octave - 1:
+            layers += [_norm(norm_cfg, channels), nn.GELU()]
+    if octave < 0:
+        layers.append(nn.MaxPool2d(kernel_size=2**-octave, ceil_mode=True))
+    layers += [nn.Conv2d(channels, out_channels, 1, bias=False), _norm(norm_cfg, out_channels)]
+    layers += [nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), _norm(norm_cfg, out_channels)]
+    return nn.Sequential(*layers)
+
+
+def _norm(norm_cfg: dict, channels: int) -> nn.Module:
+    from mmcv.cnn import build_norm_layer  # here, so that the backbones can be used without mmcv
+
+    return build_norm_layer(norm_cfg, channels)[1]

@@ -1,0 +1,284 @@
+import copy
+import itertools
+
+import pytest
+import timm
+import torch
+
+from mmrope import RoPEViT
+
+VARIANTS = [dict(rope=rope, ape=ape) for rope, ape in itertools.product(('mixed', 'axial', None), (False, True))]
+LAYOUTS = {
+    'global': dict(),
+    'cls token': dict(with_cls_token=True),
+    'windowed': dict(window_size=3, global_attn_indexes=(1, -1)),
+    'windows only': dict(window_size=4),
+    'no LayerScale': dict(layer_scale_init_value=None),
+}
+variants = pytest.mark.parametrize('variant', VARIANTS, ids=lambda v: f'{v["rope"]}{"+ape" * v["ape"]}')
+layouts = pytest.mark.parametrize('layout', LAYOUTS.values(), ids=LAYOUTS.keys())
+
+
+def tiny(**kwargs) -> RoPEViT:
+    """A model small enough for CPU tests, with LayerScale large enough for every block to matter."""
+    arch = dict(embed_dims=32, depth=4, num_heads=2)
+    return RoPEViT(**{'arch': arch, 'img_size': 48, 'patch_size': 8, 'layer_scale_init_value': 0.5, **kwargs})
+
+
+@variants
+@layouts
+@pytest.mark.parametrize('size', [(48, 48), (61, 100), (8, 90), (1, 1)])
+def test_maps_have_the_promised_shape(variant, layout, size):
+    outs = tiny(**variant, **layout, out_indices=(0, 2, -1), final_norm=True)(torch.randn(2, 3, *size))
+    assert [out.shape for out in outs] == [(2, 32, -(-size[0] // 8), -(-size[1] // 8))] * 3
+
+
+@variants
+@layouts
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_every_parameter_gets_a_gradient(variant, layout, with_cp):
+    model = tiny(**variant, **layout, with_cp=with_cp, final_norm=True)
+    sum(out.square().mean() for out in model(torch.randn(2, 3, 40, 72))).backward()
+    missing = [name for name, param in model.named_parameters() if param.grad is None or not param.grad.abs().sum() > 0]
+    assert not missing
+
+
+def test_checkpointing_changes_neither_outputs_nor_gradients():
+    model = tiny(window_size=3, global_attn_indexes=(1,))
+    twin = copy.deepcopy(model)
+    twin.with_cp = True
+    x = torch.randn(2, 3, 40, 72)
+    for m in (model, twin):
+        m(x)[0].square().sum().backward()
+    for ours, theirs in zip(twin.parameters(), model.parameters()):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+TIMM_NAMES = {
+    '': dict(rope='axial', ape=False),
+    '_mixed': dict(rope='mixed', ape=False),
+    '_ape': dict(rope='axial', ape=True),
+    '_mixed_ape': dict(rope='mixed', ape=True),
+}
+
+
+def from_timm(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """timm keeps the frequencies of all blocks in one tensor; all other keys are the same."""
+    ours = {key: value for key, value in state.items() if not key.startswith(('head.', 'rope.'))}
+    for i, freqs in enumerate(state['rope.freqs'].unbind(1) if 'rope.freqs' in state else ()):
+        ours[f'blocks.{i}.attn.rope.freqs'] = freqs
+    return ours
+
+
+@pytest.mark.parametrize('suffix, variant', TIMM_NAMES.items(), ids=lambda v: str(v))
+@pytest.mark.parametrize('size', [(224, 224), (160, 320), (96, 64)])
+def test_parity_with_timm(suffix, variant, size, close):
+    # img_size: so that timm, which resizes pos_embed with antialias, does not resize it
+    theirs = timm.create_model(f'vit_small_patch16_rope{suffix}_224', img_size=size).eval()
+    for name, param in theirs.named_parameters():
+        if 'gamma' in name or 'pos_embed' in name or 'cls_token' in name:
+            torch.nn.init.normal_(param, std=0.5)
+    ours = RoPEViT('small', img_size=size, with_cls_token=True, final_norm=True, **variant).eval()
+    ours.load_state_dict(from_timm(theirs.state_dict()))
+    x = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        expected = theirs.forward_features(x)[:, 1:]
+        close(ours(x)[0], expected.transpose(1, 2).unflatten(2, (size[0] // 16, size[1] // 16)))
+
+
+def test_windows_that_hold_the_grid_are_global_attention():
+    model = tiny(window_size=20)
+    twin = tiny()
+    twin.load_state_dict(model.state_dict())
+    x = torch.randn(2, 3, 61, 100)
+    torch.testing.assert_close(model(x), twin(x), rtol=0, atol=1e-5)
+
+
+def test_window_only_model_equals_itself_on_each_window():
+    model = tiny(window_size=3).eval()
+    x = torch.randn(1, 3, 48, 72)  # 6 x 9 tokens, 2 x 3 windows of 3 x 3
+    whole = model(x)[0]
+    for row, col in itertools.product(range(2), range(3)):
+        part = model(x[..., 24 * row : 24 * row + 24, 24 * col : 24 * col + 24])[0]
+        torch.testing.assert_close(whole[..., 3 * row : 3 * row + 3, 3 * col : 3 * col + 3], part, rtol=0, atol=1e-5)
+
+
+def test_grids_of_equal_token_count_do_not_share_tables():
+    model, x = tiny().eval(), torch.randn(1, 3, 64, 256)
+    fresh = copy.deepcopy(model)
+    with torch.no_grad():
+        model(torch.randn(1, 3, 128, 128))
+        assert torch.equal(model(x)[0], fresh(x)[0])
+
+
+def test_images_of_a_batch_do_not_mix():
+    model, x = tiny(window_size=3, global_attn_indexes=(1,)).eval(), torch.randn(3, 3, 61, 100)
+    torch.testing.assert_close(model(x)[0][1:2], model(x[1:2])[0], rtol=0, atol=1e-5)
+
+
+def test_padding_is_at_the_bottom_and_right():
+    model, x = tiny().eval(), torch.randn(1, 3, 61, 100)
+    padded = torch.zeros(1, 3, 64, 104)
+    padded[..., :61, :100] = x
+    assert torch.equal(model(x)[0], model(padded)[0])
+
+
+@variants
+def test_transposed_image_with_swapped_axes_is_the_transposed_map(variant):
+    model = tiny(**variant, window_size=3, global_attn_indexes=(1,)).double().eval()
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        twin.patch_embed.proj.weight.copy_(model.patch_embed.proj.weight.transpose(2, 3))
+        if variant['ape']:
+            twin.pos_embed.copy_(model.pos_embed.unflatten(1, (6, 6)).transpose(1, 2).flatten(1, 2))
+        for block in twin.blocks:
+            if block.attn.rope is not None:
+                block.attn.rope.freqs.copy_(block.attn.rope.freqs.flip(0).clone())
+    x = torch.randn(1, 3, 56, 88).double()
+    torch.testing.assert_close(twin(x.transpose(2, 3))[0].transpose(2, 3), model(x)[0], rtol=0, atol=1e-9)
+
+
+@variants
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('how', ['autocast', 'cast'])
+def test_half_precision_stays_close_to_float32(variant, dtype, how, close):
+    model = tiny(**variant, window_size=5, global_attn_indexes=(3,), final_norm=True).eval()
+    x = torch.randn(1, 3, 104, 120)
+    with torch.no_grad():
+        expected = model(x)[0]
+        if how == 'autocast':
+            with torch.autocast('cpu', dtype):
+                ours = model(x)[0]
+        else:
+            ours = model.to(dtype)(x.to(dtype))[0]
+    assert (ours.float() - expected).norm() / expected.norm() < {torch.float16: 4e-3, torch.bfloat16: 3e-2}[dtype]
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+def test_training_step_under_autocast_is_finite(dtype):
+    model = tiny(window_size=3, global_attn_indexes=(1,))
+    with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
+        loss = model(torch.randn(2, 3, 61, 100))[0].float().square().mean()
+    loss.backward()
+    assert all(param.grad.isfinite().all() for param in model.parameters())
+
+
+def test_state_dict_keys():
+    blocks = [
+        f'blocks.{i}.{name}'
+        for i in range(4)
+        for name in (
+            'gamma_1 gamma_2 norm1.weight norm1.bias attn.qkv.weight attn.qkv.bias attn.rope.freqs attn.proj.weight '
+            'attn.proj.bias norm2.weight norm2.bias mlp.fc1.weight mlp.fc1.bias mlp.fc2.weight mlp.fc2.bias'
+        ).split()
+    ]
+    rest = ['cls_token', 'pos_embed', 'patch_embed.proj.weight', 'patch_embed.proj.bias', 'norm.weight', 'norm.bias']
+    full = tiny(ape=True, with_cls_token=True, final_norm=True)
+    assert sorted(full.state_dict()) == sorted(blocks + rest)
+    axial = tiny(rope='axial')
+    assert sorted(axial.state_dict()) == sorted([b for b in blocks if 'freqs' not in b] + rest[2:4])
+
+
+@pytest.mark.parametrize('frozen_stages', [-1, 0, 2, 4])
+def test_frozen_stages_learn_nothing_and_stay_in_eval(frozen_stages):
+    model = tiny(frozen_stages=frozen_stages, ape=True, with_cls_token=True, final_norm=True, drop_path_rate=0.5)
+    model.train()
+    learning = {name for name, param in model.named_parameters() if param.requires_grad}
+    embeddings = {'cls_token', 'pos_embed', 'patch_embed.proj.weight', 'patch_embed.proj.bias'}
+    assert embeddings.isdisjoint(learning) == (frozen_stages >= 0)
+    for i, block in enumerate(model.blocks):
+        assert any(name.startswith(f'blocks.{i}.') for name in learning) == (i >= frozen_stages)
+        assert block.training == (i >= frozen_stages)
+    assert ('norm.weight' in learning) == (frozen_stages < 4)
+
+
+def test_frozen_stages_train_with_checkpointing():
+    model = tiny(frozen_stages=2, with_cp=True).train()
+    model(torch.randn(1, 3, 40, 40))[0].sum().backward()
+    assert model.blocks[2].mlp.fc1.weight.grad is not None and model.blocks[1].mlp.fc1.weight.grad is None
+
+
+def test_train_and_eval_return_self():
+    model = tiny()
+    assert model.train() is model and model.eval() is model
+
+
+def test_layer_depth_counts_from_the_embeddings_to_the_heads():
+    model = tiny(ape=True, with_cls_token=True, final_norm=True)
+    for name in ('cls_token', 'pos_embed', 'patch_embed.proj.bias'):
+        assert model.get_layer_depth(f'backbone.{name}', prefix='backbone.') == (0, 6)
+    for i in range(4):
+        assert model.get_layer_depth(f'blocks.{i}.attn.rope.freqs') == (i + 1, 6)
+    for name in ('backbone.norm.weight', 'neck.blocks.0.weight', 'bbox_head.fc.weight'):
+        assert model.get_layer_depth(name, prefix='backbone.') == (5, 6)
+
+
+def test_drop_path_rises_over_depth():
+    rates = [block.drop_path.drop_prob for block in tiny(drop_path_rate=0.3).blocks]
+    assert rates == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize('arch', ['small', 'base', 'large'])
+def test_sizes_are_those_of_deit_iii(arch):
+    with torch.device('meta'):
+        ours = RoPEViT(arch, rope=None, ape=True, with_cls_token=True, final_norm=True)
+        theirs = timm.create_model(f'deit3_{arch}_patch16_224', num_classes=0)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+
+
+@variants
+def test_compiles_in_one_graph(variant, close):
+    model = tiny(**variant, window_size=5, global_attn_indexes=(1,)).eval()
+    x = torch.randn(1, 3, 61, 100)
+    compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
+    with torch.no_grad():
+        close(compiled(x)[0], model(x)[0])
+
+
+@pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.slow)])
+def test_compiled_training_step_equals_eager(backend, close):
+    model = tiny(window_size=5, global_attn_indexes=(1,))
+    twin = copy.deepcopy(model)
+    x = torch.randn(1, 3, 61, 100)
+    torch.compile(model, fullgraph=True, backend=backend)(x)[0].square().mean().backward()
+    twin(x)[0].square().mean().backward()
+    for ours, theirs in zip(model.parameters(), twin.parameters()):
+        close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize(
+    'arguments, named',
+    [
+        (dict(arch='huge'), "arch .*tiny, small, base, large.* 'huge'"),
+        (dict(arch=dict(embed_dims=32, depth=2)), 'arch .*num_heads'),
+        (dict(arch=dict(embed_dims=32, depth=2, num_heads=2, width=3)), 'arch .*width'),
+        (dict(arch=dict(embed_dims=32, depth=0, num_heads=2)), 'depth .* 0'),
+        (dict(arch=dict(embed_dims=32, depth=2, num_heads=3)), 'num_heads'),
+        (dict(arch=dict(embed_dims=12, depth=2, num_heads=2)), 'head_dim .* 6'),
+        (dict(rope='learned'), "rope .*'learned'"),
+        (dict(rope_theta=0), 'theta .* 0'),
+        (dict(rope=None, rope_theta=10.0), 'rope_theta .* 10'),
+        (dict(window_size=-1), 'window_size .* -1'),
+        (dict(window_size=2, global_attn_indexes=(4,)), r'global_attn_indexes .* \(4,\)'),
+        (dict(window_size=2, global_attn_indexes=(3, -1)), 'global_attn_indexes must not repeat'),
+        (dict(out_indices=(0, 7)), r'out_indices .* \(0, 7\)'),
+        (dict(out_indices=(1, 1)), 'out_indices must not repeat'),
+        (dict(out_indices=()), 'out_indices must name'),
+        (dict(with_cls_token=True, window_size=2), 'with_cls_token .*window_size = 2'),
+        (dict(drop_path_rate=1.0), 'drop_path_rate .* 1.0'),
+        (dict(frozen_stages=5), 'frozen_stages .* 5'),
+        (dict(patch_size=0), 'patch_size .* 0'),
+        (dict(in_channels=0), 'in_channels .* 0'),
+        (dict(img_size=0), 'img_size .* 0'),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else '',
+)
+def test_wrong_arguments_are_named(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        tiny(**arguments)
+
+
+@pytest.mark.parametrize('shape', [(1, 4, 32, 32), (3, 32, 32), (1, 1, 32, 32)])
+def test_images_of_the_wrong_shape_are_named(shape):
+    with pytest.raises(ValueError, match=r'\(B, 3, H, W\)'):
+        tiny()(torch.randn(shape))

@@ -1,0 +1,48 @@
+import subprocess
+import sys
+
+import pytest
+
+import mmrope
+
+BUILD = """
+import sys
+from mmengine.registry import DefaultScope
+from mmdet.utils import register_all_modules as register_det
+from mmseg.utils import register_all_modules as register_seg
+from mmdet.registry import MODELS as DET
+from mmseg.registry import MODELS as SEG
+cfg = dict(type='mmrope.RoPEViT', arch=dict(embed_dims=8, depth=1, num_heads=2))
+for registry, register in ((DET, register_det), (SEG, register_seg), (DET, register_det)):
+    register(init_default_scope=True)
+    print(type(registry.build(cfg)).__module__)
+    print(type(registry.build(dict(type='mmrope.SimpleFeaturePyramid', in_channels=8))).__module__)
+"""
+
+
+def run(code: str) -> list[str]:
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_builds_from_both_hosts_in_one_process_without_custom_imports():
+    assert [line for line in run(BUILD) if line.startswith('mmrope.')] == ['mmrope.models.vit', 'mmrope.models.simple_feature_pyramid'] * 3
+
+
+def test_importing_mmrope_imports_nothing_heavy():
+    code = 'import sys, mmrope; print(*sorted({"torch", "mmengine", "timm", "mmdet", "mmseg"} & set(sys.modules)))'
+    assert run(code) == []
+
+
+def test_backbone_needs_neither_host_nor_mmcv():
+    code = 'import sys; from mmrope import RoPEViT; RoPEViT("tiny"); print(*{"mmdet", "mmseg", "mmcv"} & set(sys.modules))'
+    assert run(code) == []
+
+
+def test_public_names_are_there():
+    for name in mmrope.__all__:
+        assert getattr(mmrope, name)
+        assert name in dir(mmrope)
+    with pytest.raises(AttributeError, match='RoPEVit'):
+        mmrope.RoPEVit  # noqa: B018
