@@ -1,0 +1,82 @@
+"""Layer-wise learning rates for transformer backbones."""
+
+from mmengine.logging import print_log
+from mmengine.optim import DefaultOptimWrapperConstructor
+from torch import nn
+
+from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+NO_DECAY_NAMES = ('cls_token', 'pos_embed', 'freqs', 'relative_position_bias_table')
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """Learning rates that fall from the heads to the patch embedding, and weight decay for matrices only.
+
+    A parameter of the layer at depth ``d`` of ``n`` (``backbone.get_layer_depth``) learns at
+    ``lr * decay_rate ** (n - 1 - d)``, heads and necks at ``lr`` (Clark et al., *ELECTRA*, ICLR 2020; as ViTDet uses
+    it). Norms, biases and all other vectors, embeddings and frequencies take no weight decay.
+
+    ``paramwise_cfg`` holds ``decay_rate`` (in ``(0, 1]``; 1 if not given) and, as MMEngine has it, ``custom_keys``: of
+    those found in the name of a parameter the longest counts. Its ``lr_mult`` multiplies the rate of the layer, its
+    ``decay_mult`` multiplies the base weight decay and goes before the rule above, and what else it holds goes to the
+    optimiser. The groups are logged once, as a table.
+
+    Raises:
+        ValueError: for another key in ``paramwise_cfg``, a ``decay_rate`` out of range, an optimiser without ``lr``,
+            or a model whose backbone has no ``get_layer_depth``.
+    """
+
+    def _validate_cfg(self) -> None:
+        super()._validate_cfg()
+        unknown = sorted(set(self.paramwise_cfg) - {'decay_rate', 'custom_keys'})
+        if unknown:
+            raise ValueError(f'paramwise_cfg may have decay_rate and custom_keys, but got {", ".join(unknown)}')
+        # MMEngine takes an empty paramwise_cfg for "one group of all parameters".
+        self.paramwise_cfg = {'decay_rate': 1.0, **self.paramwise_cfg}
+        if not 0 < self.paramwise_cfg['decay_rate'] <= 1:
+            raise ValueError(
+                f'decay_rate of paramwise_cfg must be above 0 and at most 1, but got {self.paramwise_cfg["decay_rate"]}'
+            )
+        if self.base_lr is None:
+            raise ValueError(f'optimizer must have an lr, but got {dict(self.optimizer_cfg)}')
+
+    def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
+        """Append the parameter groups of a whole model to ``params``, from the lowest layer to the heads."""
+        backbone = getattr(module, 'backbone', None)
+        if not hasattr(backbone, 'get_layer_depth'):
+            raise ValueError(
+                f'{type(self).__name__} needs a model whose backbone has get_layer_depth, '
+                f'but got {type(module).__name__} with backbone {type(backbone).__name__}'
+            )
+        groups: dict[tuple, dict] = {}
+        for name, param in module.named_parameters():
+            if param.requires_grad:
+                depth, num_layers = backbone.get_layer_depth(name, prefix='backbone.')
+                options = self._options(name, param, num_layers - 1 - depth)
+                key = (depth, *(str(option) for option in options.items()))
+                groups.setdefault(key, dict(params=[], **options))['params'].append(param)
+        ordered = [groups[key] for key in sorted(groups, key=lambda key: key[0])]
+        print_log(_table(ordered), logger='current')
+        params.extend(ordered)
+
+    def _options(self, name: str, param: nn.Parameter, layers_above: int) -> dict:
+        """Options of the optimiser for a parameter."""
+        custom_keys = self.paramwise_cfg.get('custom_keys', {})
+        longest_first = sorted(sorted(custom_keys), key=len, reverse=True)
+        custom = dict(custom_keys.get(next((key for key in longest_first if key in name), None), {}))
+        lr_mult = custom.pop('lr_mult', 1.0) * self.paramwise_cfg['decay_rate'] ** layers_above
+        options = {'lr': self.base_lr * lr_mult, **custom}
+        if self.base_wd is not None:
+            decays = param.ndim > 1 and not name.endswith(NO_DECAY_NAMES)
+            options['weight_decay'] = self.base_wd * options.pop('decay_mult', float(decays))
+        return options
+
+
+def _table(groups: list[dict]) -> str:
+    lines = [f'{"tensors":>8}{"parameters":>14}{"lr":>12}  other options']
+    for group in groups:
+        size = sum(param.numel() for param in group['params'])
+        others = ', '.join(f'{key} {value}' for key, value in group.items() if key not in ('params', 'lr'))
+        lines.append(f'{len(group["params"]):>8}{size:>14,}{group["lr"]:>12.4g}  {others}')
+    return '\n'.join(('Parameter groups, from the lowest layer to the heads:', *lines))
