@@ -1,12 +1,14 @@
 """Plain PyTorch layers. They know neither MMEngine nor images."""
 
 from .attention import Attention
+from .block import Block
 from .position import resize_pos_embed
 from .rope import RoPE, axial_freqs, mixed_freqs, rotary_table, rotate
 from .windows import Span, Windows, cut, even_windows, restore, shifted_windows
 
 __all__ = [
     'Attention',
+    'Block',
     'RoPE',
     'Span',
     'Windows',

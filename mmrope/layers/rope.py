@@ -28,7 +28,7 @@ def mixed_freqs(head_dim: int, angles: Tensor, theta: float) -> Tensor:
         theta: base of the geometric progression.
 
     Returns:
-        ``freqs`` in radians a token step, ``(2, heads, head_dim // 2)``; index 0 is along x (columns), 1 along y (rows).
+        ``freqs`` in radians a token step, ``(2, heads, head_dim // 2)``; index 0 along x (columns), 1 along y (rows).
 
     Raises:
         ValueError: if ``head_dim`` is not a positive multiple of 4 or ``theta`` is not positive.

@@ -1,15 +1,25 @@
 """ViTDet-style vision transformer with rotary position embedding."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from mmengine.model import BaseModule
-from timm.layers import DropPath, Mlp, PatchEmbed, to_2tuple, trunc_normal_
+from timm.layers import PatchEmbed, to_2tuple, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..layers import Attention, even_windows, resize_pos_embed
+from ..layers import Block, even_windows, resize_pos_embed
 from ..registry import MODELS
+from .arguments import (
+    arch_settings,
+    check_at_least,
+    check_drop_path_rate,
+    check_frozen_stages,
+    check_images,
+    indexes_in_order,
+    theta_of,
+)
 
 ARCHS = {
     'tiny': dict(embed_dims=128, depth=6, num_heads=4),
@@ -17,50 +27,7 @@ ARCHS = {
     'base': dict(embed_dims=768, depth=12, num_heads=12),
     'large': dict(embed_dims=1024, depth=24, num_heads=16),
 }
-THETAS = {'mixed': 10.0, 'axial': 100.0, None: None}
-
-
-class Block(nn.Module):
-    """Transformer block with LayerScale: attention, global or in windows, and an MLP.
-
-    Args:
-        dim: channels of a token.
-        num_heads: attention heads.
-        mlp_ratio: hidden channels of the MLP over ``dim``.
-        rope: ``'mixed'``, ``'axial'`` or ``None``.
-        theta: base of the frequencies.
-        window_size: largest extent of a window in tokens; 0 for global attention.
-        layer_scale_init_value: what LayerScale starts at; ``None`` for a block without it.
-        drop_path_rate: probability to drop a branch for a sample.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float,
-        rope: str | None,
-        theta: float | None,
-        window_size: int,
-        layer_scale_init_value: float | None,
-        drop_path_rate: float,
-    ) -> None:
-        super().__init__()
-        self.window_size = window_size
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, num_heads, rope, theta)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.drop_path = DropPath(drop_path_rate)
-        for name in ('gamma_1', 'gamma_2'):
-            gamma = None if layer_scale_init_value is None else torch.full((dim,), float(layer_scale_init_value))
-            self.register_parameter(name, None if gamma is None else nn.Parameter(gamma))
-
-    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """``x``: tokens, ``(B, P + H * W, C)``; ``grid``: ``(H, W)``. Returns tokens of the same shape."""
-        windows = even_windows(grid, self.window_size) if self.window_size else None
-        x = x + self.drop_path(_scale(self.attn(self.norm1(x), grid, windows), self.gamma_1))
-        return x + self.drop_path(_scale(self.mlp(self.norm2(x)), self.gamma_2))
+THETAS = {'mixed': 10.0, 'axial': 100.0}
 
 
 @MODELS.register_module()
@@ -119,28 +86,22 @@ class RoPEViT(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        settings = _arch_settings(arch)
+        settings = arch_settings(arch, ARCHS, 'embed_dims', 'depth', 'num_heads')
         self.embed_dims, depth = settings['embed_dims'], settings['depth']
-        if rope not in THETAS:
-            raise ValueError(f"rope must be 'mixed', 'axial' or None, but got {rope!r}")
-        if rope is None and rope_theta is not None:
-            raise ValueError(f'rope_theta must be None where rope is None, but got {rope_theta}')
-        if window_size < 0:
-            raise ValueError(f'window_size must be at least 0 (0: global attention), but got {window_size}')
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate must be at least 0 and below 1, but got {drop_path_rate}')
-        if not -1 <= frozen_stages <= depth:
-            raise ValueError(f'frozen_stages must be between -1 and {depth} (the depth), but got {frozen_stages}')
-        for name, value in (('img_size', img_size), ('patch_size', patch_size), ('in_channels', in_channels)):
-            if min(to_2tuple(value)) < 1:
-                raise ValueError(f'{name} must be at least 1, but got {value}')
-        global_blocks = _block_indexes('global_attn_indexes', global_attn_indexes, depth) if window_size else range(depth)
+        theta = theta_of(rope, rope_theta, THETAS)
+        check_at_least(0, window_size=window_size)
+        check_at_least(1, img_size=img_size, patch_size=patch_size, in_channels=in_channels)
+        check_drop_path_rate(drop_path_rate)
+        check_frozen_stages(frozen_stages, depth)
+        global_blocks = range(depth)
+        if window_size:
+            global_blocks = indexes_in_order('global_attn_indexes', global_attn_indexes, depth)
         if with_cls_token and len(global_blocks) < depth:
             raise ValueError(
                 f'with_cls_token needs global attention in every block, but got window_size = {window_size} '
-                f'with global_attn_indexes = {tuple(global_attn_indexes)}; set window_size = 0 or with_cls_token = False'
+                f'with global_attn_indexes = {tuple(global_attn_indexes)}; set window_size = 0 or leave the token out'
             )
-        self.out_indices = _block_indexes('out_indices', out_indices, depth)
+        self.out_indices = indexes_in_order('out_indices', out_indices, depth)
         if not self.out_indices:
             raise ValueError(f'out_indices must name at least one block, but got {out_indices}')
         self.in_channels = in_channels
@@ -160,8 +121,8 @@ class RoPEViT(BaseModule):
                 settings['num_heads'],
                 settings['mlp_ratio'],
                 rope,
-                THETAS[rope] if rope_theta is None else rope_theta,
-                0 if i in global_blocks else window_size,
+                theta,
+                None if i in global_blocks else partial(even_windows, window_size=window_size),
                 layer_scale_init_value,
                 drop_path_rate * i / max(depth - 1, 1),
             )
@@ -183,8 +144,7 @@ class RoPEViT(BaseModule):
         Raises:
             ValueError: if ``x`` has another number of axes or channels.
         """
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f'x must be (B, {self.in_channels}, H, W) images, but got shape {tuple(x.shape)}')
+        check_images(x, self.in_channels)
         x = self.patch_embed(x)
         grid = tuple(x.shape[-2:])
         x = self._add_embeddings(x.flatten(2).transpose(1, 2), grid)
@@ -255,33 +215,3 @@ class RoPEViT(BaseModule):
         for embedding in (self.cls_token, self.pos_embed):
             if embedding is not None:
                 embedding.requires_grad_(False)
-
-
-def _scale(x: Tensor, gamma: Tensor | None) -> Tensor:
-    return x if gamma is None else x * gamma
-
-
-def _arch_settings(arch: str | dict) -> dict:
-    if isinstance(arch, str):
-        if arch not in ARCHS:
-            raise ValueError(f'arch must be one of {", ".join(ARCHS)} or a dict, but got {arch!r}')
-        arch = ARCHS[arch]
-    required, allowed = {'embed_dims', 'depth', 'num_heads'}, {'embed_dims', 'depth', 'num_heads', 'mlp_ratio'}
-    if not required <= set(arch) <= allowed:
-        raise ValueError(f'arch must have embed_dims, depth, num_heads and may have mlp_ratio, but got {dict(arch)}')
-    settings = {'mlp_ratio': 4, **arch}
-    for name, value in settings.items():
-        if not value > 0:
-            raise ValueError(f'{name} of arch must be positive, but got {value}')
-    return settings
-
-
-def _block_indexes(name: str, indexes: Sequence[int], depth: int) -> tuple[int, ...]:
-    """Indexes as non-negative numbers, in order."""
-    for index in indexes:
-        if not -depth <= index < depth:
-            raise ValueError(f'{name} must be between {-depth} and {depth - 1} (depth {depth}), but got {tuple(indexes)}')
-    normal = tuple(sorted(index % depth for index in indexes))
-    if len(set(normal)) < len(normal):
-        raise ValueError(f'{name} must not repeat a block, but got {tuple(indexes)} at depth {depth}')
-    return normal

@@ -47,7 +47,9 @@ def check_cut(grid, windows, batch):
     assert all(h <= windows.largest[0] and w <= windows.largest[1] for h, w in (b.shape[1:3] for b in batches))
     ours = sorted(tuple(window.flatten().tolist()) for b in batches for window in b)
     theirs = sorted(
-        tuple(image.flatten().tolist()) for tokens in brute_force(x, window_ids(grid, windows)).values() for image in tokens
+        tuple(image.flatten().tolist())
+        for tokens in brute_force(x, window_ids(grid, windows)).values()
+        for image in tokens
     )
     assert ours == theirs
     assert torch.equal(restore(batches, windows), x)
@@ -74,9 +76,7 @@ def test_shifted_windows_are_the_regions_of_the_cyclic_shift_and_mask(length, wi
     region = (torch.arange(length) >= length - window_size).long() + (torch.arange(length) >= length - shift).long()
     classic = {frozenset(rolled[(window == i) & (region == j)].tolist()) for i in window.unique() for j in range(3)}
     spans = shifted_windows((length, 1), window_size, shift).rows
-    ours = {
-        frozenset(range(s.start + i * s.size, s.start + (i + 1) * s.size)) for s in spans for i in range(s.count)
-    }
+    ours = {frozenset(range(s.start + i * s.size, s.start + (i + 1) * s.size)) for s in spans for i in range(s.count)}
     assert ours == classic - {frozenset()}
 
 

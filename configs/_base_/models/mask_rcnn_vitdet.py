@@ -1,5 +1,5 @@
-# Mask R-CNN on a plain backbone as ViTDet has it (arXiv 2203.16527, section 3 and appendix A): a simple feature pyramid,
-# two convolutions in the RPN, four and a linear layer in the box head, LayerNorm in neck and heads.
+# Mask R-CNN on a plain backbone as ViTDet has it (arXiv 2203.16527): a simple feature pyramid, two convolutions in the
+# RPN, four and a linear layer in the box head, LayerNorm in neck and heads.
 # An experiment merges one of ../backbones into model.backbone.
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 norm_cfg = dict(type='mmrope.LayerNorm2d', eps=1e-6)

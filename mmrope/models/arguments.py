@@ -1,0 +1,62 @@
+"""Checks of the arguments that the backbones share. Each raises a ValueError that names the argument and its value."""
+
+from collections.abc import Mapping, Sequence
+from numbers import Real
+
+from torch import Tensor
+
+
+def arch_settings(arch: str | Mapping, archs: Mapping[str, dict], *required: str) -> dict:
+    """Settings of a model size: of a name in ``archs``, or a dict of ``required`` and optionally ``mlp_ratio`` (4)."""
+    if isinstance(arch, str):
+        if arch not in archs:
+            raise ValueError(f'arch must be one of {", ".join(archs)} or a dict, but got {arch!r}')
+        arch = archs[arch]
+    if not set(required) <= set(arch) <= {*required, 'mlp_ratio'}:
+        raise ValueError(f'arch must have {", ".join(required)} and may have mlp_ratio, but got {dict(arch)}')
+    settings = {'mlp_ratio': 4, **arch}
+    for name, value in settings.items():
+        if not all(number > 0 for number in ([value] if isinstance(value, Real) else value)):
+            raise ValueError(f'{name} of arch must be positive, but got {value}')
+    return settings
+
+
+def theta_of(rope: str | None, rope_theta: float | None, defaults: Mapping[str, float]) -> float | None:
+    """Base of the frequencies: ``rope_theta``, or the default of the kind of ``rope``; ``None`` without rotation."""
+    if rope is not None and rope not in defaults:
+        raise ValueError(f'rope must be {", ".join(map(repr, defaults))} or None, but got {rope!r}')
+    if rope is None and rope_theta is not None:
+        raise ValueError(f'rope_theta must be None where rope is None, but got {rope_theta}')
+    return defaults.get(rope) if rope_theta is None else rope_theta
+
+
+def indexes_in_order(name: str, indexes: Sequence[int], length: int) -> tuple[int, ...]:
+    """``indexes`` as non-negative numbers, in order."""
+    if any(not -length <= index < length for index in indexes):
+        raise ValueError(f'{name} must be between {-length} and {length - 1}, but got {tuple(indexes)}')
+    normal = tuple(sorted(index % length for index in indexes))
+    if len(set(normal)) < len(normal):
+        raise ValueError(f'{name} must not repeat itself, but got {tuple(indexes)} of {length}')
+    return normal
+
+
+def check_at_least(least: int, **arguments: int | Sequence[int]) -> None:
+    """Check numbers, or each of several."""
+    for name, value in arguments.items():
+        if any(number < least for number in ([value] if isinstance(value, Real) else value)):
+            raise ValueError(f'{name} must be at least {least}, but got {value}')
+
+
+def check_drop_path_rate(drop_path_rate: float) -> None:
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(f'drop_path_rate must be at least 0 and below 1, but got {drop_path_rate}')
+
+
+def check_frozen_stages(frozen_stages: int, stages: int) -> None:
+    if not -1 <= frozen_stages <= stages:
+        raise ValueError(f'frozen_stages must be between -1 and {stages}, but got {frozen_stages}')
+
+
+def check_images(x: Tensor, in_channels: int) -> None:
+    if x.ndim != 4 or x.shape[1] != in_channels:
+        raise ValueError(f'x must be (B, {in_channels}, H, W) images, but got shape {tuple(x.shape)}')
