@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Makes the virtual environment of one stack; called by `make setup [STACK=onedl|openmmlab] [PYTHON=python3.x]`.
+# Running it again goes on where it stopped, and takes seconds when all is in place.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { echo "setup: $*"; }
+stop() { echo "setup: $*" >&2; exit 1; }
+trap 'echo "setup: failed at line $LINENO of tools/setup.sh." >&2' ERR
+
+stack=${STACK:-onedl}
+case $stack in
+    onedl) venv=.venv ;;
+    openmmlab) venv=.venv-openmmlab ;;
+    *) stop "STACK is '$stack', and can be onedl or openmmlab." ;;
+esac
+py=$venv/bin/python
+pins=requirements/$stack.txt
+mmcv=$(grep -E '^(onedl-)?mmcv==' "$pins")
+
+bar=off
+if [ -t 1 ]; then bar=on; fi
+pip_install() { "$py" -m pip install --no-deps --no-build-isolation --progress-bar $bar "$@"; }
+
+# Changes when the environment has to: pins, metadata, this script, the place, the interpreter.
+key() {
+    { cat requirements/{torch,common}.txt "$pins" setup.cfg pyproject.toml tools/setup.sh && pwd && "$python" -VV; } | cksum
+}
+
+# mmcv's operators load, and where a GPU is to be used they were built for it.
+ops_work() {
+    "$py" - <<'PY'
+import os, sys, torch, mmcv._ext
+gpu = torch.cuda.is_available() or os.environ.get('FORCE_CUDA') == '1'
+sys.exit(gpu and mmcv._ext.get_compiling_cuda_version() == 'not available')
+PY
+}
+
+up_to_date() { [ -f "$venv/.stamp" ] && [ "$(cat "$venv/.stamp")" = "$(key)" ] && ops_work 2>/dev/null; }
+
+# check_room MB DIRECTORY ...: adds up what goes to each file system; a directory may not be there yet.
+check_room() {
+    "$python" - "$@" <<'PY' || exit 1
+import os, shutil, sys
+need = {}
+for mb, path in zip(sys.argv[1::2], map(os.path.abspath, sys.argv[2::2])):
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    need.setdefault(os.stat(path).st_dev, [path, 0])[1] += int(mb) / 1000
+for path, gb in need.values():
+    free = shutil.disk_usage(path).free / 1e9
+    if free < gb:
+        sys.exit(f'setup: {gb:.1f} GB are needed on the disk of {path}, and {free:.1f} GB are free; make room, '
+                 'or name another place for pip to work in with TMPDIR and PIP_CACHE_DIR.')
+PY
+}
+
+# The venv's own interpreter, once there is one; else what the caller named.
+python=${PYTHON:-python3}
+if [ -z "${PYTHON:-}" ] && "$py" -c '' 2>/dev/null; then python=$py; fi
+if up_to_date; then say "$venv is up to date."; exit; fi
+
+version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ||
+    stop "'$python' does not run; install Python 3.10, 3.11 or 3.12, or name one: make setup PYTHON=python3.11"
+case $version in
+    3.10 | 3.11 | 3.12) ;;
+    *) stop "'$python' is Python $version, and Python 3.10, 3.11 or 3.12 is needed; name one: make setup PYTHON=python3.11" ;;
+esac
+"$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    stop "Python $version has no venv module; on Debian and Ubuntu: apt-get install python$version-venv"
+
+if command -v flock >/dev/null; then
+    exec 9>"$venv.lock"
+    flock -n 9 || { say "another setup of $venv is running; waiting for it."; flock 9; }
+    if up_to_date; then say "$venv is up to date."; exit; fi
+fi
+trap 'stop "stopped; run it again and it goes on from here."' INT TERM
+
+if ! ops_work 2>/dev/null; then
+    command -v "${CXX:-c++}" >/dev/null ||
+        stop "no C++ compiler ('${CXX:-c++}'), and mmcv's operators are built here; on Debian and Ubuntu: apt-get install g++"
+    "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
+        stop "Python $version has no header files (Python.h); on Debian and Ubuntu: apt-get install python$version-dev"
+fi
+have=$({ du -sm "$venv" 2>/dev/null || true; } | cut -f 1)
+left=$((${have:-0} < 5500 ? 6500 - ${have:-0} : 500))
+wheels=$((left < 2500 ? left : 2500))
+kept=$wheels
+if [ -n "${PIP_NO_CACHE_DIR:-}" ]; then kept=0; fi
+check_room $left "$venv" $wheels "${TMPDIR:-/tmp}" $kept "${PIP_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/pip}"
+
+say "1/5 virtual environment $venv for the $stack stack, Python $version ($(command -v "$python"))"
+if [ "$("$py" -VV 2>/dev/null)" != "$("$python" -VV)" ] || ! "$py" -m pip --version >/dev/null 2>&1; then
+    "$python" -m venv --clear "$venv"
+fi
+# What an interrupted pip leaves: moved-away packages, and half-installed ones (INSTALLER is written last).
+rm -rf "$venv/.stamp" "$venv"/lib/python*/site-packages/~*
+for package in "$venv"/lib/python*/site-packages/*.dist-info; do
+    if [ ! -e "$package/INSTALLER" ]; then rm -rf "$package"; fi
+done
+
+say "2/5 torch and the other wheels: about 2 GB to fetch the first time, 6 GB on disk"
+pip_install -q -r requirements/torch.txt -r requirements/common.txt $(grep -E '^(numpy|setuptools)==' "$pins") ||
+    stop "pip could not install the wheels, see above; run it again and it goes on from here."
+
+say "3/5 the $stack packages, and mmrope in editable mode"
+pip_install -q $(grep -vE "^#|^$mmcv$" "$pins") -e . ||
+    stop "pip could not install the $stack packages, see above; run it again and it goes on from here."
+
+say "4/5 $mmcv: builds its C++ operators, about 10 minutes on 2 cores, or takes the wheel that pip kept"
+"$py" -c 'import sys, torch; from torch.utils.cpp_extension import CUDA_HOME
+sys.exit(3 if torch.cuda.is_available() and not CUDA_HOME else 0)' 2>/dev/null || [ $? != 3 ] ||
+    stop "there is a GPU but no CUDA toolkit (nvcc) to build mmcv's operators for it; install that of torch's CUDA version" \
+         "and set CUDA_HOME, or do without the GPU: CUDA_VISIBLE_DEVICES= make setup"
+SECONDS=0
+pip_install "$mmcv" || stop "mmcv's operators could not be built, see above."
+if ! ops_work 2>/dev/null; then
+    say "    the kept wheel was built for another torch or machine; building anew"
+    pip_install --force-reinstall --no-cache-dir "$mmcv" && ops_work ||
+        stop "mmcv's operators could not be built or do not load, see above."
+fi
+say "    took $((SECONDS / 60)) min $((SECONDS % 60)) s"
+
+say "5/5 checking that everything imports"
+report=$("$py" -W ignore - 2>&1 <<'PY'
+import torch
+import mmdet.datasets, mmdet.evaluation, mmdet.models, mmseg.datasets, mmseg.evaluation, mmseg.models, mmrope
+device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU only'
+print(f'mmrope {mmrope.__version__}, torch {torch.__version__}, {device}')
+PY
+) || stop "the environment does not work: remove $venv and run it again. $report"
+key >"$venv/.stamp"
+say "$venv is ready, with ${report##*$'\n'}; use it with: source $venv/bin/activate"
