@@ -1,0 +1,387 @@
+"""What ``tools/train.py`` and ``tools/test.py`` share: from arguments to a runner that fits the machine.
+
+The tools serve detection and segmentation configs alike; what differs between the hosts comes from the config.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from glob import glob
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
+from mmengine.evaluator import DumpResults
+from mmengine.hooks import Hook
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from .checkpoint import UnsafeCheckpointError, refuse_code_in_checkpoints
+from .preflight import (
+    LaunchError,
+    check_checkpoint,
+    check_data,
+    check_optimizer,
+    check_options,
+    datasets_of,
+    did_you_mean,
+    set_data_root,
+    suggest_type,
+)
+
+# Where each launcher says the rank, the number of processes and the rank within the machine.
+RANK_VARIABLES = {
+    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+}
+# Seconds in which the launcher ends the other ranks after rank 0 has reported an error and left.
+GRACE = 30
+LONGEST_MESSAGE = 600
+
+
+class ToolParser(argparse.ArgumentParser):
+    """A parser of which only one process of a launcher speaks."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with the usage, the message and exit code 2."""
+        _let_rank_0_speak()
+        super().error(message)
+
+
+class OptionsAction(DictAction):
+    """MMEngine's ``--cfg-options``, with a usage error for what is not ``key=value``."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        for value in values:
+            if not value.partition('=')[0] or '=' not in value:
+                parser.error(f'{option_string} takes key=value, and {value!r} is not')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except AssertionError as error:
+            parser.error(f'{option_string}: {error}')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that both tools have."""
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<name of the config>)')
+    parser.add_argument('--data-root', help='folder of the data set, in place of the data_root of the config')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=OptionsAction,
+        metavar='KEY=VALUE',
+        help='override parts of the config: a.b.0.c=1, a="[1,2]", a="[(1,2),(3,4)]"; no white space inside a value',
+    )
+    parser.add_argument('--launcher', choices=['none', *RANK_VARIABLES], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
+    parser.add_argument('--traceback', action='store_true', help='show the frames of an error, not only its message')
+
+
+class RunStarted(Hook):
+    """Knows whether everything is built and loaded, so that an error from now on is not the config's."""
+
+    priority = 'LOWEST'
+    started = False
+
+    def before_train(self, runner: Runner) -> None:
+        self.started = True
+
+    def before_test(self, runner: Runner) -> None:
+        self.started = True
+
+
+@contextmanager
+def errors_in_one_sentence(tool: str, args: argparse.Namespace) -> Iterator[RunStarted]:
+    """Leave with one sentence on stderr and exit code 1 when something fails before the run has started.
+
+    Args:
+        tool: The name that the sentence begins with.
+        args: The arguments of the tool; with ``--traceback`` an error passes through.
+
+    Yields:
+        The hook to register on the runner; once it has seen the run start, errors pass through.
+    """
+    run = RunStarted()
+    try:
+        yield run
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    except Exception as error:
+        if run.started or args.traceback:
+            raise
+        _let_rank_0_speak()
+        sys.stderr.write(f'{tool}: error: {sentence(error)}\n')
+        sys.exit(1)
+    finally:
+        if args.launcher != 'none' and not has_accelerator():
+            _let_gloo_finish()
+
+
+def _let_gloo_finish() -> None:
+    """Wait for gloo's threads to drop the tensors of the last calls.
+
+    They do so after the call has returned, and abort the process if Python is shutting down by then. May go with a
+    PyTorch whose ``destroy_process_group`` waits for them; 2.11 does not.
+    """
+    time.sleep(0.5)
+
+
+def _let_rank_0_speak() -> None:
+    """Give the launcher time to end this process if rank 0 fails too; if it does not, the error is this rank's own."""
+    ranks = [os.environ[variables[0]] for variables in RANK_VARIABLES.values() if variables[0] in os.environ]
+    if ranks and int(ranks[0]) != 0:
+        time.sleep(GRACE)
+
+
+def sentence(error: Exception) -> str:
+    """Say an error in one line; one that is not of this package comes with its class, since its text may need it."""
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    text = ' '.join(text.partition('. Please check whether the value of')[0].split())
+    if len(text) > LONGEST_MESSAGE:
+        text = f'{text[:LONGEST_MESSAGE]} ...'
+    text += suggest_type(text)
+    if isinstance(error, (LaunchError, UnsafeCheckpointError)):
+        return text
+    return f'{type(error).__name__}: {text} (--traceback shows where)'
+
+
+def prepare_training(args: argparse.Namespace) -> Config:
+    """Make the config of a training run from the arguments of ``tools/train.py``.
+
+    Raises:
+        LaunchError: If the arguments, the config and the files on this machine do not go together.
+    """
+    cfg = load_config(args)
+    if args.amp:
+        use_amp(cfg)
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise LaunchError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size to scale by')
+        cfg.auto_scale_lr.enable = True
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    check_checkpoint(cfg.get('load_from'), '--resume' if args.resume else 'load_from')
+    check_optimizer(cfg)
+    check_data(cfg, ('train', 'val'))
+    return cfg
+
+
+def prepare_test(args: argparse.Namespace) -> Config:
+    """Make the config of a test run from the arguments of ``tools/test.py``.
+
+    Raises:
+        LaunchError: If the arguments, the config and the files on this machine do not go together.
+    """
+    cfg = load_config(args)
+    if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
+        raise LaunchError(f'--out: predictions go to a file that ends in .pkl or .pickle, not {args.out}')
+    check_checkpoint(args.checkpoint, 'CHECKPOINT')
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if args.show or args.show_dir:
+        draw_predictions(cfg, args.show, args.show_dir, args.wait_time)
+    if args.tta:
+        use_tta(cfg)
+    check_data(cfg, ('test',))
+    return cfg
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read the config and apply what both tools take: options, data root, launcher and work dir.
+
+    Raises:
+        LaunchError: If there is no such config, an option does not fit it, or no launcher has started this process.
+    """
+    if not os.path.isfile(args.config):
+        siblings = glob(os.path.join(os.path.dirname(args.config), '*.py'))
+        raise LaunchError(f'there is no config {args.config}{did_you_mean(args.config, siblings)}')
+    missing = [name for name in RANK_VARIABLES.get(args.launcher, ())[:2] if name not in os.environ]
+    if missing:
+        raise LaunchError(f'--launcher {args.launcher}: {missing[0]} is not set; see the scripts beside this tool')
+    refuse_code_in_checkpoints()
+    try:
+        cfg = Config.fromfile(args.config)
+    except Exception as error:
+        raise LaunchError(f'{args.config} cannot be read as a config: {type(error).__name__}: {error}') from error
+    if args.cfg_options:
+        check_options(cfg, args.cfg_options)
+        cfg.merge_from_dict(args.cfg_options)
+    if args.data_root is not None:
+        set_data_root(cfg, args.data_root)
+    cfg.launcher = args.launcher
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    name = os.path.splitext(os.path.basename(args.config))[0]
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', name)
+    return cfg
+
+
+def use_amp(cfg: Config) -> None:
+    """Train in mixed precision, keeping the settings of a config that does already.
+
+    Raises:
+        LaunchError: If the config's optimiser wrapper is neither ``OptimWrapper`` nor ``AmpOptimWrapper``.
+    """
+    name = _type_name(cfg.optim_wrapper, 'OptimWrapper')
+    if name == 'OptimWrapper':
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    elif name != 'AmpOptimWrapper':
+        raise LaunchError(f'--amp works with the optimizer wrapper OptimWrapper, and the config has {name}')
+
+
+def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
+    """Have the visualisation hook of the config show or save the predictions.
+
+    Raises:
+        LaunchError: If the config has no such hook.
+    """
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise LaunchError('--show and --show-dir: the config has no default_hooks.visualization to draw with')
+    hook.update(draw=True, interval=1)  # all images: the hook of mmsegmentation 1.2 draws one in 50
+    if show:
+        hook.update(show=True, wait_time=wait_time)
+    if show_dir and _type_name(hook) == 'DetVisualizationHook':
+        hook.test_out_dir = show_dir
+    elif show_dir:
+        cfg.visualizer.save_dir = show_dir
+
+
+def use_tta(cfg: Config) -> None:
+    """Test with the augmentation of the config.
+
+    Raises:
+        LaunchError: If the config has none.
+    """
+    missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
+    if missing:
+        raise LaunchError(f'--tta: the config has no {" and no ".join(missing)}')
+    for dataset in datasets_of(cfg.test_dataloader.dataset):
+        dataset['pipeline'] = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
+def build_runner(cfg: Config, run: RunStarted, training: bool) -> Runner:
+    """Build the runner, on a machine without an accelerator one that works there.
+
+    Args:
+        cfg: From ``prepare_training`` or ``prepare_test``.
+        run: The hook that is to know when the run starts.
+        training: Whether the optimiser will be used.
+    """
+    notes = []
+    if not has_accelerator():
+        if cfg.launcher != 'none':
+            use_cpu_processes(cfg)
+        if training:
+            notes = [*use_full_precision(cfg), *use_local_batch_norm(cfg)]
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(run)
+    for note in notes:
+        runner.logger.warning(note)
+    return runner
+
+
+def has_accelerator() -> bool:
+    """Say whether there is a device that MMEngine's mixed precision and process groups know."""
+    return is_cuda_available() or is_npu_available() or is_mlu_available() or is_musa_available()
+
+
+def use_full_precision(cfg: Config) -> list[str]:
+    """Replace ``AmpOptimWrapper``, which refuses to work without an accelerator; return what to log about it."""
+    wrapper = cfg.get('optim_wrapper') or {}
+    if _type_name(wrapper) != 'AmpOptimWrapper':
+        return []
+    for key in ('dtype', 'loss_scale', 'use_fsdp'):
+        wrapper.pop(key, None)
+    wrapper['type'] = 'OptimWrapper'
+    return ['AmpOptimWrapper needs an accelerator: this training is in full precision, with OptimWrapper.']
+
+
+def use_local_batch_norm(cfg: Config) -> list[str]:
+    """Replace SyncBN, which processes train with on accelerators only; return what to log about it."""
+    if cfg.launcher == 'none' or not replace_type(cfg._cfg_dict, ('SyncBN', 'MMSyncBN'), 'BN'):
+        return []  # MMEngine itself replaces SyncBN in a single process
+    return ['SyncBN needs an accelerator: each process normalises by its own batch, with BN.']
+
+
+def use_cpu_processes(cfg: Config) -> None:
+    """Join the processes of the launcher, with gloo in place of NCCL."""
+    join_with_gloo(cfg)
+    # as MMEngine wraps a model, but for `device_ids`
+    cfg.model_wrapper_cfg = {
+        'type': 'MMDistributedDataParallel',
+        'broadcast_buffers': False,
+        'find_unused_parameters': cfg.get('find_unused_parameters', False),
+        **(cfg.get('model_wrapper_cfg') or {}),
+        'device_ids': None,
+    }
+
+
+def join_with_gloo(cfg: Config) -> None:
+    """Make the process group, which MMEngine then finds there: its own way binds each process to a GPU."""
+    for target, source in zip(RANK_VARIABLES['pytorch'], RANK_VARIABLES[cfg.launcher], strict=True):
+        os.environ[target] = os.environ.get(source, '0')
+    if cfg.launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
+        command = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
+        hosts = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        os.environ['MASTER_ADDR'] = hosts.split()[0]
+    os.environ.setdefault('MASTER_PORT', '29500')
+    seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 1800)
+    torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=seconds))
+
+
+def replace_type(node: Any, old: tuple[str, ...], new: str) -> int:
+    """Replace the ``type`` of every dict below ``node`` that has one of ``old``; return how many there were."""
+    if isinstance(node, Mapping):
+        found = node.get('type') in old
+        if found:
+            node['type'] = new
+        return found + sum(replace_type(child, old, new) for child in node.values())
+    if isinstance(node, (list, tuple)):
+        return sum(replace_type(child, old, new) for child in node)
+    return 0
+
+
+def _type_name(cfg: Mapping[str, Any], default: str = '') -> str:
+    """Name the class that a config part is for, without its scope; configs in pure Python hold the class itself."""
+    kind = cfg.get('type', default)
+    return getattr(kind, '__name__', kind).rpartition('.')[2]
+
+
+class DumpPredictions(DumpResults):
+    """Write the predictions to a pickle file: masks as RLE, class maps as int16, no ground truth and no logits."""
+
+    default_prefix = 'predictions'
+    dropped = ('gt_instances', 'ignored_instances', 'gt_panoptic_seg', 'gt_sem_seg', 'seg_logits')
+
+    def process(self, data_batch: Any, predictions: Sequence[dict[str, Any]]) -> None:
+        """Keep the predictions of one batch."""
+        kept = [{key: value for key, value in sample.items() if key not in self.dropped} for sample in predictions]
+        super().process(data_batch, kept)
+        for sample in self.results[len(self.results) - len(kept) :]:
+            masks = sample.get('pred_instances', {}).get('masks')
+            if isinstance(masks, torch.Tensor):
+                sample['pred_instances']['masks'] = _encode_masks(masks)
+            if 'pred_sem_seg' in sample:
+                sample['pred_sem_seg']['data'] = sample['pred_sem_seg']['data'].to(torch.int16)
+
+
+def _encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
+    from pycocotools.mask import encode  # comes with the detection host
+
+    return [encode(np.asfortranarray(mask.numpy().astype(np.uint8))) for mask in masks]

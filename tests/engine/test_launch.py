@@ -1,0 +1,312 @@
+"""How the arguments of the tools become a config and a runner that fit the machine."""
+
+import argparse
+import os
+import pickle
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import AmpOptimWrapper
+from pycocotools.mask import area
+
+from mmrope.engine import launch
+from mmrope.engine.checkpoint import UnsafeCheckpointError
+from mmrope.engine.preflight import LaunchError
+
+
+def make_config(**parts: Any) -> Config:
+    return Config(dict(default_scope='mmengine', launcher='none', **parts))
+
+
+def shared_arguments(*arguments: str) -> argparse.Namespace:
+    parser = launch.ToolParser(prog='tool.py')
+    parser.add_argument('config')
+    launch.add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'in_file', 'expected'),
+    [
+        ((), '', 'work_dirs/name'),
+        ((), 'work_dir = "from_file"', 'from_file'),
+        (('--work-dir', 'given'), 'work_dir = "from_file"', 'given'),
+        (('--cfg-options', 'work_dir=option'), '', 'option'),
+    ],
+)
+def test_the_work_dir(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], in_file: str, expected: str
+) -> None:
+    monkeypatch.setattr(launch, 'refuse_code_in_checkpoints', lambda: None)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    path = tmp_path / 'name.py'
+    path.write_text(in_file)
+    assert launch.load_config(shared_arguments(str(path), *arguments)).work_dir == expected
+
+
+def test_a_config_is_loaded_only_after_code_in_checkpoints_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(launch, 'refuse_code_in_checkpoints', lambda: calls.append('refused'))
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    (tmp_path / 'a.py').write_text('')
+    launch.load_config(shared_arguments(str(tmp_path / 'a.py')))
+    assert calls == ['refused']
+
+
+@pytest.mark.parametrize('launcher', launch.RANK_VARIABLES)
+def test_a_launcher_must_have_started_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
+) -> None:
+    rank, world, _ = launch.RANK_VARIABLES[launcher]
+    monkeypatch.setenv(rank, '0')
+    monkeypatch.delenv(world, raising=False)
+    (tmp_path / 'a.py').write_text('')
+    with pytest.raises(LaunchError, match=f'--launcher {launcher}: {world} is not set'):
+        launch.load_config(shared_arguments(str(tmp_path / 'a.py'), '--launcher', launcher))
+
+
+@pytest.mark.parametrize(
+    ('before', 'after'),
+    [
+        (dict(optimizer={}), dict(type='AmpOptimWrapper', loss_scale='dynamic', optimizer={})),
+        (dict(type='OptimWrapper'), dict(type='AmpOptimWrapper', loss_scale='dynamic')),
+        (dict(type='AmpOptimWrapper', dtype='bfloat16'), dict(type='AmpOptimWrapper', dtype='bfloat16')),
+    ],
+)
+def test_amp_on_demand(before: dict[str, Any], after: dict[str, Any]) -> None:
+    cfg = make_config(optim_wrapper=before)
+    launch.use_amp(cfg)
+    assert cfg.optim_wrapper == after
+
+
+def test_amp_replaces_no_other_wrapper() -> None:
+    with pytest.raises(LaunchError, match='--amp .* ApexOptimWrapper'):
+        launch.use_amp(make_config(optim_wrapper=dict(type='ApexOptimWrapper')))
+
+
+@pytest.mark.parametrize('kind', ['AmpOptimWrapper', 'mmengine.AmpOptimWrapper'])
+def test_full_precision_drops_what_is_for_amp_only(kind: str) -> None:
+    cfg = make_config(
+        optim_wrapper=dict(
+            type=kind, dtype='bfloat16', loss_scale='dynamic', use_fsdp=False, clip_grad=dict(max_norm=1)
+        )
+    )
+    assert len(launch.use_full_precision(cfg)) == 1
+    assert cfg.optim_wrapper == dict(type='OptimWrapper', clip_grad=dict(max_norm=1))
+    assert launch.use_full_precision(cfg) == []
+
+
+def test_amp_of_mmengine_needs_an_accelerator_still() -> None:
+    """When this fails on a CPU, ``use_full_precision`` may go."""
+    if launch.has_accelerator():
+        pytest.skip('there is one')
+    with pytest.raises(AssertionError, match='only available'):
+        AmpOptimWrapper(optimizer=torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1))
+
+
+class FakeRunner:
+    """Takes the place of the runner, and remembers."""
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg, self.hooks, self.warnings = cfg, [], []
+        self.logger = SimpleNamespace(warning=self.warnings.append)
+
+    def register_hook(self, hook: Any) -> None:
+        self.hooks.append(hook)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A machine of which a test says whether it has an accelerator; no process group is made."""
+    machine = SimpleNamespace(accelerator=False, joined=0)
+
+    def join(cfg: Config) -> None:
+        machine.joined += 1
+
+    monkeypatch.setattr(launch, 'has_accelerator', lambda: machine.accelerator)
+    monkeypatch.setattr(launch, 'join_with_gloo', join)
+    monkeypatch.setattr(launch.Runner, 'from_cfg', FakeRunner)
+    return machine
+
+
+def recipe(launcher: str = 'none') -> Config:
+    return Config(
+        dict(
+            launcher=launcher,
+            model=dict(norm_cfg=dict(type='SyncBN'), heads=[dict(norm_cfg=dict(type='MMSyncBN', eps=1e-3))]),
+            optim_wrapper=dict(type='AmpOptimWrapper', loss_scale='dynamic'),
+            find_unused_parameters=True,
+        )
+    )
+
+
+@pytest.mark.parametrize('launcher', ['none', 'pytorch'])
+@pytest.mark.parametrize('training', [True, False])
+def test_with_an_accelerator_a_config_is_run_as_it_is(machine: SimpleNamespace, launcher: str, training: bool) -> None:
+    machine.accelerator = True
+    runner = launch.build_runner(recipe(launcher), launch.RunStarted(), training)
+    assert runner.cfg.to_dict() == recipe(launcher).to_dict()
+    assert runner.warnings == []
+    assert machine.joined == 0
+
+
+def test_processes_without_an_accelerator(machine: SimpleNamespace) -> None:
+    run = launch.RunStarted()
+    runner = launch.build_runner(recipe('pytorch'), run, training=True)
+    assert machine.joined == 1
+    assert runner.hooks == [run]
+    assert runner.cfg.model_wrapper_cfg == dict(
+        type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=True, device_ids=None
+    )
+    assert runner.cfg.model.norm_cfg.type == 'BN'
+    assert runner.cfg.model.heads[0].norm_cfg == dict(type='BN', eps=1e-3)
+    assert ['AmpOptimWrapper' in runner.warnings[0], 'SyncBN' in runner.warnings[1]] == [True, True]
+    assert len(runner.warnings) == 2
+
+
+def test_one_process_without_an_accelerator(machine: SimpleNamespace) -> None:
+    runner = launch.build_runner(recipe(), launch.RunStarted(), training=True)
+    assert machine.joined == 0
+    assert 'model_wrapper_cfg' not in runner.cfg
+    assert runner.cfg.model == recipe().model  # MMEngine reverts SyncBN by itself
+    assert len(runner.warnings) == 1
+
+
+def test_a_test_needs_no_optimizer(machine: SimpleNamespace) -> None:
+    assert launch.build_runner(recipe('pytorch'), launch.RunStarted(), training=False).warnings == []
+
+
+def test_a_model_wrapper_of_the_config_is_kept() -> None:
+    cfg = make_config(model_wrapper_cfg=dict(type='Mine', broadcast_buffers=True))
+    cfg.launcher = 'pytorch'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, 'join_with_gloo', lambda cfg: None)
+        launch.use_cpu_processes(cfg)
+    assert cfg.model_wrapper_cfg == dict(
+        type='Mine', broadcast_buffers=True, find_unused_parameters=False, device_ids=None
+    )
+
+
+def test_slurm_says_where_the_processes_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.setenv(name, 'x')
+        monkeypatch.delenv(name)
+    for name, value in dict(PROCID='5', NTASKS='8', LOCALID='1', NODELIST='node[2-3]').items():
+        monkeypatch.setenv(f'SLURM_{name}', value)
+    scontrol = tmp_path / 'scontrol'
+    scontrol.write_text('#!/bin/sh\n[ "$*" = "show hostnames node[2-3]" ] && printf "node2\\nnode3\\n"\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}{os.pathsep}{os.environ["PATH"]}')
+    calls: list[Any] = []
+    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda *args, **kwargs: calls.append((args, kwargs)))
+    cfg = make_config(env_cfg=dict(dist_cfg=dict(backend='nccl', timeout=60)))
+    cfg.launcher = 'slurm'
+    launch.join_with_gloo(cfg)
+    names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
+    assert [os.environ[name] for name in names] == ['5', '8', '1', 'node2', '29500']
+    assert calls == [(('gloo',), {'timeout': timedelta(seconds=60)})]
+
+
+def test_predictions_are_drawn_where_the_hook_wants_it() -> None:
+    for kind, place in (('DetVisualizationHook', 'hook'), ('mmseg.SegVisualizationHook', 'visualizer')):
+        cfg = make_config(default_hooks=dict(visualization=dict(type=kind)), visualizer=dict(type='Any'))
+        launch.draw_predictions(cfg, show=True, show_dir='drawn', wait_time=0.5)
+        hook = cfg.default_hooks.visualization
+        assert (hook.draw, hook.show, hook.wait_time) == (True, True, 0.5)
+        assert hook.get('test_out_dir') == ('drawn' if place == 'hook' else None)
+        assert cfg.visualizer.get('save_dir') == ('drawn' if place == 'visualizer' else None)
+
+
+def test_augmentation_wraps_the_model_and_reaches_all_data_sets() -> None:
+    inner = [dict(type='A', pipeline=[1]), dict(type='B', pipeline=[2])]
+    cfg = make_config(
+        model=dict(type='Model'),
+        test_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=inner)),
+        tta_model=dict(type='TTA', tta_cfg=dict(max_per_img=5)),
+        tta_pipeline=[dict(type='TestTimeAug')],
+    )
+    launch.use_tta(cfg)
+    assert cfg.model == dict(type='TTA', tta_cfg=dict(max_per_img=5), module=dict(type='Model'))
+    assert [part.pipeline for part in cfg.test_dataloader.dataset.datasets] == [[dict(type='TestTimeAug')]] * 2
+
+
+@pytest.mark.parametrize(
+    ('error', 'text'),
+    [
+        (LaunchError('do this'), 'do this'),
+        (UnsafeCheckpointError('not loaded'), 'not loaded'),
+        (TypeError('two\n  lines'), 'TypeError: two lines (--traceback shows where)'),
+        (KeyError("no 'x' here"), "KeyError: no 'x' here (--traceback shows where)"),
+        (
+            KeyError('X is not in the mmdet::model registry. Please check whether the value of `X` is correct'),
+            'KeyError: X is not in the mmdet::model registry (--traceback shows where)',
+        ),
+        (
+            KeyError('mmrope.RoPEVit is not in the mmengine::model registry. Please check whether the value of ...'),
+            'KeyError: mmrope.RoPEVit is not in the mmengine::model registry; did you mean mmrope.RoPEViT? '
+            '(--traceback shows where)',
+        ),
+        (
+            KeyError('RoPEViT is not in the model registry. Please check whether the value of ...'),
+            'KeyError: RoPEViT is not in the model registry; did you mean mmrope.RoPEViT? (--traceback shows where)',
+        ),
+        (ValueError('x' * 5000), f'ValueError: {"x" * 600} ... (--traceback shows where)'),
+    ],
+)
+def test_an_error_in_one_line(error: Exception, text: str) -> None:
+    assert launch.sentence(error) == text
+
+
+@pytest.mark.parametrize(
+    ('variables', 'waits'), [({}, False), ({'RANK': '0'}, False), ({'RANK': '1'}, True), ({'SLURM_PROCID': '3'}, True)]
+)
+def test_rank_0_speaks_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variables: dict[str, str], waits: bool
+) -> None:
+    for rank, _, _ in launch.RANK_VARIABLES.values():
+        monkeypatch.delenv(rank, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    slept: list[float] = []
+    monkeypatch.setattr(launch.time, 'sleep', slept.append)
+    args = argparse.Namespace(traceback=False, launcher='none')
+    with pytest.raises(SystemExit) as caught, launch.errors_in_one_sentence('tool.py', args):
+        raise LaunchError('do this')
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == 'tool.py: error: do this\n'
+    assert slept == ([launch.GRACE] if waits else [])
+
+
+def test_an_error_passes_through_once_the_run_has_started() -> None:
+    args = argparse.Namespace(traceback=False, launcher='none')
+    for stage in ('before_train', 'before_test'):
+        with pytest.raises(LaunchError), launch.errors_in_one_sentence('tool.py', args) as run:
+            getattr(run, stage)(runner=None)
+            raise LaunchError('later')
+
+
+def test_dumped_predictions(tmp_path: Path) -> None:
+    masks = torch.zeros(2, 4, 6, dtype=torch.bool)
+    masks[0, 1:3, 2:5] = True
+    samples = [
+        {'img_id': 7, 'pred_instances': {'masks': masks}, 'gt_instances': 'dropped', 'ignored_instances': 'dropped'},
+        {'img_path': 'a', 'pred_sem_seg': {'data': torch.full((1, 4, 6), 3)}, 'seg_logits': 'dropped'},
+    ]
+    metric = launch.DumpPredictions(str(tmp_path / 'out.pkl'))
+    metric.process({}, samples[:1])
+    metric.process({}, samples[1:])
+    metric.compute_metrics(metric.results)
+    first, second = pickle.loads((tmp_path / 'out.pkl').read_bytes())
+    assert set(first) == {'img_id', 'pred_instances'}
+    assert [mask['size'] for mask in first['pred_instances']['masks']] == [[4, 6], [4, 6]]
+    assert set(second) == {'img_path', 'pred_sem_seg'}
+    assert second['pred_sem_seg']['data'].dtype == torch.int16
+    assert second['pred_sem_seg']['data'].unique().tolist() == [3]
+    assert area(first['pred_instances']['masks']).tolist() == [6, 0]

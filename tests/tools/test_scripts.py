@@ -1,0 +1,220 @@
+"""The shell scripts: what they call, and that two processes on a CPU train, test and report as one does."""
+
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from tiny import IMAGES, ROOT, isolated, load_tool, python_path
+
+from mmrope.engine.checkpoint import load_checkpoint
+from mmrope.engine.launch import has_accelerator
+
+TOOLS = ROOT / 'tools'
+TwoProcesses = tuple[str, Path, Callable[..., subprocess.CompletedProcess[str]]]
+SCRIPTS = ('dist_train', 'dist_test', 'slurm_train', 'slurm_test')
+
+
+def call(script: str, arguments: list[str], folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a script from a folder, with a clean environment."""
+    known = (
+        'NNODES',
+        'NODE_RANK',
+        'PORT',
+        'MASTER_ADDR',
+        'GPUS',
+        'GPUS_PER_NODE',
+        'CPUS_PER_TASK',
+        'SRUN_ARGS',
+        'PYTHON',
+    )
+    environment = {key: value for key, value in os.environ.items() if key not in known} | variables
+    command = [str(TOOLS / f'{script}.sh'), *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def stubs(tmp_path: Path) -> dict[str, str]:
+    """Stand-ins for srun and python, which write down their arguments, one on a line."""
+    folder = tmp_path / 'bin'
+    folder.mkdir()
+    for name in ('srun', 'python'):
+        stub = folder / name
+        stub.write_text(f'#!/bin/sh\nprintf "%s\\n" {name} "$@"\n')
+        stub.chmod(0o755)
+    return {'PATH': f'{folder}{os.pathsep}{os.environ["PATH"]}'}
+
+
+def dist_command(tool: str, *arguments: str, nnodes: str = '1', rank: str = '0', port: str = '29500') -> list[str]:
+    return [
+        'python',
+        str(TOOLS / 'torchrun.py'),
+        f'--nnodes={nnodes}',
+        f'--node_rank={rank}',
+        '--master_addr=127.0.0.1',
+        f'--master_port={port}',
+        '--nproc_per_node=2',
+        str(TOOLS / tool),
+        *arguments,
+    ]
+
+
+def srun_command(gpus: str, per_node: str, cpus: str, *arguments: str) -> list[str]:
+    return [
+        'srun',
+        '-p',
+        'part',
+        '--job-name=job',
+        f'--gres=gpu:{per_node}',
+        f'--ntasks={gpus}',
+        f'--ntasks-per-node={per_node}',
+        f'--cpus-per-task={cpus}',
+        '--kill-on-bad-exit=1',
+        *arguments,
+    ]
+
+
+CALLS: dict[str, tuple[str, list[str], Mapping[str, str], list[str]]] = {
+    'dist_train': (
+        'dist_train',
+        ['a b.py', '2', '--amp', '--work-dir', 'c d'],
+        {},
+        dist_command('train.py', 'a b.py', '--launcher', 'pytorch', '--amp', '--work-dir', 'c d'),
+    ),
+    'dist_train on nodes': (
+        'dist_train',
+        ['a.py', '2'],
+        {'NNODES': '4', 'NODE_RANK': '3', 'PORT': '29501'},
+        dist_command('train.py', 'a.py', '--launcher', 'pytorch', nnodes='4', rank='3', port='29501'),
+    ),
+    'dist_test': (
+        'dist_test',
+        ['a.py', 'b c.pth', '2', '--tta'],
+        {},
+        dist_command('test.py', 'a.py', 'b c.pth', '--launcher', 'pytorch', '--tta'),
+    ),
+    'slurm_train': (
+        'slurm_train',
+        ['part', 'job', 'a b.py', 'work dir', '--cfg-options', 'a="[1, 2]"'],
+        {},
+        srun_command(
+            *('8', '8', '5', 'python', '-u', str(TOOLS / 'train.py'), 'a b.py', '--work-dir', 'work dir'),
+            *('--launcher', 'slurm', '--cfg-options', 'a="[1, 2]"'),
+        ),
+    ),
+    'slurm_test': (
+        'slurm_test',
+        ['part', 'job', 'a.py', 'b.pth'],
+        {'GPUS': '4', 'GPUS_PER_NODE': '2', 'CPUS_PER_TASK': '3', 'SRUN_ARGS': '--qos=high --mem 8G'},
+        srun_command(
+            *('4', '2', '3', '--qos=high', '--mem', '8G', 'python', '-u', str(TOOLS / 'test.py'), 'a.py', 'b.pth'),
+            *('--launcher', 'slurm'),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize('name', CALLS)
+def test_the_command_of_a_script(name: str, tmp_path: Path, stubs: dict[str, str]) -> None:
+    script, arguments, variables, expected = CALLS[name]
+    done = call(script, arguments, tmp_path, **stubs, **variables)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == expected
+
+
+@pytest.mark.parametrize(
+    ('script', 'arguments'),
+    [
+        *((script, ['only_one']) for script in SCRIPTS),
+        ('dist_train', ['a.py', '--amp']),
+        ('dist_test', ['a.py', 'a.pth', '--tta']),
+    ],
+)
+def test_a_script_says_what_it_needs(script: str, arguments: list[str], tmp_path: Path, stubs: dict[str, str]) -> None:
+    done = call(script, arguments, tmp_path, **stubs)
+    assert done.returncode == 2
+    assert done.stderr.startswith('usage: ')
+    assert f'{script}.sh ' in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ''
+
+
+@pytest.fixture(scope='module')
+def on_two_cpus(write_config: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> TwoProcesses:
+    """A config, a folder, and a function that runs a script there as two processes without an accelerator."""
+    folder = tmp_path_factory.mktemp('two')
+    config = write_config(folder, 'detection')
+    environment = {
+        'PYTHONPATH': python_path(),
+        'CUDA_VISIBLE_DEVICES': '',
+        'PYTHON': sys.executable,
+        'OMP_NUM_THREADS': '1',
+    }
+
+    def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return call(script, list(arguments), folder, PORT=_free_port(), **environment)
+
+    return config, folder, run
+
+
+def _free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.fixture(scope='module')
+def checkpoint(on_two_cpus: TwoProcesses) -> Path:
+    """Trained by two processes."""
+    config, folder, run = on_two_cpus
+    done = run('dist_train', config, '2', '--work-dir', str(folder / 'trained'))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('this training is in full precision') == 1  # rank 0 alone speaks
+    return folder / 'trained' / 'epoch_1.pth'
+
+
+def test_two_processes_share_the_training(checkpoint: Path) -> None:
+    """5 images twice are 10 samples: 5 batches of 2 for one process, 3 for each of two (the last is filled up)."""
+    assert load_checkpoint(checkpoint)['meta']['iter'] == 3
+
+
+@pytest.mark.skipif(has_accelerator(), reason='one process would compute elsewhere than the two')
+def test_two_processes_measure_what_one_does(on_two_cpus: TwoProcesses, checkpoint: Path) -> None:
+    config, folder, run = on_two_cpus
+    done = run('dist_test', config, str(checkpoint), '2', '--work-dir', str(folder / 'by_two'), '--out', 'two.pkl')
+    assert done.returncode == 0, done.stderr
+    with isolated():
+        load_tool('test').main(
+            [config, str(checkpoint), '--work-dir', str(folder / 'by_one'), '--out', str(folder / 'one.pkl')]
+        )
+    two, one = (_boxes_by_image(folder / name) for name in ('two.pkl', 'one.pkl'))
+    assert two.keys() == one.keys() == set(range(IMAGES))
+    for image in one:
+        assert two[image] == pytest.approx(one[image], abs=1e-3)
+    two_maps, one_maps = (_metrics(folder / name) for name in ('by_two', 'by_one'))
+    assert two_maps == one_maps
+    assert one_maps['coco/bbox_mAP'] > 0
+
+
+def _boxes_by_image(path: Path) -> dict[int, list[float]]:
+    predictions = pickle.loads(path.read_bytes())
+    assert len(predictions) == IMAGES
+    return {sample['img_id']: sample['pred_instances']['bboxes'].flatten().tolist() for sample in predictions}
+
+
+def _metrics(work_dir: Path) -> dict[str, float]:
+    (path,) = work_dir.glob('*/*.json')
+    return {key: value for key, value in json.loads(path.read_text()).items() if 'mAP' in key}
+
+
+def test_a_mistake_is_said_once(on_two_cpus: TwoProcesses) -> None:
+    config, _, run = on_two_cpus
+    done = run('dist_train', config, '2', '--cfg-options', 'train_dataloader.dataset.dataset.ann_file=none.json')
+    assert done.returncode == 1
+    assert done.stderr.count('train.py: error: train_dataloader reads ') == 1
+    assert 'Traceback' not in done.stderr

@@ -1,0 +1,280 @@
+"""tools/train.py and tools/test.py, from a handful of images to metrics, and what they say when something is wrong."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tiny import CONFIGS, IMAGES, ROOT, isolated, load_tool, python_path
+
+from mmrope.engine.checkpoint import load_checkpoint
+from mmrope.engine.launch import has_accelerator
+
+
+@pytest.fixture(scope='module')
+def tools() -> SimpleNamespace:
+    return SimpleNamespace(train=load_tool('train').main, test=load_tool('test').main)
+
+
+@pytest.fixture(scope='module', params=CONFIGS)
+def trained(
+    request: pytest.FixtureRequest,
+    tools: SimpleNamespace,
+    write_config: Callable[..., str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> SimpleNamespace:
+    """A config, trained from its folder with nothing but its name."""
+    folder = tmp_path_factory.mktemp(request.param)
+    config = write_config(folder, request.param)
+    here = os.getcwd()
+    os.chdir(folder)
+    try:
+        with isolated():
+            tools.train([config])
+    finally:
+        os.chdir(here)
+    checkpoint = {'detection': 'epoch_1.pth', 'segmentation': 'iter_2.pth'}[request.param]
+    work_dir = folder / 'work_dirs' / request.param
+    return SimpleNamespace(kind=request.param, config=config, work_dir=work_dir, checkpoint=work_dir / checkpoint)
+
+
+def read_log(work_dir: Path) -> str:
+    """The text of the latest run in a work dir."""
+    return sorted(work_dir.glob('*/*.log'))[-1].read_text()
+
+
+def read_metrics(work_dir: Path) -> dict[str, float]:
+    """The metrics of the latest test in a work dir."""
+    return json.loads(sorted(work_dir.glob('*/*.json'))[-1].read_text())
+
+
+def test_training_writes_a_checkpoint(trained: SimpleNamespace) -> None:
+    assert load_checkpoint(trained.checkpoint)['meta']['iter'] == {'detection': 5, 'segmentation': 2}[trained.kind]
+
+
+def test_mixed_precision_falls_back_with_one_warning(trained: SimpleNamespace) -> None:
+    lines = [line for line in read_log(trained.work_dir).splitlines() if 'WARNING - AmpOptimWrapper' in line]
+    assert len(lines) == (trained.kind == 'detection' and not has_accelerator())
+
+
+@pytest.mark.parametrize('named', [True, False])
+def test_a_resumed_training_goes_on_where_it_stopped(
+    trained: SimpleNamespace, tools: SimpleNamespace, tmp_path: Path, named: bool
+) -> None:
+    work_dir = tmp_path / 'resumed'
+    if named:
+        arguments = ['--resume', str(trained.checkpoint)]
+    else:
+        work_dir.mkdir()
+        (work_dir / 'last_checkpoint').write_text(str(trained.checkpoint))
+        arguments = ['--resume']
+    length = {'detection': 'train_cfg.max_epochs=2', 'segmentation': 'train_cfg.max_iters=4'}[trained.kind]
+    tools.train([trained.config, '--work-dir', str(work_dir), *arguments, '--cfg-options', length])
+    final = load_checkpoint(work_dir / {'detection': 'epoch_2.pth', 'segmentation': 'iter_4.pth'}[trained.kind])
+    assert (final['meta']['epoch'], final['meta']['iter']) == {'detection': (2, 10), 'segmentation': (0, 4)}[
+        trained.kind
+    ]
+    assert not (work_dir / trained.checkpoint.name).exists()  # as it would after a second start from scratch
+    losses = final['message_hub']['log_scalars']['train/loss'].data[0]
+    assert len(losses) == {'detection': 10, 'segmentation': 4}[trained.kind]  # those of the first part too
+    if trained.kind == 'detection':
+        assert {state['step'].item() for state in final['optimizer']['state'].values()} == {10}
+
+
+def test_testing_gives_the_metrics_of_the_last_validation(
+    trained: SimpleNamespace, tools: SimpleNamespace, tmp_path: Path
+) -> None:
+    out, drawn = tmp_path / 'predictions.pkl', tmp_path / 'drawn'
+    tools.test(
+        [
+            trained.config,
+            str(trained.checkpoint),
+            '--work-dir',
+            str(tmp_path),
+            '--out',
+            str(out),
+            '--show-dir',
+            str(drawn),
+        ]
+    )
+    scalars = sorted(trained.work_dir.glob('*/vis_data/scalars.json'))[-1].read_text().splitlines()
+    expected = json.loads(scalars[-1])
+    measured = read_metrics(tmp_path)
+    name = {'detection': 'coco/bbox_mAP', 'segmentation': 'mIoU'}[trained.kind]
+    assert measured[name] == pytest.approx(expected[name], abs=1e-6)
+    assert measured[name] > 0
+    check_predictions(out, trained.kind)
+    assert len(list(drawn.rglob('*.png'))) == IMAGES
+
+
+def check_predictions(path: Path, kind: str) -> None:
+    """Predictions are there for each image, without what the metrics compare them to."""
+    predictions = pickle.loads(path.read_bytes())
+    assert len(predictions) == IMAGES
+    part = {'detection': 'pred_instances', 'segmentation': 'pred_sem_seg'}[kind]
+    for prediction in predictions:
+        assert part in prediction
+        assert not {'gt_instances', 'gt_sem_seg', 'seg_logits'} & set(prediction)
+
+
+def test_test_time_augmentation(trained: SimpleNamespace, tools: SimpleNamespace, tmp_path: Path) -> None:
+    tools.test([trained.config, str(trained.checkpoint), '--work-dir', str(tmp_path), '--tta'])
+    assert {'detection': 'coco/bbox_mAP', 'segmentation': 'mIoU'}[trained.kind] in read_metrics(tmp_path)
+    assert 'TTAModel' in read_log(tmp_path)
+
+
+NO_FILE = 'train_dataloader.dataset.dataset.ann_file=none.json'
+MISTAKES = {
+    'config': ('train', ['detectoin.py'], ['no config', 'detectoin.py', 'did you mean', 'detection.py']),
+    'config of a test': ('test', ['none.py', 'none.pth'], ['no config', 'none.py']),
+    'checkpoint to resume': ('train', ['detection.py', '--resume', 'none.pth'], ['--resume', 'none.pth']),
+    'checkpoint to load': ('train', ['detection.py', '--cfg-options', 'load_from=none.pth'], ['load_from', 'none.pth']),
+    'checkpoint to test': ('test', ['detection.py', 'none.pth'], ['CHECKPOINT', 'none.pth']),
+    'annotations': ('train', ['detection.py', '--cfg-options', NO_FILE], ['none.json', 'README', '--data-root']),
+    'images': (
+        'train',
+        ['detection.py', '--cfg-options', 'val_dataloader.dataset.data_prefix.img=none/'],
+        ['val_dataloader', 'none/'],
+    ),
+    'evaluator': (
+        'test',
+        ['detection.py', 'empty.pth', '--cfg-options', 'test_evaluator.ann_file=none.json'],
+        ['test_evaluator', 'none.json'],
+    ),
+    'data root': ('train', ['detection.py', '--data-root', 'none'], ['--data-root', 'none']),
+    'option': ('train', ['detection.py', '--cfg-options', 'train_dataloder.batch_size=1'], ['mean train_dataloader?']),
+    'option through a value': (
+        'train',
+        ['detection.py', '--cfg-options', 'train_cfg.max_epochs.x=1'],
+        ['train_cfg.max_epochs is 1'],
+    ),
+    'learning rate': ('train', ['segmentation.py', '--auto-scale-lr'], ['--auto-scale-lr', 'base_batch_size']),
+    'amp': ('train', ['segmentation.py', '--amp', '--cfg-options', 'optim_wrapper.type=Other'], ['--amp', 'Other']),
+    'no tta': ('test', ['bare.py', 'empty.pth', '--tta'], ['--tta', 'tta_model', 'tta_pipeline']),
+    'no hook': ('test', ['bare.py', 'empty.pth', '--show-dir', 'drawn'], ['--show-dir', 'default_hooks.visualization']),
+    'out': ('test', ['detection.py', 'empty.pth', '--out', 'a.json'], ['--out', '.pkl', 'a.json']),
+    'launcher': ('train', ['detection.py', '--launcher', 'pytorch'], ['--launcher pytorch', 'RANK']),
+    'config file': ('train', ['broken.py'], ['broken.py cannot be read', 'SyntaxError']),
+    'model': (
+        'train',
+        ['detection.py', '--cfg-options', 'model.type=RetinaNett'],
+        ['RetinaNett is not in', 'registry'],
+    ),
+    'argument of the model': (
+        'train',
+        ['detection.py', '--cfg-options', 'model.backbone.colour=red'],
+        ['ResNet.__init__() got an unexpected keyword argument', 'colour', '--traceback'],
+    ),
+    'argument of the data set': (
+        'train',
+        ['detection.py', '--cfg-options', 'train_dataloader.dataset.dataset.colour=red'],
+        ['unexpected keyword argument', 'colour'],
+    ),
+    'optimizer': (
+        'train',
+        ['detection.py', '--cfg-options', 'optim_wrapper.optimizer.type=AdamX'],
+        ['there is no optimizer AdamX; did you mean Adam'],
+    ),
+    'malicious': ('test', ['detection.py', 'malicious.pth'], ['malicious.pth', 'was not loaded', 'mkdir']),
+    'malicious to resume': ('train', ['detection.py', '--resume', 'malicious.pth'], ['malicious.pth', 'mkdir']),
+    'damaged': ('test', ['detection.py', 'empty.pth'], ['empty.pth', 'damaged']),
+}
+
+
+class Malicious:
+    """Makes a folder when it is unpickled by Python's own pickle."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ('was_here',)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, write_config: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with configs and checkpoints to go wrong with."""
+    for kind in CONFIGS:
+        write_config(tmp_path, kind)
+    (tmp_path / 'bare.py').write_text(
+        (tmp_path / 'detection.py').read_text() + 'del tta_model, tta_pipeline\ndefault_hooks.pop("visualization")\n'
+    )
+    (tmp_path / 'broken.py').write_text('model = dict(\n')
+    (tmp_path / 'empty.pth').write_bytes(b'')
+    torch.save({'state_dict': {}, 'meta': Malicious()}, tmp_path / 'malicious.pth')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def leave(tool: Callable[[Sequence[str]], None], arguments: list[str]) -> int:
+    """Run a tool that is to end with an error; return its exit code."""
+    with pytest.raises(SystemExit) as caught:
+        tool(arguments)
+    return caught.value.code
+
+
+@pytest.mark.parametrize('mistake', MISTAKES)
+def test_a_mistake_ends_in_one_sentence(
+    mistake: str, tools: SimpleNamespace, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, arguments, words = MISTAKES[mistake]
+    assert leave(getattr(tools, name), arguments) == 1
+    errors = capsys.readouterr().err
+    assert 'Traceback' not in errors
+    lines = [line for line in errors.splitlines() if line.startswith(f'{name}.py: error: ')]
+    assert len(lines) == 1
+    assert lines[0] == errors.splitlines()[-1]
+    for word in words:
+        assert word in lines[0]
+    assert not (folder / 'was_here').exists()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['detection.py', '--colour', 'red'], 'unrecognized arguments: --colour red'),
+        (['detection.py', '--cfg-options', 'work_dir'], "--cfg-options takes key=value, and 'work_dir' is not"),
+        (['detection.py', '--cfg-options', '=1'], "--cfg-options takes key=value, and '=1' is not"),
+        (['detection.py', '--cfg-options', 'a=[1,[2]'], '--cfg-options: Imbalanced brackets'),
+        ([], 'the following arguments are required: config'),
+    ],
+)
+def test_a_wrong_command_line_ends_in_the_usage(
+    tools: SimpleNamespace, folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert leave(tools.train, arguments) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f'train.py: error: {words}')
+
+
+def test_frames_are_shown_on_demand(tools: SimpleNamespace, folder: Path) -> None:
+    with pytest.raises(TypeError, match='colour'):
+        tools.train(['detection.py', '--traceback', '--cfg-options', 'model.backbone.colour=red'])
+
+
+def test_an_error_of_the_training_itself_keeps_its_frames(tools: SimpleNamespace, folder: Path) -> None:
+    with pytest.raises(RuntimeError, match='expected input'):
+        tools.train(['detection.py', '--cfg-options', 'model.bbox_head.in_channels=8'])
+
+
+def test_the_data_root_of_the_command_line(
+    tools: SimpleNamespace, folder: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = folder / 'elsewhere.py'
+    config.write_text((folder / 'detection.py').read_text().replace(str(tiny_data), 'data/coco'))
+    assert leave(tools.train, [str(config)]) == 1
+    assert 'train_dataloader reads data/coco/annotations.json' in capsys.readouterr().err
+    tools.train([str(config), '--data-root', str(tiny_data), '--work-dir', 'moved'])
+    assert (folder / 'moved' / 'epoch_1.pth').is_file()
+
+
+def test_as_a_command_from_another_folder(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / 'tools' / 'train.py'), 'nowhere.py']
+    environment = {**os.environ, 'PYTHONPATH': python_path()}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert 'Traceback' not in done.stderr
+    assert done.stderr.splitlines()[-1] == 'train.py: error: there is no config nowhere.py'

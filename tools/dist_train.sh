@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Train with several processes on this machine, or with NNODES, NODE_RANK and MASTER_ADDR on several.
+set -euo pipefail
+
+if (($# < 2)) || [[ ! $2 =~ ^([0-9]+|auto|cpu|gpu)$ ]]; then
+    echo "usage: [NNODES=1] [NODE_RANK=0] [PORT=29500] [MASTER_ADDR=127.0.0.1] [PYTHON=python] $0 CONFIG GPUS [train.py arguments]" >&2
+    exit 2
+fi
+config=$1
+gpus=$2
+shift 2
+
+tools=$(dirname "${BASH_SOURCE[0]}")
+exec "${PYTHON:-python}" "$tools/torchrun.py" \
+    --nnodes="${NNODES:-1}" \
+    --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+    --master_port="${PORT:-29500}" \
+    --nproc_per_node="$gpus" \
+    "$tools/train.py" "$config" --launcher pytorch "$@"
