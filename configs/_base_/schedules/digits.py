@@ -1,5 +1,5 @@
 # From scratch on a CPU: a short warm-up, then down to zero along a cosine.
-max_iters = 950
+max_iters = 860
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 2)
 val_cfg = dict(type='ValLoop')
