@@ -61,3 +61,4 @@ model = dict(
         rcnn=dict(score_thr=0.02, max_per_img=30),
     ),
 )
+visualizer = dict(line_width=1, alpha=0.6)

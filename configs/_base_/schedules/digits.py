@@ -23,7 +23,7 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=max_iters // 10, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='DetVisualizationHook'),
+    visualization=dict(type='DetVisualizationHook', score_thr=0.5),
 )
 log_processor = dict(type='LogProcessor', window_size=25, by_epoch=False)
 randomness = dict(seed=0)
