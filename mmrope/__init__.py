@@ -6,6 +6,7 @@ __version__ = '0.1.0'
 
 _HOMES = {
     'RoPEViT': 'mmrope.models',
+    'RoPESwin': 'mmrope.models',
     'SimpleFeaturePyramid': 'mmrope.models',
     'LayerDecayOptimWrapperConstructor': 'mmrope.engine',
 }

@@ -22,6 +22,7 @@ class Block(nn.Module):
         rope: ``'mixed'``, ``'axial'`` or ``None``.
         theta: base of the frequencies.
         cut_grid: gives the windows of a grid; ``None`` for global attention.
+        rpb_window_size: largest extent of a window, in tokens, for a relative position bias; ``None`` for no bias.
         layer_scale_init_value: what LayerScale starts at; ``None`` for a block without it.
         drop_path_rate: probability to drop a branch for a sample.
         eps: of the norms.
@@ -35,6 +36,7 @@ class Block(nn.Module):
         rope: str | None,
         theta: float | None,
         cut_grid: CutGrid | None = None,
+        rpb_window_size: int | None = None,
         layer_scale_init_value: float | None = None,
         drop_path_rate: float = 0.0,
         eps: float = 1e-6,
@@ -42,7 +44,7 @@ class Block(nn.Module):
         super().__init__()
         self.cut_grid = cut_grid
         self.norm1 = nn.LayerNorm(dim, eps=eps)
-        self.attn = Attention(dim, num_heads, rope, theta)
+        self.attn = Attention(dim, num_heads, rope, theta, rpb_window_size)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path_rate)

@@ -1,8 +1,12 @@
-"""Learned absolute position embedding: fitting it to a grid."""
+"""What is learned of positions besides frequencies: absolute embedding and relative bias, and how they are resized."""
+
+import math
+from contextlib import suppress
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from timm.layers import trunc_normal_
+from torch import Tensor, nn
 
 
 def resize_pos_embed(pos_embed: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
@@ -22,3 +26,73 @@ def resize_pos_embed(pos_embed: Tensor, old_grid: tuple[int, int], new_grid: tup
     maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
     maps = F.interpolate(maps, size=new_grid, mode='bicubic', align_corners=False)
     return maps.flatten(2).transpose(1, 2).to(pos_embed.dtype)
+
+
+def resize_bias_table(table: Tensor, window_size: int) -> Tensor:
+    """Resize a relative position bias table to another window, bicubic as Swin Transformer's authors do.
+
+    Args:
+        table: one value a head for each offset, rows of offsets outermost, ``((2 * old - 1) ** 2, heads)``.
+        window_size: extent of the new window, in tokens.
+
+    Returns:
+        ``((2 * window_size - 1) ** 2, heads)``; ``table`` itself if it has this size.
+
+    Raises:
+        ValueError: if the length of ``table`` is not the square of an odd number.
+    """
+    old = math.isqrt(len(table))
+    if old**2 != len(table) or old % 2 == 0:
+        raise ValueError(f'table must have (2 * window_size - 1) ** 2 rows, but got shape {tuple(table.shape)}')
+    new = 2 * window_size - 1
+    return resize_pos_embed(table[None], (old, old), (new, new))[0]
+
+
+class RelativePositionBias(nn.Module):
+    """A learned bias of the attention logits for each offset within a window, a table a head.
+
+    Source: Liu et al., *Swin Transformer* (ICCV 2021, arXiv 2103.14030), section 3.2. A table of another window size is
+    resized when it is loaded.
+
+    Args:
+        window_size: largest extent of a window, in tokens.
+        num_heads: heads, each with a table of its own.
+    """
+
+    def __init__(self, window_size: int, num_heads: int) -> None:
+        super().__init__()
+        self.window_size = window_size
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window_size - 1) ** 2, num_heads))
+        trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def forward(self, window: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """Bias of every query (second to last axis) and key (last) of a window.
+
+        Args:
+            window: its extent ``(h, w)``, at most ``window_size`` each.
+            dtype: of the result.
+
+        Returns:
+            ``(heads, h * w, h * w)``.
+
+        Raises:
+            ValueError: if the window is larger than the table's.
+        """
+        if max(window) > self.window_size:
+            raise ValueError(f'window must be at most {self.window_size} along each axis, but got {tuple(window)}')
+        rows, cols = (self._offsets(size) for size in window)
+        table = self.relative_position_bias_table.to(dtype).unflatten(0, (2 * self.window_size - 1, -1))
+        bias = table[rows[:, None, :, None], cols[None, :, None, :]]  # (h, w, h, w, heads)
+        return bias.flatten(2, 3).flatten(0, 1).permute(2, 0, 1)
+
+    def _offsets(self, size: int) -> Tensor:
+        """Row or column of the table for each query and key along one axis, ``(size, size)``."""
+        tokens = torch.arange(size, device=self.relative_position_bias_table.device)
+        return tokens[:, None] - tokens + self.window_size - 1
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        key = f'{prefix}relative_position_bias_table'
+        if key in state_dict:
+            with suppress(ValueError):  # torch names the key and the shapes of a table that is none
+                state_dict[key] = resize_bias_table(state_dict[key], self.window_size)
+        super()._load_from_state_dict(state_dict, prefix, *args)

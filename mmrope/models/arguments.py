@@ -30,8 +30,10 @@ def theta_of(rope: str | None, rope_theta: float | None, defaults: Mapping[str, 
     return defaults.get(rope) if rope_theta is None else rope_theta
 
 
-def indexes_in_order(name: str, indexes: Sequence[int], length: int) -> tuple[int, ...]:
+def indexes_in_order(name: str, indexes: Sequence[int], length: int, at_least_one: bool = False) -> tuple[int, ...]:
     """``indexes`` as non-negative numbers, in order."""
+    if at_least_one and not len(indexes):
+        raise ValueError(f'{name} must name at least one, but got {indexes}')
     if any(not -length <= index < length for index in indexes):
         raise ValueError(f'{name} must be between {-length} and {length - 1}, but got {tuple(indexes)}')
     normal = tuple(sorted(index % length for index in indexes))

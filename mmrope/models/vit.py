@@ -1,13 +1,11 @@
 """ViTDet-style vision transformer with rotary position embedding."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
-from mmengine.model import BaseModule
 from timm.layers import PatchEmbed, to_2tuple, trunc_normal_
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..layers import Block, even_windows, resize_pos_embed
 from ..registry import MODELS
@@ -20,6 +18,7 @@ from .arguments import (
     indexes_in_order,
     theta_of,
 )
+from .backbone import Backbone
 
 ARCHS = {
     'tiny': dict(embed_dims=128, depth=6, num_heads=4),
@@ -31,7 +30,7 @@ THETAS = {'mixed': 10.0, 'axial': 100.0}
 
 
 @MODELS.register_module()
-class RoPEViT(BaseModule):
+class RoPEViT(Backbone):
     """Vision transformer with 2D rotary position embedding, for any size of image.
 
     The model of Heo et al., *Rotary Position Embedding for Vision Transformer* (ECCV 2024, arXiv 2403.13298), a
@@ -101,9 +100,7 @@ class RoPEViT(BaseModule):
                 f'with_cls_token needs global attention in every block, but got window_size = {window_size} '
                 f'with global_attn_indexes = {tuple(global_attn_indexes)}; set window_size = 0 or leave the token out'
             )
-        self.out_indices = indexes_in_order('out_indices', out_indices, depth)
-        if not self.out_indices:
-            raise ValueError(f'out_indices must name at least one block, but got {out_indices}')
+        self.out_indices = indexes_in_order('out_indices', out_indices, depth, at_least_one=True)
         self.in_channels = in_channels
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
@@ -122,15 +119,16 @@ class RoPEViT(BaseModule):
                 settings['mlp_ratio'],
                 rope,
                 theta,
-                None if i in global_blocks else partial(even_windows, window_size=window_size),
-                layer_scale_init_value,
-                drop_path_rate * i / max(depth - 1, 1),
+                cut_grid=None if i in global_blocks else partial(even_windows, window_size=window_size),
+                layer_scale_init_value=layer_scale_init_value,
+                drop_path_rate=drop_path_rate * i / max(depth - 1, 1),
             )
             for i in range(depth)
         )
         self.norm = nn.LayerNorm(self.embed_dims, eps=1e-6) if final_norm else None
-        self._init_parameters()
-        self._freeze_stages()
+        for embedding in self._embeddings():
+            trunc_normal_(embedding, std=0.02)
+        self._prepare()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of the blocks ``out_indices``.
@@ -150,10 +148,7 @@ class RoPEViT(BaseModule):
         x = self._add_embeddings(x.flatten(2).transpose(1, 2), grid)
         outs = []
         for i, block in enumerate(self.blocks):
-            if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(block, x, grid, use_reentrant=False)
-            else:
-                x = block(x, grid)
+            x = self._run(block, x, grid)
             if i in self.out_indices:
                 outs.append(self._to_map(x if i < len(self.blocks) - 1 or self.norm is None else self.norm(x), grid))
         return tuple(outs)
@@ -179,11 +174,6 @@ class RoPEViT(BaseModule):
             return int(parts[1]) + 1, num_layers
         return num_layers - 1, num_layers
 
-    def train(self, mode: bool = True) -> 'RoPEViT':
-        super().train(mode)
-        self._freeze_stages()
-        return self
-
     def _add_embeddings(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         if self.pos_embed is not None:
             x = x + resize_pos_embed(self.pos_embed, self.pos_grid, grid)
@@ -194,24 +184,13 @@ class RoPEViT(BaseModule):
     def _to_map(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         return x[:, x.shape[1] - grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)  # (B, C, H, W)
 
-    def _init_parameters(self) -> None:
-        """As DeiT-III: truncated normal, zero biases."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
-        for embedding in (self.cls_token, self.pos_embed):
-            if embedding is not None:
-                trunc_normal_(embedding, std=0.02)
+    def _embeddings(self) -> list[nn.Parameter]:
+        return [embedding for embedding in (self.cls_token, self.pos_embed) if embedding is not None]
 
-    def _freeze_stages(self) -> None:
-        if self.frozen_stages < 0:
-            return
-        frozen = [self.patch_embed, *self.blocks[: self.frozen_stages]]
-        if self.norm is not None and self.frozen_stages == len(self.blocks):
-            frozen.append(self.norm)
-        for module in frozen:
-            module.eval().requires_grad_(False)
-        for embedding in (self.cls_token, self.pos_embed):
-            if embedding is not None:
-                embedding.requires_grad_(False)
+    def _frozen(self) -> Iterator[nn.Module | nn.Parameter]:
+        if self.frozen_stages >= 0:
+            yield self.patch_embed
+            yield from self._embeddings()
+            yield from self.blocks[: self.frozen_stages]
+        if self.frozen_stages == len(self.blocks) and self.norm is not None:
+            yield self.norm

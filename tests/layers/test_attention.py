@@ -31,6 +31,11 @@ def oracle(attn: Attention, x: torch.Tensor, grid: tuple[int, int], windows=None
     for t in range(tokens):
         keys = [s for s in range(tokens) if window(positions[t]) == window(positions[s])]
         logits = np.stack([(q[t] * k[s].conj()).real.sum(-1) for s in keys], -1) / head_dim**0.5  # (B, heads, keys)
+        if attn.rpb is not None:
+            side = 2 * attn.rpb.window_size - 1
+            table = weights['rpb.relative_position_bias_table'].reshape(side, side, heads)
+            offsets = np.array(positions[t]) - np.array([positions[s] for s in keys]) + attn.rpb.window_size - 1
+            logits += table[offsets[:, 0], offsets[:, 1]].T
         probs = np.exp(logits - logits.max(-1, keepdims=True))
         probs /= probs.sum(-1, keepdims=True)
         out[:, t] = np.einsum('bnk,bknd->bnd', probs, qkv[:, keys, 2])
@@ -44,9 +49,10 @@ def window_of(grid, windows):
     return lambda position: tuple(max(s for s in axis if s <= p) for axis, p in zip(starts, position))
 
 
-def make(rope: str | None, dim: int = 24, heads: int = 3) -> Attention:
-    attn = Attention(dim, heads, rope, 10.0)
-    for param in (attn.qkv.weight, attn.qkv.bias):  # large enough for attention to be far from uniform
+def make(rope: str | None, dim: int = 24, heads: int = 3, rpb_window_size: int | None = None) -> Attention:
+    attn = Attention(dim, heads, rope, 10.0, rpb_window_size)
+    tables = [] if attn.rpb is None else [attn.rpb.relative_position_bias_table]
+    for param in (attn.qkv.weight, attn.qkv.bias, *tables):  # large enough for attention to be far from uniform
         torch.nn.init.normal_(param, std=0.6)
     return attn
 
@@ -58,6 +64,11 @@ def test_global_attention_equals_the_oracle(rope, grid, close):
     close(attn(x, grid), oracle(attn, x, grid))
 
 
+def test_global_attention_takes_a_bias_too(close):
+    attn, x = make('mixed', rpb_window_size=9), torch.randn(2, 5 * 9, 24)
+    close(attn(x, (5, 9)), oracle(attn, x, (5, 9)))
+
+
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
 def test_prefix_tokens_attend_without_position(rope, close):
     attn, x = make(rope), torch.randn(2, 2 + 5 * 3, 24)
@@ -67,8 +78,10 @@ def test_prefix_tokens_attend_without_position(rope, close):
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
 @pytest.mark.parametrize('grid', GRIDS)
 @pytest.mark.parametrize('make_windows', [even_windows, shifted_windows, lambda g, s: shifted_windows(g, s, s // 2)])
-def test_windowed_attention_equals_the_oracle(rope, grid, make_windows, close):
-    attn, x, windows = make(rope), torch.randn(2, grid[0] * grid[1], 24), make_windows(grid, 4)
+@pytest.mark.parametrize('rpb_window_size', [None, 4, 6])
+def test_windowed_attention_equals_the_oracle(rope, grid, make_windows, rpb_window_size, close):
+    attn = make(rope, rpb_window_size=rpb_window_size).double()
+    x, windows = torch.randn(2, grid[0] * grid[1], 24).double(), make_windows(grid, 4)
     close(attn(x, grid, windows), oracle(attn, x, grid, windows))
 
 

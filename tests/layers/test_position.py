@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from mmrope.layers import resize_pos_embed
+from mmrope.layers import RelativePositionBias, resize_bias_table, resize_pos_embed
 
 
 def cubic(t: float) -> float:
@@ -41,3 +42,37 @@ def test_half_precision_is_resized_in_float32():
     ours = resize_pos_embed(pos_embed.bfloat16(), (6, 4), (5, 9))
     theirs = resize_pos_embed(pos_embed.bfloat16().float(), (6, 4), (5, 9)).bfloat16()
     assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize('window', [(4, 4), (3, 4), (4, 1), (1, 1)])
+def test_bias_is_the_entry_of_the_offset(window):
+    rpb = RelativePositionBias(4, 2)
+    table = rpb.relative_position_bias_table.unflatten(0, (7, 7))
+    bias = rpb(window, torch.float32)
+    tokens = [(h, w) for h in range(window[0]) for w in range(window[1])]
+    assert bias.shape == (2, len(tokens), len(tokens))
+    for i, query in enumerate(tokens):
+        for j, key in enumerate(tokens):
+            assert torch.equal(bias[:, i, j], table[query[0] - key[0] + 3, query[1] - key[1] + 3])
+
+
+def test_a_window_larger_than_the_table_is_named():
+    with pytest.raises(ValueError, match=r'window must be at most 4 .* \(2, 5\)'):
+        RelativePositionBias(4, 2)((2, 5), torch.float32)
+
+
+def test_bias_table_is_resized_when_loaded(close):
+    small, large = RelativePositionBias(3, 2), RelativePositionBias(5, 2)
+    state = small.state_dict()
+    large.load_state_dict(state)
+    table = state['relative_position_bias_table']
+    assert table.shape == (25, 2)  # the caller's stays
+    rows = resize_axis(table.double().unflatten(0, (5, 5)), 9)
+    theirs = resize_axis(rows.transpose(0, 1), 9).transpose(0, 1).flatten(0, 1)
+    close(large.relative_position_bias_table.detach(), theirs.float())
+
+
+@pytest.mark.parametrize('rows', [24, 16])
+def test_a_table_that_is_no_square_of_offsets_is_named(rows):
+    with pytest.raises(ValueError, match=rf'table .*\({rows}, 2\)'):
+        resize_bias_table(torch.zeros(rows, 2), 3)

@@ -1,0 +1,48 @@
+"""What the backbones have in common."""
+
+from collections.abc import Iterator
+
+import torch
+from mmengine.model import BaseModule
+from timm.layers import trunc_normal_
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..layers import Block
+
+
+class Backbone(BaseModule):
+    """Blocks that can be recomputed in the backward pass, and parts that stay frozen, also after ``train()``.
+
+    A subclass yields what ``frozen_stages`` freezes from ``_frozen()`` and ends its constructor with ``_prepare()``.
+    """
+
+    with_cp: bool
+
+    def train(self, mode: bool = True) -> 'Backbone':
+        super().train(mode)
+        self._freeze()
+        return self
+
+    def _frozen(self) -> Iterator[nn.Module | nn.Parameter]:
+        raise NotImplementedError
+
+    def _prepare(self) -> None:
+        """Weights as DeiT-III and Swin start with, truncated normal and zero biases; then freeze."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        self._freeze()
+
+    def _freeze(self) -> None:
+        for part in self._frozen():
+            part.requires_grad_(False)
+            if isinstance(part, nn.Module):
+                part.eval()
+
+    def _run(self, block: Block, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(block, x, grid, use_reentrant=False)
+        return block(x, grid)

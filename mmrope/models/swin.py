@@ -1,0 +1,219 @@
+"""Swin Transformer with rotary position embedding."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch.nn.functional as F
+from timm.layers import PatchEmbed
+from torch import Tensor, nn
+
+from ..layers import Block, shifted_windows
+from ..registry import MODELS
+from .arguments import (
+    arch_settings,
+    check_at_least,
+    check_drop_path_rate,
+    check_frozen_stages,
+    check_images,
+    indexes_in_order,
+    theta_of,
+)
+from .backbone import Backbone
+
+ARCHS = {
+    'tiny': dict(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
+    'small': dict(embed_dims=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),
+    'base': dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
+}
+THETAS = {'mixed': 10.0, 'axial': 50.0}
+EPS = 1e-5
+
+
+class PatchMerging(nn.Module):
+    """Join each 2 x 2 tokens into one of twice the channels; an odd side is padded with zeros at its end.
+
+    Args:
+        dim: channels of a token.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim, eps=EPS)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``: tokens, ``(B, H, W, C)``. Returns ``(B, ceil(H / 2), ceil(W / 2), 2 * C)``."""
+        height, width = x.shape[1:3]
+        if height % 2 or width % 2:
+            x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
+        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H / 2, 2, W / 2, 2, C)
+        # The order of Swin's checkpoints: of the four tokens, the two of the left column come first.
+        return self.reduction(self.norm(x.permute(0, 1, 3, 4, 2, 5).flatten(3)))
+
+
+class Stage(nn.Module):
+    """Blocks at one resolution, every second one with shifted windows, and the step down to the next.
+
+    Args:
+        blocks: of this resolution.
+        downsample: the step down; ``None`` for the last stage.
+    """
+
+    def __init__(self, blocks: Sequence[Block], downsample: PatchMerging | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+
+
+@MODELS.register_module()
+class RoPESwin(Backbone):
+    """Swin Transformer with 2D rotary position embedding, for any size of image.
+
+    The model of Liu et al., *Swin Transformer: Hierarchical Vision Transformer using Shifted Windows* (ICCV 2021,
+    arXiv 2103.14030), with the position embeddings of Heo et al., *Rotary Position Embedding for Vision Transformer*
+    (ECCV 2024, arXiv 2403.13298). Shifted windows are cut from the grid, not rolled and masked: none holds padding, and
+    where the window size divides the grid the result is the same. An axis that fits into one window is not shifted.
+
+    Args:
+        arch: ``'tiny'``, ``'small'``, ``'base'``, or a dict of ``embed_dims``, ``depths``, ``num_heads`` (the latter
+            two a number a stage) and optionally ``mlp_ratio`` (4).
+        patch_size: side of a patch, in pixels; the stride of the first output.
+        in_channels: channels of the image.
+        window_size: extent of a whole window, in tokens. It may differ from that of the weights: frequencies do not
+            depend on it, a relative position bias is resized when it is loaded.
+        rope: ``'mixed'``, ``'axial'`` or ``None``.
+        rope_theta: base of the frequencies; ``None`` for the paper's value (mixed 10, axial 50).
+        rpb: whether to add Swin's relative position bias.
+        out_indices: stages whose output is returned; negative ones count from the end.
+        drop_path_rate: drop path of the last block; it rises linearly from 0 at the first.
+        frozen_stages: stages to freeze from the first on, besides the patch embedding: 0 freezes the embedding alone,
+            -1 nothing.
+        with_cp: whether to recompute each block in the backward pass, to save memory.
+        init_cfg: how to initialise, as MMEngine has it.
+
+    Raises:
+        ValueError: if an argument is out of range; the message names it, its value and what is allowed.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'tiny',
+        patch_size: int = 4,
+        in_channels: int = 3,
+        window_size: int = 7,
+        rope: str | None = 'mixed',
+        rope_theta: float | None = None,
+        rpb: bool = False,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.2,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        settings = arch_settings(arch, ARCHS, 'embed_dims', 'depths', 'num_heads')
+        depths, num_heads = settings['depths'], settings['num_heads']
+        if len(depths) != len(num_heads):
+            raise ValueError(f'arch must have as many num_heads as depths, but got {num_heads} and {depths}')
+        theta = theta_of(rope, rope_theta, THETAS)
+        check_at_least(1, patch_size=patch_size, in_channels=in_channels, window_size=window_size)
+        check_drop_path_rate(drop_path_rate)
+        check_frozen_stages(frozen_stages, len(depths))
+        self.out_indices = indexes_in_order('out_indices', out_indices, len(depths), at_least_one=True)
+        self.embed_dims = settings['embed_dims']
+        self.num_features = [self.embed_dims * 2**i for i in range(len(depths))]
+        self.in_channels = in_channels
+        self.frozen_stages = frozen_stages
+        self.with_cp = with_cp
+
+        self.patch_embed = PatchEmbed(
+            None,
+            patch_size,
+            in_channels,
+            self.embed_dims,
+            norm_layer=partial(nn.LayerNorm, eps=EPS),
+            output_fmt='NHWC',
+            dynamic_img_pad=True,
+        )
+        self.layers = nn.ModuleList()
+        for i, (dim, depth, heads) in enumerate(zip(self.num_features, depths, num_heads)):
+            before = sum(depths[:i])
+            blocks = [
+                Block(
+                    dim,
+                    heads,
+                    settings['mlp_ratio'],
+                    rope,
+                    theta,
+                    cut_grid=partial(shifted_windows, window_size=window_size, shift=j % 2 * (window_size // 2)),
+                    rpb_window_size=window_size if rpb else None,
+                    drop_path_rate=drop_path_rate * (before + j) / max(sum(depths) - 1, 1),
+                    eps=EPS,
+                )
+                for j in range(depth)
+            ]
+            self.layers.append(Stage(blocks, PatchMerging(dim) if i < len(depths) - 1 else None))
+        for i in self.out_indices:
+            self.add_module(f'norm{i}', nn.LayerNorm(self.num_features[i], eps=EPS))
+        self._prepare()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of the stages ``out_indices``, each normalised.
+
+        Args:
+            x: images, ``(B, in_channels, H, W)``, padded here to a multiple of the patch at the bottom and right.
+
+        Returns:
+            One ``(B, embed_dims * 2 ** i, ceil(H / stride), ceil(W / stride))`` for each stage ``i`` of
+            ``out_indices``, where ``stride`` is ``patch_size * 2 ** i``.
+
+        Raises:
+            ValueError: if ``x`` has another number of axes or channels.
+        """
+        check_images(x, self.in_channels)
+        x = self.patch_embed(x)  # (B, H, W, C)
+        outs = []
+        for i, stage in enumerate(self.layers):
+            grid = tuple(x.shape[1:3])
+            x = x.flatten(1, 2)
+            for block in stage.blocks:
+                x = self._run(block, x, grid)
+            x = x.unflatten(1, grid)
+            if i in self.out_indices:
+                outs.append(getattr(self, f'norm{i}')(x).permute(0, 3, 1, 2))
+            if stage.downsample is not None:
+                x = stage.downsample(x)
+        return tuple(outs)
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter, for layer-wise learning rates.
+
+        Args:
+            param_name: name of the parameter, ``prefix`` included.
+            prefix: what the name of every parameter of this backbone starts with, ``'backbone.'`` within a detector.
+
+        Returns:
+            The depth of its layer, and how many depths there are: 0 for the patch embedding, ``i + 1`` for the block
+            ``i`` of the whole model (a step down counts with the block before it), the last for the norms of the
+            outputs and for parameters of other modules.
+        """
+        depths = [len(stage.blocks) for stage in self.layers]
+        num_layers = sum(depths) + 2
+        if not param_name.startswith(prefix):
+            return num_layers - 1, num_layers
+        parts = param_name[len(prefix) :].split('.')
+        if parts[0] == 'patch_embed':
+            return 0, num_layers
+        if parts[0] == 'layers':
+            i = int(parts[1])
+            block = int(parts[3]) if parts[2] == 'blocks' else depths[i] - 1
+            return sum(depths[:i]) + block + 1, num_layers
+        return num_layers - 1, num_layers
+
+    def _frozen(self) -> Iterator[nn.Module]:
+        if self.frozen_stages >= 0:
+            yield self.patch_embed
+        for i in range(self.frozen_stages):
+            yield self.layers[i]
+            if i in self.out_indices:
+                yield getattr(self, f'norm{i}')
