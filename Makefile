@@ -3,28 +3,33 @@ VENV := $(if $(filter openmmlab,$(STACK)),.venv-openmmlab,.venv)
 PY := $(VENV)/bin/python
 export STACK PYTHON
 
-CONFIG := configs/mask_rcnn_rope_mixed_vit_tiny_digits.py
-WORK_DIR := work_dirs/quickstart
-
-.PHONY: help setup quickstart test test-all lint clean
+.PHONY: help setup quickstart quickstart-seg test test-all lint clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "STACK=onedl (default) or STACK=openmmlab chooses the packages; PYTHON=python3.x the interpreter for setup."
 
 setup: ## make the virtual environment: .venv, or .venv-openmmlab with STACK=openmmlab
 	@bash tools/setup.sh
 
+# $(1): config, $(2): work dir, $(3): where the drawn predictions go.
 # `trained` is written when the training has ended; before that, training goes on from its last checkpoint.
-quickstart: setup ## train, test and plot a small detector on a small data set; remove work_dirs/quickstart to start over
+define train-and-test
 	$(PY) tools/make_digits.py --out data/digits
-	[ -e $(WORK_DIR)/trained ] || \
-		$(PY) tools/train.py $(CONFIG) --work-dir $(WORK_DIR) $(if $(wildcard $(WORK_DIR)/last_checkpoint),--resume)
-	@touch $(WORK_DIR)/trained
-	$(PY) tools/test.py $(CONFIG) "$$(cat $(WORK_DIR)/last_checkpoint)" --work-dir $(WORK_DIR)/test --show-dir predictions
-	$(PY) tools/plot_training.py $(WORK_DIR) --predictions "$$(ls -td $(WORK_DIR)/test/*/predictions | head -1)"
+	[ -e $(2)/trained ] || $(PY) tools/train.py $(1) --work-dir $(2) $(if $(wildcard $(2)/last_checkpoint),--resume)
+	@touch $(2)/trained
+	$(PY) tools/test.py $(1) "$$(cat $(2)/last_checkpoint)" --work-dir $(2)/test --show-dir $(3)
+endef
+
+quickstart: setup ## train, test and plot a small detector on a small data set; remove work_dirs/quickstart to start over
+	$(call train-and-test,configs/mask_rcnn_rope_mixed_vit_tiny_digits.py,work_dirs/quickstart,predictions)
+	$(PY) tools/plot_training.py work_dirs/quickstart --predictions "$$(ls -td work_dirs/quickstart/test/*/predictions | head -1)"
+
+quickstart-seg: setup ## the same for semantic segmentation, in work_dirs/quickstart_seg
+	$(call train-and-test,configs/upernet_rope_mixed_vit_tiny_digits.py,work_dirs/quickstart_seg,work_dirs/quickstart_seg/predictions)
+	$(PY) tools/plot_training.py work_dirs/quickstart_seg --predictions work_dirs/quickstart_seg/predictions/vis_data/vis_image
 
 test: setup ## run the tests, without the slow ones
 	$(PY) -m pytest tests/ -q -m "not slow"

@@ -1,6 +1,7 @@
 """Rotary position embedding backbones for detection and segmentation with OpenMMLab."""
 
 from importlib import import_module
+from pathlib import Path
 
 __version__ = '0.1.0'
 
@@ -10,7 +11,25 @@ _HOMES = {
     'SimpleFeaturePyramid': 'mmrope.models',
     'LayerDecayOptimWrapperConstructor': 'mmrope.engine',
 }
-__all__ = ['__version__', *_HOMES]
+__all__ = ['__version__', 'config_path', *_HOMES]
+
+
+def config_path(name: str) -> str:
+    """Absolute path of one of mmrope's configs, of the installed package or the checkout, for ``_base_`` of your own.
+
+    Args:
+        name: its path below ``configs/``, say ``'_base_/backbones/rope_mixed_vit_b.py'``.
+
+    Raises:
+        FileNotFoundError: if there is no such config.
+    """
+    package = Path(__file__).parent
+    root = next(folder for folder in (package / '.mim' / 'configs', package.parent / 'configs') if folder.is_dir())
+    path = root / name
+    if not path.is_file():
+        known = ', '.join(sorted(other.name for other in path.parent.glob('*.py'))) or 'none'
+        raise FileNotFoundError(f'name must be a config below {root}, but got {name!r}; configs in its folder: {known}')
+    return str(path)
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,4 @@
-"""The COCO configs at full size, with nothing overridden but data paths, batch size and the number of iterations."""
+"""Configs at full size, nothing overridden but data paths, batch size, and how long to train and how often to log."""
 
 import json
 import math
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from mmdet.datasets import CocoDataset
+from PIL import Image
 from tiny import ROOT
 
 from mmrope.datasets.digits import make_digits
@@ -31,6 +32,16 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope='module')
+def ade20k(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits at the size of ADE20k's images, as JPEG in its folders; its first eleven classes."""
+    root = tmp_path_factory.mktemp('ade') / 'digits'
+    make_digits(root, images=4, val_images=2, size=(512, 683), progress=False)
+    for path in (root / 'images').rglob('*.png'):
+        Image.open(path).save(path.with_suffix('.jpg'))
+    return root
+
+
 def finite_losses(work_dir: Path) -> list[float]:
     scalars = sorted(work_dir.glob('*/vis_data/scalars.json'))[-1]
     losses = [entry['loss'] for entry in map(json.loads, scalars.read_text().splitlines()) if 'loss' in entry]
@@ -38,18 +49,40 @@ def finite_losses(work_dir: Path) -> list[float]:
     return losses
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('script', [['tools/train.py'], ['tools/dist_train.sh']], ids=['one process', 'two processes'])
-def test_vit_b_trains_at_1024(script: list[str], coco: Path, tmp_path: Path) -> None:
-    config = 'configs/mask_rcnn_rope_mixed_vit_b_coco.py'
-    distributed = script[0].endswith('.sh')
-    command = ['env', f'PYTHON={sys.executable}', 'bash', *script, config, '2'] if distributed else None
-    command = command or [sys.executable, *script, config]
-    options = [f'train_cfg.max_iters={ITERATIONS}', 'train_dataloader.batch_size=1', 'default_hooks.logger.interval=1']
-    command += ['--work-dir', str(tmp_path), '--data-root', str(coco), '--cfg-options', *options]
+def train(config: str, work_dir: Path, data: Path, *options: str, script: str = 'tools/train.py') -> list[float]:
+    """Train with a tool, in two processes if it is a script of torchrun's; returns the losses."""
+    if script.endswith('.sh'):
+        command = ['env', f'PYTHON={sys.executable}', 'bash', script, config, '2']
+    else:
+        command = [sys.executable, script, config]
+    command += ['--work-dir', str(work_dir), '--data-root', str(data), '--cfg-options', *options]
+    command += ['default_hooks.logger.interval=1']
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(finite_losses(tmp_path)) == ITERATIONS
-    assert (tmp_path / f'iter_{ITERATIONS}.pth').is_file()
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     print(f'largest process so far: {peak:.1f} GiB')
+    return finite_losses(work_dir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('script', ['tools/train.py', 'tools/dist_train.sh'])
+def test_vit_b_mask_rcnn_trains_at_1024(script: str, coco: Path, tmp_path: Path) -> None:
+    config = 'configs/mask_rcnn_rope_mixed_vit_b_coco.py'
+    options = [f'train_cfg.max_iters={ITERATIONS}', 'train_dataloader.batch_size=1']
+    assert len(train(config, tmp_path, coco, *options, script=script)) == ITERATIONS
+    assert (tmp_path / f'iter_{ITERATIONS}.pth').is_file()
+
+
+@pytest.mark.slow
+def test_swin_t_mask_rcnn_trains_an_epoch_at_800(coco: Path, tmp_path: Path) -> None:
+    """Eight images in batches of 2, and the validation after them."""
+    config = 'configs/mask_rcnn_rope_mixed_swin_t_coco.py'
+    assert len(train(config, tmp_path, coco, 'train_cfg.max_epochs=1')) == 4
+    assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+@pytest.mark.slow
+def test_vit_b_upernet_trains_at_512(ade20k: Path, tmp_path: Path) -> None:
+    config = 'configs/upernet_rope_mixed_vit_b_ade20k.py'
+    assert len(train(config, tmp_path, ade20k, f'train_cfg.max_iters={ITERATIONS}')) == ITERATIONS
+    assert (tmp_path / f'iter_{ITERATIONS}.pth').is_file()

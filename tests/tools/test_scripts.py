@@ -148,7 +148,11 @@ def test_a_script_says_what_it_needs(script: str, arguments: list[str], tmp_path
 def on_two_cpus(write_config: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> TwoProcesses:
     """A config, a folder, and a function that runs a script there as two processes without an accelerator."""
     folder = tmp_path_factory.mktemp('two')
-    config = write_config(folder, 'detection')
+    return write_config(folder, 'detection'), folder, in_folder(folder)
+
+
+def in_folder(folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """A function that runs a script in a folder as processes without an accelerator."""
     environment = {
         'PYTHONPATH': python_path(),
         'CUDA_VISIBLE_DEVICES': '',
@@ -159,7 +163,7 @@ def on_two_cpus(write_config: Callable[..., str], tmp_path_factory: pytest.TempP
     def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return call(script, list(arguments), folder, PORT=_free_port(), **environment)
 
-    return config, folder, run
+    return run
 
 
 def _free_port() -> str:
@@ -209,7 +213,22 @@ def _boxes_by_image(path: Path) -> dict[int, list[float]]:
 
 def _metrics(work_dir: Path) -> dict[str, float]:
     (path,) = work_dir.glob('*/*.json')
-    return {key: value for key, value in json.loads(path.read_text()).items() if 'mAP' in key}
+    return {key: value for key, value in json.loads(path.read_text()).items() if 'mAP' in key or 'mIoU' in key}
+
+
+@pytest.mark.skipif(has_accelerator(), reason='one process would compute elsewhere than the two')
+def test_two_processes_measure_the_miou_that_one_does(write_config: Callable[..., str], tmp_path: Path) -> None:
+    """On an odd number of images, of which the sampler repeats one."""
+    config = write_config(tmp_path, 'segmentation')
+    checkpoint = str(tmp_path / 'trained' / 'iter_2.pth')
+    with isolated():
+        load_tool('train').main([config, '--work-dir', str(tmp_path / 'trained')])
+    with isolated():
+        load_tool('test').main([config, checkpoint, '--work-dir', str(tmp_path / 'by_one')])
+    done = in_folder(tmp_path)('dist_test', config, checkpoint, '2', '--work-dir', str(tmp_path / 'by_two'))
+    assert done.returncode == 0, done.stderr
+    one, two = _metrics(tmp_path / 'by_one'), _metrics(tmp_path / 'by_two')
+    assert one == two and one['mIoU'] > 0
 
 
 def test_a_mistake_is_said_once(on_two_cpus: TwoProcesses) -> None:

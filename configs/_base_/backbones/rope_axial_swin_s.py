@@ -1,0 +1,1 @@
+backbone = dict(type='mmrope.RoPESwin', arch='small', rope='axial')

@@ -1,0 +1,1 @@
+backbone = dict(type='mmrope.RoPESwin', arch='base', rope='mixed', rpb=True)

@@ -1,0 +1,1 @@
+backbone = dict(type='mmrope.RoPESwin', arch='tiny', rope='mixed')

@@ -1,0 +1,5 @@
+_base_ = [
+    './_base_/backbones/rope_axial_vit_b.py',
+    './_base_/models/dino_vit.py',
+]
+model = dict(backbone=_base_.backbone)

@@ -1,0 +1,27 @@
+_base_ = [
+    './_base_/models/upernet_digits.py',
+    './_base_/datasets/digits_segmentation.py',
+    './_base_/schedules/digits_segmentation.py',
+    './_base_/segmentation_runtime.py',
+]
+# From scratch: no LayerScale, and smaller than the detector's backbone, since what counts is how many scenes it sees.
+model = dict(
+    backbone=dict(
+        type='mmrope.RoPEViT',
+        arch=dict(embed_dims=96, depth=4, num_heads=4),
+        rope='mixed',
+        patch_size=8,
+        out_indices=(0, 1, 2, 3),
+        layer_scale_init_value=None,
+        init_cfg=dict(type='Xavier', layer='Linear', distribution='uniform', gain=0.5),
+    ),
+    neck=dict(
+        in_channels=[96] * 4,
+        out_channels=48,
+        scales=[2, 1, 0.5, 0.25],
+        norm_cfg=dict(type='BN'),
+        act_cfg=dict(type='ReLU'),
+    ),
+    decode_head=dict(in_channels=[48] * 4),
+)
+visualizer = dict(alpha=0.6)

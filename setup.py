@@ -1,0 +1,21 @@
+"""Puts the configs into the built package, where OpenMMLab's packages have theirs: mmrope/.mim/configs."""
+
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+
+class BuildWithConfigs(build_py):
+    """``build_py``, and the configs besides; an editable installation finds them in the checkout."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            for path in sorted(Path('configs').rglob('*.py')):
+                target = Path(self.build_lib, 'mmrope', '.mim', path)
+                self.mkpath(str(target.parent))
+                self.copy_file(str(path), str(target))
+
+
+setup(cmdclass=dict(build_py=BuildWithConfigs))

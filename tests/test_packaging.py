@@ -1,0 +1,73 @@
+"""The wheel: what it holds, and the example of docs/custom_head.md, which uses it from a folder of its own."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import mmseg
+import pytest
+from mmengine.config import Config
+
+import mmrope
+from mmrope.datasets.digits import make_digits
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / 'docs' / 'custom_head'
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy, so that nothing of the checkout's own builds gets in."""
+    source, out = tmp_path_factory.mktemp('source') / 'mmrope', tmp_path_factory.mktemp('wheel')
+    for name in ('mmrope', 'configs'):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
+    for name in ('setup.py', 'setup.cfg', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE'):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', str(out), '.']
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    (path,) = out.glob('mmrope-*.whl')
+    return path
+
+
+def test_the_wheel_holds_the_package_and_the_configs(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for path in (ROOT / 'mmrope').rglob('*.py'):
+        assert str(path.relative_to(ROOT)) in names
+    configs = {f'mmrope/.mim/{path.relative_to(ROOT)}' for path in (ROOT / 'configs').rglob('*.py')}
+    assert configs == {name for name in names if name.startswith('mmrope/.mim/')}
+    assert not [name for name in names if name.startswith(('tests', 'tools', 'configs'))]
+
+
+def test_config_path_names_configs_of_the_checkout():
+    path = mmrope.config_path('_base_/backbones/rope_mixed_vit_b.py')
+    assert Config.fromfile(path).backbone.type == 'mmrope.RoPEViT'
+    with pytest.raises(FileNotFoundError, match=r"'_base_/backbones/rope_vit.py'.*rope_mixed_vit_b.py"):
+        mmrope.config_path('_base_/backbones/rope_vit.py')
+
+
+def test_a_head_of_ones_own_trains_with_the_installed_wheel_and_the_hosts_script(wheel, tmp_path):
+    installed, folder = tmp_path / 'installed', tmp_path / 'folder'
+    pip = [sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--target', str(installed), str(wheel)]
+    subprocess.run(pip, check=True, capture_output=True)
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns('__pycache__'))
+    make_digits(folder / 'data' / 'digits', images=8, val_images=3, progress=False)
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join((str(installed), str(folder)))}
+
+    where = 'import mmrope; print(mmrope.__file__, mmrope.config_path("_base_/default_runtime.py"))'
+    done = subprocess.run([sys.executable, '-c', where], cwd=folder, env=env, capture_output=True, text=True)
+    assert all(word.startswith(str(installed)) for word in done.stdout.split()), done.stdout
+
+    train = Path(mmseg.__file__).parent / '.mim' / 'tools' / 'train.py'
+    options = ['train_cfg.max_iters=4', 'train_cfg.val_interval=4', 'default_hooks.logger.interval=1']
+    command = [sys.executable, str(train), 'config.py', '--cfg-options', *options, 'train_dataloader.batch_size=2']
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (scalars,) = (folder / 'work_dirs' / 'config').glob('*/vis_data/scalars.json')
+    records = [json.loads(line) for line in scalars.read_text().splitlines()]
+    assert [math.isfinite(record['loss']) for record in records if 'loss' in record] == [True] * 4
+    assert any('mIoU' in record for record in records)
