@@ -3,9 +3,13 @@
 from itertools import product
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from mmcv.transforms import Compose
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement, PixelData
@@ -83,10 +87,7 @@ def _cheap_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 def build(cfg: Config) -> torch.nn.Module:
     from mmengine.registry import MODELS
 
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    if cfg.model.type == 'DINO' and next(model.parameters()).device.type == 'cpu':
-        model.init_weights()  # before it some of its embeddings are whatever the memory held
-    return model
+    return revert_sync_batchnorm(MODELS.build(cfg.model))
 
 
 def check_prediction(cfg: Config, prediction: BaseDataElement) -> None:
@@ -108,6 +109,8 @@ def test_config_builds_and_runs(family, name):
         cfg.model.data_preprocessor.size = (101, 133)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = build(cfg)
+        if cfg.model.type == 'DINO':
+            model.init_weights()  # before it some of its embeddings are whatever the memory held
         batch = segmentation_batch(cfg) if segments else detection_batch(cfg)
         data = model.data_preprocessor(batch, True)
         loss, logged = model.parse_losses(model.forward(**data, mode='loss'))
@@ -231,6 +234,34 @@ def test_ade20k_recipe_is_mmsegs(family, name):
     scales, flips = cfg.tta_pipeline[1].transforms[:2]
     assert [step.scale[1] for step in scales] == [256, 384, 512, 640, 768, 896]
     assert [flip.prob for flip in flips] == [0.0, 1.0] and cfg.tta_model.type == 'SegTTAModel'
+
+
+@pytest.mark.parametrize('name', ['upernet_rope_mixed_vit_b_ade20k.py', 'mask2former_rope_mixed_swin_t_ade20k.py'])
+def test_augmented_tests_predict_the_original_image(name, tmp_path):
+    """All sizes, an eighth of them here, flipped and not: the mean of their probabilities, in the image's own size."""
+    cfg = load(name)
+    for resize in cfg.tta_pipeline[1].transforms[0]:
+        resize.scale = tuple(side // 8 for side in resize.scale)
+    image, labels = np.random.default_rng(0).integers(1, 151, (2, 101, 133), np.uint8)
+    cv2.imwrite(str(tmp_path / 'image.png'), image[..., None].repeat(3, axis=2))
+    cv2.imwrite(str(tmp_path / 'labels.png'), labels)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        from mmseg.registry import MODELS, TRANSFORMS
+
+        pipeline = Compose([TRANSFORMS.build(step) for step in cfg.tta_pipeline])
+        paths = dict(img_path=str(tmp_path / 'image.png'), seg_map_path=str(tmp_path / 'labels.png'))
+        data = pipeline(dict(**paths, label_map=None, reduce_zero_label=True, seg_fields=[]))
+        model = build(cfg).eval()
+        merged = MODELS.build(dict(cfg.tta_model, module=model)).test_step(pseudo_collate([data]))
+        singles = []
+        for view, sample in zip(data['inputs'], data['data_samples']):
+            (out,) = model.test_step(dict(inputs=[view], data_samples=[sample]))
+            singles.append(out.seg_logits.data.softmax(0))
+    assert len(singles) == 12
+    assert torch.equal(merged[0].gt_sem_seg.data[0], torch.from_numpy(labels).long() - 1)
+    assert merged[0].pred_sem_seg.shape == (101, 133)
+    agree = merged[0].pred_sem_seg.data[0] == torch.stack(singles).mean(0).argmax(0)
+    assert agree.float().mean() > 0.999  # ties may fall either way
 
 
 @members('digits')

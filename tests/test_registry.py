@@ -12,11 +12,12 @@ from mmdet.utils import register_all_modules as register_det
 from mmseg.utils import register_all_modules as register_seg
 from mmdet.registry import MODELS as DET
 from mmseg.registry import MODELS as SEG
-cfg = dict(type='mmrope.RoPEViT', arch=dict(embed_dims=8, depth=1, num_heads=2))
+vit = dict(type='mmrope.RoPEViT', arch=dict(embed_dims=8, depth=1, num_heads=2))
+swin = dict(type='mmrope.RoPESwin', arch=dict(embed_dims=8, depths=(1,), num_heads=(2,)), out_indices=(0,))
 for registry, register in ((DET, register_det), (SEG, register_seg), (DET, register_det)):
     register(init_default_scope=True)
-    print(type(registry.build(cfg)).__module__)
-    print(type(registry.build(dict(type='mmrope.SimpleFeaturePyramid', in_channels=8))).__module__)
+    for cfg in (vit, swin, dict(type='mmrope.SimpleFeaturePyramid', in_channels=8)):
+        print(type(registry.build(cfg)).__module__)
 """
 
 
@@ -28,7 +29,7 @@ def run(code: str) -> list[str]:
 
 def test_builds_from_both_hosts_in_one_process_without_custom_imports():
     built = [word for word in run(BUILD) if word.startswith('mmrope.')]
-    assert built == ['mmrope.models.vit', 'mmrope.models.simple_feature_pyramid'] * 3
+    assert built == [f'mmrope.models.{name}' for name in ('vit', 'swin', 'simple_feature_pyramid')] * 3
 
 
 def test_importing_mmrope_imports_nothing_heavy():
@@ -36,8 +37,9 @@ def test_importing_mmrope_imports_nothing_heavy():
     assert run(code) == []
 
 
-def test_backbone_needs_neither_host_nor_mmcv():
-    code = 'import sys, mmrope; mmrope.RoPEViT("tiny"); print(*{"mmdet", "mmseg", "mmcv"} & set(sys.modules))'
+@pytest.mark.parametrize('backbone', ['RoPEViT', 'RoPESwin'])
+def test_backbone_needs_neither_host_nor_mmcv(backbone):
+    code = f'import sys, mmrope; mmrope.{backbone}("tiny"); print(*{{"mmdet", "mmseg", "mmcv"}} & set(sys.modules))'
     assert run(code) == []
 
 
