@@ -17,11 +17,11 @@ model = dict(
     ),
     neck=dict(
         in_channels=[96] * 4,
-        out_channels=48,
+        out_channels=_base_.channels,
         scales=[2, 1, 0.5, 0.25],
         norm_cfg=dict(type='BN'),
         act_cfg=dict(type='ReLU'),
     ),
-    decode_head=dict(in_channels=[48] * 4),
+    decode_head=dict(in_channels=[_base_.channels] * 4),
 )
 visualizer = dict(alpha=0.6)

@@ -287,9 +287,9 @@ def build_runner(cfg: Config, run: RunStarted, training: bool) -> Runner:
     if not has_accelerator():
         if cfg.launcher != 'none':
             use_cpu_processes(cfg)
-        notes = use_local_batch_norm(cfg)
-        # What a test normalises by was learned: nothing to note there.
-        notes = [*use_full_precision(cfg), *notes] if training else []
+        replaced = use_local_batch_norm(cfg)
+        if training:  # what a test normalises by was learned: nothing to note there
+            notes = [*use_full_precision(cfg), *replaced]
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.register_hook(run)
     for note in notes:

@@ -1,4 +1,5 @@
 # UperNet on a plain backbone as MMSegmentation has it for ViT: four blocks' maps, resized to strides 4 to 32.
+# The paper does not say which neck it used; this one, and the norm of the last map, are this project's choice.
 # An experiment merges one of ../backbones into model.backbone.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
