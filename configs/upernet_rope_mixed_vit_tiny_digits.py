@@ -8,20 +8,20 @@ _base_ = [
 model = dict(
     backbone=dict(
         type='mmrope.RoPEViT',
-        arch=dict(embed_dims=96, depth=4, num_heads=4),
+        arch=dict(embed_dims=96, depth=3, num_heads=4),
         rope='mixed',
-        patch_size=8,
-        out_indices=(0, 1, 2, 3),
+        patch_size=4,
+        out_indices=(0, 1, 2),
         layer_scale_init_value=None,
         init_cfg=dict(type='Xavier', layer='Linear', distribution='uniform', gain=0.5),
     ),
     neck=dict(
-        in_channels=[96] * 4,
+        in_channels=[96] * 3,
         out_channels=_base_.channels,
-        scales=[2, 1, 0.5, 0.25],
+        scales=[2, 1, 0.5],
         norm_cfg=dict(type='BN'),
         act_cfg=dict(type='ReLU'),
     ),
-    decode_head=dict(in_channels=[_base_.channels] * 4),
+    decode_head=dict(in_channels=[_base_.channels] * 3, in_index=[0, 1, 2]),
 )
 visualizer = dict(alpha=0.6)

@@ -1,18 +1,20 @@
-# UperNet for images of 128 x 128 pixels, slim where time goes on a CPU. From scratch in minutes: no dropout, and the
-# background, four fifths of all pixels, counts a tenth.
+# UperNet for images of 64 x 64 pixels, slim where time goes on a CPU. From scratch in minutes: no dropout; the
+# background, four fifths of all pixels, counts a tenth; and the last layer starts at ten times the usual 0.01, at which
+# the gradient that tells digits apart hardly reaches the layers before it.
 # An experiment merges a backbone into this, and sets the neck's channels or leaves the neck out.
 _base_ = './upernet_vit.py'
 channels = 48
 norm_cfg = dict(_delete_=True, type='BN')
 
 model = dict(
-    data_preprocessor=dict(size=(128, 128), test_cfg=dict(size_divisor=8)),
+    data_preprocessor=dict(size=(64, 64), test_cfg=dict(size_divisor=4)),
     backbone=dict(_delete_=True, drop_path_rate=0.0),
     decode_head=dict(
         channels=channels,
         dropout_ratio=0.0,
         num_classes=11,
         norm_cfg=norm_cfg,
+        init_cfg=dict(type='Normal', std=0.1, override=dict(name='conv_seg')),
         loss_decode=dict(class_weight=[0.1] + [1.0] * 10),
     ),
     auxiliary_head=None,
