@@ -2,20 +2,24 @@
 
 A ``.pth`` file is a pickle, and a pickle may ask for any function to be called while it loads. PyTorch's weights-only
 load takes tensors and plain containers; what else MMEngine's runner writes (the history of the logged values) is named
-here, and anything beyond that is refused.
+here, and anything beyond that is refused. A ``.safetensors`` file can hold nothing but tensors.
 """
 
 import os
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
-from mmengine.runner.checkpoint import load_from_http as download_and_load
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from .sources import CheckpointError, fetch
 
 STATISTICS = ('min', 'max', 'current', 'mean')
 NUMBERS = (
@@ -24,7 +28,7 @@ NUMBERS = (
 )  # fmt: skip
 
 
-class UnsafeCheckpointError(ValueError):
+class UnsafeCheckpointError(CheckpointError):
     """A file that holds more than data, or no data at all."""
 
 
@@ -61,10 +65,10 @@ def runner_globals() -> list[Any]:
 
 
 def load_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) -> Any:
-    """Load a checkpoint file, weights only.
+    """Load a checkpoint, weights only.
 
     Args:
-        filename: A file of this machine; ``~`` is expanded.
+        filename: A path, a URL or another name that ``sources.fetch`` knows.
         map_location: As in ``torch.load``.
 
     Returns:
@@ -72,38 +76,71 @@ def load_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) 
 
     Raises:
         FileNotFoundError: If there is no such file.
+        SourceError: If it cannot be downloaded.
         UnsafeCheckpointError: If the file asks for anything but tensors, plain containers and ``runner_globals()``, or
             is no checkpoint at all.
     """
-    path = os.path.expanduser(filename)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'the checkpoint {path} does not exist')
+    path = fetch(filename)
+    if path.endswith('.safetensors'):
+        return _load_safetensors(path, map_location)
     with torch.serialization.safe_globals(runner_globals()):
         return _without_source(_refuse_code(torch.load, path, map_location=map_location, weights_only=True))
 
 
-def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """Load a file for MMEngine's ``CheckpointLoader``, which passes the path and ``map_location``."""
-    return load_checkpoint(filename, map_location)
+def load_trusted_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) -> Any:
+    """Load a checkpoint with Python's own pickle, which runs any code that the file holds.
+
+    Only for an old file of one's own that ``load_checkpoint`` refuses.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        SourceError: If it cannot be downloaded.
+    """
+    path = fetch(filename)
+    if path.endswith('.safetensors'):
+        return _load_safetensors(path, map_location)
+    with _full_unpickling():
+        return _without_source(torch.load(path, map_location=map_location, weights_only=False))
 
 
-def load_from_http(filename: str, map_location: Any = None) -> Any:
-    """Load a URL for MMEngine's ``CheckpointLoader``: MMEngine downloads, and the result is held to the same rules."""
-    with torch.serialization.safe_globals(runner_globals()):
-        return _without_source(_refuse_code(download_and_load, filename, map_location=map_location))
-
-
-def refuse_code_in_checkpoints() -> None:
+def refuse_code_in_checkpoints(trusted: str | None = None) -> None:
     """Make every checkpoint that this process and its children load from now on a weights-only load.
 
     PyTorch's own switch forces it on every ``torch.load``, also where a library asks for a full unpickle (as
-    onedl-mmengine does when a safe load fails, and PyTorch for a URL). Besides, local files and URLs go through this
-    module, for its list of safe types and its errors.
+    onedl-mmengine does when a safe load fails, and PyTorch for a URL). Besides, what ``sources.fetch`` knows goes
+    through this module, for its list of safe types and its errors, also when MMEngine's runner loads it.
+
+    Args:
+        trusted: The one checkpoint that may run code, by the name that it will be loaded by.
     """
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
-    CheckpointLoader.register_scheme('', loader=load_from_local, force=True)
-    CheckpointLoader.register_scheme(['http://', 'https://'], loader=load_from_http, force=True)
+
+    def load_from_source(filename: str, map_location: Any = None) -> Any:
+        load = load_trusted_checkpoint if filename == trusted else load_checkpoint
+        return load(filename, map_location)
+
+    schemes = ['', 'http://', 'https://', 'hf-hub:', 'timm:']
+    CheckpointLoader.register_scheme(schemes, loader=load_from_source, force=True)
+
+
+@contextmanager
+def _full_unpickling() -> Iterator[None]:
+    """Suspend PyTorch's switch."""
+    switch = os.environ.pop('TORCH_FORCE_WEIGHTS_ONLY_LOAD', None)
+    try:
+        yield
+    finally:
+        if switch is not None:
+            os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = switch
+
+
+def _load_safetensors(path: str, map_location: Any) -> dict[str, torch.Tensor]:
+    device = str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu'
+    try:
+        return load_file(path, device)
+    except SafetensorError as error:
+        raise UnsafeCheckpointError(f'{path} is not a checkpoint, or is damaged: no weights could be read') from error
 
 
 def _refuse_code(load: Callable[..., Any], source: str, **kwargs: Any) -> Any:

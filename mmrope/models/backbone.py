@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 from mmengine.model import BaseModule
+from mmengine.model.weight_init import PretrainedInit
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -18,6 +19,23 @@ class Backbone(BaseModule):
     """
 
     with_cp: bool
+
+    def init_weights(self) -> None:
+        """Initialise as ``init_cfg`` says; pretrained weights come last and go through :mod:`mmrope.weights`.
+
+        Raises:
+            ValueError: if the weights cannot be had or do not fit; the message names them and what to change.
+        """
+        from ..weights import PretrainedBackbone  # here, since that package knows the backbones
+
+        given = self.init_cfg
+        cfgs = [given] if isinstance(given, dict) else list(given or ())
+        pretrained = [{**cfg, 'type': PretrainedBackbone} for cfg in cfgs if _is_pretrained(cfg)]
+        self.init_cfg = [cfg for cfg in cfgs if not _is_pretrained(cfg)] + pretrained
+        try:
+            super().init_weights()
+        finally:
+            self.init_cfg = given
 
     def train(self, mode: bool = True) -> 'Backbone':
         super().train(mode)
@@ -46,3 +64,8 @@ class Backbone(BaseModule):
         if self.with_cp and torch.is_grad_enabled():
             return checkpoint(block, x, grid, use_reentrant=False)
         return block(x, grid)
+
+
+def _is_pretrained(init_cfg: dict) -> bool:
+    kind = init_cfg['type']
+    return kind is PretrainedInit or (isinstance(kind, str) and kind.rpartition('.')[2] == 'Pretrained')

@@ -1,0 +1,179 @@
+"""From the name of a checkpoint to a file of this machine: a path, a URL, ``hf-hub:`` and ``timm:``.
+
+Each process of a launcher may ask for the same file: the first one downloads, under the lock of the cache, and the
+others find it there. No process waits for a message of another, so none hangs when one fails.
+"""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import torch
+from filelock import FileLock
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import http_get
+
+SCHEME = re.compile(r'(hf-hub|timm):|(https?)://|(\w[\w.+-]+)://')
+HUB_NAME = re.compile(r'hf-hub:([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+))?')
+HUB_FILES = ('model.safetensors', 'pytorch_model.bin')
+# OpenMMLab and PyTorch name a file for the first digits of its SHA-256: mask_rcnn-1aa05a0b.pth
+HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})\.\w+')
+SHA256 = re.compile(r'[0-9a-f]{64}')
+
+
+class CheckpointError(ValueError):
+    """Something is wrong with a checkpoint; the text is the whole explanation."""
+
+
+class SourceError(CheckpointError):
+    """A checkpoint that cannot be had from where its name says."""
+
+
+def fetch(name: str | os.PathLike[str]) -> str:
+    """Return the path of a checkpoint, after downloading it if it is not in the cache.
+
+    Args:
+        name: A path (``~`` is expanded), a URL, ``hf-hub:OWNER/NAME[@REVISION][/FILE]`` or ``timm:NAME``.
+
+    Raises:
+        FileNotFoundError: If a path names no file.
+        SourceError: If the name is none of these, or the file cannot be downloaded, whole and unchanged.
+    """
+    name = os.fspath(name)
+    scheme = SCHEME.match(name)
+    if scheme is None:
+        return _local_file(name)
+    hub, url, other = scheme.groups()
+    if other:
+        raise SourceError(f'{name}: a checkpoint is a path, a URL, hf-hub:OWNER/NAME or timm:NAME, and not {other}://')
+    if url:
+        return _fetch_url(name)
+    return _fetch_from_hub(name if hub == 'hf-hub' else _hub_name_of_timm(name))
+
+
+def _local_file(name: str) -> str:
+    path = os.path.expanduser(name)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'the checkpoint {path} does not exist')
+    return path
+
+
+def _hub_name_of_timm(name: str) -> str:
+    """Name the repository that timm itself would take the weights of a model from."""
+    import timm  # takes a second, which the other names need not wait for
+
+    model = name.partition(':')[2]
+    try:
+        cfg = timm.get_pretrained_cfg(model)
+    except RuntimeError:  # a model of timm's, with another tag
+        cfg = None
+    if cfg is None or not cfg.hf_hub_id:
+        known = ', '.join(timm.list_pretrained(f'{model.partition(".")[0]}*')) or 'none'
+        raise SourceError(f'{name}: timm {timm.__version__} has no weights of this name; names like it: {known}')
+    return f'hf-hub:{cfg.hf_hub_id}'
+
+
+def _fetch_from_hub(name: str) -> str:
+    found = HUB_NAME.fullmatch(name)
+    if found is None:
+        raise SourceError(f'{name} must be hf-hub:OWNER/NAME, and may go on with @REVISION and then /FILE')
+    repo, revision, file = found[1], unquote(found[2] or constants.DEFAULT_REVISION), found[3]
+
+    def is_cached(file: str) -> bool:
+        return isinstance(try_to_load_from_cache(repo, file, revision=revision), str)
+
+    # What is cached comes first: it needs no other request, and no patience with a Hub that does not answer.
+    files = [file] if file else sorted(HUB_FILES, key=is_cached, reverse=True)
+    for file in files:
+        try:
+            path = hf_hub_download(repo, file, revision=revision)
+        except Exception as error:  # the client's transport errors have no public class in common
+            unreachable = isinstance(error, LocalEntryNotFoundError) and not constants.HF_HUB_OFFLINE
+            if file == files[-1] or unreachable or not isinstance(error, EntryNotFoundError):
+                raise SourceError(f'{name}: {_reason(error, repo, revision, files)}') from error
+        else:
+            break
+    _check_blob(path, name)
+    return path
+
+
+def _reason(error: Exception, repo: str, revision: str, files: list[str]) -> str:
+    """Say in a sentence why the Hub's client has failed."""
+    hub = constants.ENDPOINT
+    if isinstance(error, RepositoryNotFoundError):
+        return f'{hub} has no repository {repo}, or it is private or gated and no token (HF_TOKEN) opens it'
+    if isinstance(error, RevisionNotFoundError):
+        return f'the repository has no revision {revision}'
+    if isinstance(error, LocalEntryNotFoundError):
+        why = 'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else f'{hub} does not answer'
+        return f'{why}, and the cache {constants.HF_HUB_CACHE} has no {" or ".join(files)} of it'
+    if isinstance(error, EntryNotFoundError):
+        return f'the repository has no {" or ".join(files)}'
+    return f'the download failed, nothing of it was kept: {" ".join(str(error).split()) or type(error).__name__}'
+
+
+def _check_blob(path: str, name: str) -> None:
+    """Compare a file of the Hub's cache with its SHA-256; the client itself compares sizes only.
+
+    The client names the content of a file, which ``path`` links to, by what the Hub calls it: the hash, for all files
+    that are stored as large ones. Weights are.
+
+    Raises:
+        SourceError: If they differ; the file is then removed from the cache.
+    """
+    if not os.path.islink(path):
+        return
+    blob = Path(path).parent / os.readlink(path)
+    if SHA256.fullmatch(blob.name) and _sha256(blob) != blob.name:
+        os.unlink(path)
+        blob.unlink(missing_ok=True)
+        raise SourceError(f'{name}: the file is not the one that the Hub announced (its SHA-256 differs): removed it')
+
+
+def _fetch_url(url: str) -> str:
+    """Download below PyTorch's ``hub/checkpoints``, into a folder for each URL: many files have the same name."""
+    file = os.path.basename(urlsplit(url).path)
+    if not file:
+        raise SourceError(f'{url} names no file')
+    digest = hashlib.sha256(url.encode()).hexdigest()[:16]
+    path = Path(torch.hub.get_dir(), 'checkpoints', digest, file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f'{path}.lock'):
+        if not path.is_file():
+            _download(url, path)
+    return str(path)
+
+
+def _download(url: str, path: Path) -> None:
+    """Write to a file beside ``path``, which becomes ``path`` when it is whole and has the hash of its name, if any."""
+    partial = path.with_name(f'{path.name}.incomplete')
+    try:
+        with partial.open('wb') as file:
+            http_get(url, file, displayed_filename=path.name)
+        expected = HASH_IN_NAME.search(path.name)
+        if expected is not None and not _sha256(partial).startswith(expected[1]):
+            raise SourceError(f'{url}: the file is not the one of this name (its SHA-256 differs): nothing was kept')
+        partial.replace(path)
+    except SourceError:
+        raise
+    except Exception as error:  # the client's transport errors have no public class in common
+        text = ' '.join(str(error).split()) or type(error).__name__
+        raise SourceError(f'{url}: the download failed, nothing of it was kept: {text}') from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

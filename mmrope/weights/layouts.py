@@ -1,0 +1,144 @@
+"""The names that others give to the same weights, and mmrope's: pure functions from one dict of tensors to another.
+
+The authors' ViT keeps the frequencies of all blocks in one tensor ``freqs``, ``(2, depth, heads * head_dim // 2)``,
+timm in ``rope.freqs``, ``(2, depth, heads, head_dim // 2)``; mmrope has a tensor ``(2, heads, head_dim // 2)`` in each
+block. All three rotate the same channel pairs, so nothing is reordered. Other names of a ViT are the same everywhere.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..models import vit
+from .report import WeightsError, few
+
+STACKED_FREQS = ('freqs', 'rope.freqs')
+BLOCK_FREQS = re.compile(r'blocks\.(\d+)\.attn\.rope\.freqs')
+BUFFERS = re.compile(r'(?:.*\.)?(?:freqs_t_[xy]|rope_t_[xy]|attn_mask|relative_position_index)')
+HEAD_DIM = 64  # of every published ViT
+
+
+@dataclass
+class Converted:
+    """Weights under mmrope's names.
+
+    Attributes:
+        family: ``'RoPEViT'`` or ``'RoPESwin'``.
+        state: The weights.
+        renamed: Their names that were others before, and those.
+        dropped: Names left out, and why.
+    """
+
+    family: str
+    state: dict[str, Tensor] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+
+    def add(self, new: str, old: str, value: Tensor) -> None:
+        """Take a tensor under its new name."""
+        self.state[new] = value
+        if new != old:
+            self.renamed[new] = old
+
+
+def family_of(state: Mapping[str, Tensor]) -> str:
+    """Tell a ViT, ``'RoPEViT'``, from a Swin, ``'RoPESwin'``, by its names.
+
+    Raises:
+        WeightsError: If it is neither.
+    """
+    if 'blocks.0.attn.qkv.weight' in state:
+        return 'RoPEViT'
+    if 'layers.0.blocks.0.attn.qkv.weight' in state:
+        return 'RoPESwin'
+    raise WeightsError(f'these are not weights of a ViT or Swin that mmrope knows; their keys: {few(sorted(state))}')
+
+
+def to_mmrope(state: Mapping[str, Tensor], num_heads: int | None = None) -> Converted:
+    """Convert from any layout, recognised by its names, to mmrope's.
+
+    Args:
+        state: Weights of RoPE-ViT's authors (ViT or Swin), of timm (ViT), of a Swin without RoPE (Microsoft's or
+            timm's), or of mmrope.
+        num_heads: Heads of the ViT, which the authors' ``freqs`` does not say; ``None`` for those of a published one.
+
+    Raises:
+        WeightsError: If ``state`` is none of these.
+    """
+    family = family_of(state)
+    converted = Converted(family)
+    kept = {key: value for key, value in state.items() if not BUFFERS.fullmatch(key)}
+    converted.dropped.update({key: 'buffers that are computed' for key in state if key not in kept})
+    if family == 'RoPESwin':
+        renames = _swin_renames(kept)
+        for key, value in kept.items():
+            converted.add(_rename(key, renames), key, value)
+        return converted
+    for key, value in kept.items():
+        if key in STACKED_FREQS:
+            for i, freqs in enumerate(_freqs_of_blocks(value, state, num_heads)):
+                converted.add(f'blocks.{i}.attn.rope.freqs', key, freqs)
+        else:
+            converted.add(key, key, value)
+    return converted
+
+
+def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert a ViT from mmrope's layout to timm's.
+
+    Raises:
+        WeightsError: If it is a Swin, which timm does not have with RoPE, or frequencies of a block are missing.
+    """
+    if family_of(state) != 'RoPEViT':
+        raise WeightsError('timm has no Swin with RoPE: these weights have no layout there')
+    freqs = {int(found[1]): state[key] for key in state if (found := BLOCK_FREQS.fullmatch(key))}
+    converted = {key: value for key, value in state.items() if not BLOCK_FREQS.fullmatch(key)}
+    if freqs:
+        depth = depth_of(state, 'blocks')
+        if len(freqs) < depth:
+            raise WeightsError(f'frequencies are missing in {depth - len(freqs)} of {depth} blocks')
+        converted['rope.freqs'] = torch.stack([freqs[i] for i in range(depth)], dim=1)
+    return converted
+
+
+def depth_of(state: Mapping[str, Tensor], blocks: str) -> int:
+    """Count the blocks below the name ``blocks``."""
+    numbers = re.compile(rf'{re.escape(blocks)}\.(\d+)\.')
+    return 1 + max((int(found[1]) for key in state if (found := numbers.match(key))), default=-1)
+
+
+def _freqs_of_blocks(stacked: Tensor, state: Mapping[str, Tensor], num_heads: int | None) -> list[Tensor]:
+    if stacked.ndim == 3:  # (2, depth, heads * head_dim // 2)
+        fits = num_heads is not None and stacked.shape[2] % num_heads == 0
+        stacked = stacked.unflatten(2, (num_heads if fits else _published_heads(state), -1))
+    return list(stacked.unbind(1))
+
+
+def _published_heads(state: Mapping[str, Tensor]) -> int:
+    dims = state['blocks.0.attn.qkv.weight'].shape[1]
+    known = [arch['num_heads'] for arch in vit.ARCHS.values() if arch['embed_dims'] == dims]
+    return known[0] if known else max(dims // HEAD_DIM, 1)
+
+
+def _swin_renames(state: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """Patterns and replacements from the layout of ``state`` to mmrope's."""
+    last = depth_of(state, 'layers') - 1
+    renames = [
+        (r'\.attn\.rope_freqs$', '.attn.rope.freqs'),
+        (r'\.attn\.relative_position_bias_table$', '.attn.rpb.relative_position_bias_table'),
+        (r'^norm\.', f'norm{last}.'),
+    ]
+    if f'layers.{last}.downsample.norm.weight' in state:  # timm's step down begins a stage, and does not end one
+        renames += [(rf'^layers\.{i}\.downsample\.', f'layers.{i - 1}.downsample.') for i in range(1, last + 1)]
+    return renames
+
+
+def _rename(key: str, renames: list[tuple[str, str]]) -> str:
+    for pattern, replacement in renames:
+        new = re.sub(pattern, replacement, key)
+        if new != key:
+            return new
+    return key

@@ -1,0 +1,191 @@
+"""Loading a backbone's weights, strictly and with a report."""
+
+import logging
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.logging import print_log
+from mmengine.model.weight_init import update_init_info
+from torch import Tensor, nn
+
+from ..engine.checkpoint import load_checkpoint
+from ..layers import resize_bias_table, resize_pos_embed
+from ..models import RoPESwin, RoPEViT
+from .layouts import Converted, to_mmrope
+from .report import LoadReport, WeightsError
+from .traits import FREQS, Traits, advice, axial_theta, is_axial, traits_of, traits_of_model
+from .unwrapping import unwrap
+
+HEAD = re.compile(r'(head|fc_norm)\.')
+OUTPUT_NORM = re.compile(r'(norm\d+)\.')
+
+
+class PretrainedBackbone:
+    """What ``init_cfg=dict(type='Pretrained', ...)`` of a backbone of mmrope does, as MMEngine calls an initialiser.
+
+    Args:
+        checkpoint: A path, a URL, ``hf-hub:OWNER/NAME[@REVISION][/FILE]`` or ``timm:NAME``.
+        prefix: As in :func:`load_pretrained`.
+        strict: As in :func:`load_pretrained`.
+        allow_missing: As in :func:`load_pretrained`.
+        map_location: Where to load to before the weights are copied into the backbone.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        prefix: str | None = None,
+        strict: bool = True,
+        allow_missing: Sequence[str] = (),
+        map_location: str = 'cpu',
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.options = dict(prefix=prefix, strict=strict, allow_missing=allow_missing, map_location=map_location)
+
+    def __call__(self, module: nn.Module) -> None:
+        """Load the weights into ``module`` and note it where MMEngine records initialisation."""
+        load_pretrained(module, self.checkpoint, **self.options)
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=f'mmrope.weights: load from {self.checkpoint}')
+
+
+def load_pretrained(
+    model: RoPEViT | RoPESwin,
+    checkpoint: str,
+    prefix: str | None = None,
+    strict: bool = True,
+    allow_missing: Sequence[str] = (),
+    map_location: Any = 'cpu',
+) -> LoadReport:
+    """Load the weights of a backbone from a checkpoint in any layout that ``to_mmrope`` knows, and log the report.
+
+    Args:
+        model: The backbone; it stays as it is where this function raises.
+        checkpoint: A path, a URL, ``hf-hub:OWNER/NAME[@REVISION][/FILE]`` or ``timm:NAME``.
+        prefix: What the backbone's names in the checkpoint begin with; ``None`` to find out.
+        strict: Whether weights that do not fit are an error; else what fits is loaded, and the report is a warning.
+        allow_missing: Ends of the names of parameters that may keep their initial values.
+        map_location: As in ``torch.load``.
+
+    Returns:
+        The report.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the checkpoint cannot be had, is no checkpoint or would run code.
+        WeightsError: If the weights do not fit.
+    """
+    try:
+        unwrapped = unwrap(load_checkpoint(checkpoint, map_location), prefix)
+        converted = to_mmrope(unwrapped.state, _num_heads(model))
+    except WeightsError as error:
+        raise WeightsError(f'{checkpoint}: {error}') from error
+    converted.dropped.update({key: 'of other parts of the model' for key in unwrapped.others})
+    return load_converted(model, converted, checkpoint, strict, allow_missing)
+
+
+def load_converted(
+    model: RoPEViT | RoPESwin,
+    converted: Converted,
+    source: str,
+    strict: bool = True,
+    allow_missing: Sequence[str] = (),
+) -> LoadReport:
+    """Load weights that are in mmrope's layout; arguments and errors as :func:`load_pretrained`."""
+    state, report = fit(model, converted, source, allow_missing)
+    level = logging.INFO
+    if report.problems:
+        weights, ours = _traits(converted), traits_of_model(model)
+        change = advice(weights, ours, [*report.missing, *report.misfits, *report.left_over]) if weights else ''
+        text = '; '.join(filter(None, [change, report.problems]))
+        if strict:
+            raise WeightsError(f'{source} does not fit {report.model}: {text} (strict=False loads what fits)')
+        level = logging.WARNING
+    model.load_state_dict(state, strict=False)
+    if is_main_process():
+        print_log(str(report), logger='current', level=level)
+    return report
+
+
+def fit(
+    model: RoPEViT | RoPESwin, converted: Converted, source: str, allow_missing: Sequence[str] = ()
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Find the place of each tensor in a backbone; changes nothing.
+
+    Returns:
+        What can be loaded, resized where the model has another grid or window, and the report about it.
+    """
+    report = LoadReport(source, type(model).__name__, dropped=dict(converted.dropped))
+    targets, state = model.state_dict(), {}
+    for key, value in converted.state.items():
+        reason = None if key in targets else _why_drop(model, key, value)
+        if reason is not None:
+            report.dropped[key] = reason
+        elif key not in targets or (FREQS.fullmatch(key) and axial_theta(value) is not None):
+            report.left_over.append(key)  # constants are no start for frequencies that learn
+        else:
+            resized = _resize(model, key, value, targets[key])
+            if resized.shape != targets[key].shape:
+                report.misfits[key] = tuple(value.shape), tuple(targets[key].shape)
+                continue
+            if resized is not value:
+                report.resized[key] = tuple(value.shape), tuple(resized.shape)
+            state[key] = resized
+    report.loaded = list(state)
+    report.renamed = {key: old for key, old in converted.renamed.items() if key in state}
+    _sort_unset([key for key in targets if key not in state and key not in report.misfits], report, allow_missing)
+    return state, report
+
+
+def _sort_unset(keys: list[str], report: LoadReport, allow_missing: Sequence[str]) -> None:
+    """Parameters that the weights do not have: by design, or missing.
+
+    Swin for classification normalises the last output only; dense prediction normalises each.
+    """
+    for key in keys:
+        by_design = report.model == 'RoPESwin' and OUTPUT_NORM.match(key)
+        allowed = any(key == name or key.endswith(f'.{name}') for name in allow_missing)
+        (report.initial if by_design or allowed else report.missing).append(key)
+
+
+def _why_drop(model: RoPEViT | RoPESwin, key: str, value: Tensor) -> str | None:
+    """Say why a tensor without a place in the model is not needed, ``None`` if it should have one."""
+    if HEAD.match(key):
+        return 'classification head'
+    if isinstance(model, RoPEViT) and key == 'cls_token':
+        return 'the model has no cls token'
+    if isinstance(model, RoPEViT) and key.startswith('norm.'):
+        return 'the model has no final norm'
+    if isinstance(model, RoPESwin) and OUTPUT_NORM.match(key):
+        return 'norm of an output that the model does not have'
+    if FREQS.fullmatch(key):
+        buffers = dict(model.named_buffers())
+        if key in buffers and is_axial(value, buffers[key]):
+            return 'axial frequencies, which are computed'
+    return None
+
+
+def _resize(model: RoPEViT | RoPESwin, key: str, value: Tensor, target: Tensor) -> Tensor:
+    """Resize a position embedding from its square grid, or a bias table, to the model's; others come back as such."""
+    if value.ndim != target.ndim or value.shape == target.shape or value.shape[-1] != target.shape[-1]:
+        return value
+    if key == 'pos_embed':
+        side = math.isqrt(value.shape[1])
+        return resize_pos_embed(value, (side, side), model.pos_grid) if side**2 == value.shape[1] else value
+    if key.endswith('.relative_position_bias_table'):
+        window_size = model.get_submodule(key.rpartition('.')[0]).window_size
+        side = math.isqrt(len(value))
+        return resize_bias_table(value, window_size) if side**2 == len(value) and side % 2 else value
+    return value
+
+
+def _traits(converted: Converted) -> Traits | None:
+    patch = converted.state.get('patch_embed.proj.weight')
+    return None if patch is None or patch.ndim != 4 else traits_of(converted.family, converted.state)
+
+
+def _num_heads(model: RoPEViT | RoPESwin) -> int | None:
+    return model.blocks[0].attn.num_heads if isinstance(model, RoPEViT) else None

@@ -1,0 +1,89 @@
+"""What loading weights did, in words."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ..engine.checkpoint import CheckpointError
+
+Shape = tuple[int, ...]
+
+
+class WeightsError(CheckpointError):
+    """Weights that do not fit the model; the text names keys and what to change."""
+
+
+def few(keys: Iterable[str], at_most: int = 3) -> str:
+    """List some of the keys, and how many there are if these are not all."""
+    keys = list(keys)
+    listed = ', '.join(keys[:at_most])
+    return listed if len(keys) <= at_most else f'{listed}, ... ({len(keys)})'
+
+
+def folded(keys: Iterable[str]) -> list[str]:
+    """Keys with ``*`` for the numbers of blocks and stages, each once."""
+    return list(dict.fromkeys(re.sub(r'(?<=\.)\d+(?=\.)', '*', key) for key in keys))
+
+
+@dataclass
+class LoadReport:
+    """What became of every tensor of a checkpoint and of every parameter of a backbone.
+
+    Attributes:
+        source: The checkpoint.
+        model: The class of the backbone.
+        loaded: Parameters that were set.
+        renamed: Of these, those with another name in the checkpoint, and that name.
+        resized: Of these, those of another size in the checkpoint: the shapes from and to.
+        dropped: Keys left out on purpose, and why.
+        initial: Parameters that keep their initial values by design.
+        missing: Parameters that the checkpoint should have and has not.
+        misfits: Keys of another shape than the model's: the shapes of checkpoint and model.
+        left_over: Keys for which the model has no place.
+    """
+
+    source: str
+    model: str
+    loaded: list[str] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
+    resized: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    initial: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    misfits: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
+    left_over: list[str] = field(default_factory=list)
+
+    @property
+    def problems(self) -> str:
+        """What is wrong, in a sentence; empty if the weights fit."""
+        shapes = [f'{key} is {old} and not {new}' for key, (old, new) in self.misfits.items()]
+        parts = {'other shapes': shapes, 'missing': self.missing, 'left over': self.left_over}
+        return '; '.join(f'{name}: {few(items, 2)}' for name, items in parts.items() if items)
+
+    def __str__(self) -> str:
+        total = len(self.loaded) + len(self.initial) + len(self.missing) + len(self.misfits)
+        lines = [f'{self.source} -> {self.model}: loaded {len(self.loaded)} of {total} parameters']
+        renamed = dict.fromkeys(
+            f'{old} -> {new}'
+            for new, old in zip(map(_fold, self.renamed), map(_fold, self.renamed.values()), strict=True)
+        )
+        sections = {
+            'renamed': list(renamed),
+            'resized': [f'{key} {old} -> {new}' for key, (old, new) in self.resized.items()],
+            'dropped': self._reasons(),
+            'initialised anew': folded(self.initial),
+            'missing': folded(self.missing),
+            'other shapes': [f'{key} {old}, model {new}' for key, (old, new) in self.misfits.items()],
+            'left over': folded(self.left_over),
+        }
+        return '\n'.join(lines + [f'  {name}: {few(items, 6)}' for name, items in sections.items() if items])
+
+    def _reasons(self) -> list[str]:
+        by_reason: dict[str, list[str]] = {}
+        for key, reason in self.dropped.items():
+            by_reason.setdefault(reason, []).append(key)
+        return [f'{reason} ({few(folded(keys))})' for reason, keys in by_reason.items()]
+
+
+def _fold(key: str) -> str:
+    return folded([key])[0]
