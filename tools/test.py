@@ -17,7 +17,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """Read the command line."""
     parser = ToolParser(prog='test.py', description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('checkpoint', help='checkpoint: a file, a URL, hf-hub:OWNER/NAME')
     parser.add_argument('--out', metavar='PKL', help='write the predictions to this pickle file')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument(

@@ -23,7 +23,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from .checkpoint import UnsafeCheckpointError, refuse_code_in_checkpoints
+from .checkpoint import refuse_code_in_checkpoints
 from .preflight import (
     LaunchError,
     check_checkpoint,
@@ -35,6 +35,7 @@ from .preflight import (
     set_data_root,
     suggest_type,
 )
+from .sources import CheckpointError
 
 # Where each launcher says the rank, the number of processes and the rank within the machine.
 RANK_VARIABLES = {
@@ -88,6 +89,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--launcher', choices=['none', *RANK_VARIABLES], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='load the checkpoint with all that it holds, which may run code: only for an old file of your own',
+    )
     parser.add_argument('--traceback', action='store_true', help='show the frames of an error, not only its message')
 
 
@@ -154,7 +160,7 @@ def sentence(error: Exception) -> str:
     if len(text) > LONGEST_MESSAGE:
         text = f'{text[:LONGEST_MESSAGE]} ...'
     text += suggest_type(text)
-    if isinstance(error, (LaunchError, UnsafeCheckpointError)):
+    if isinstance(error, (LaunchError, CheckpointError)):
         return text
     return f'{type(error).__name__}: {text} (--traceback shows where)'
 
@@ -176,6 +182,8 @@ def prepare_training(args: argparse.Namespace) -> Config:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     check_checkpoint(cfg.get('load_from'), '--resume' if args.resume else 'load_from')
+    if args.trust_checkpoint:
+        trust_checkpoint(cfg)
     check_optimizer(cfg)
     check_data(cfg, ('train', 'val'))
     return cfg
@@ -193,6 +201,8 @@ def prepare_test(args: argparse.Namespace) -> Config:
     check_checkpoint(args.checkpoint, 'CHECKPOINT')
     cfg.load_from = args.checkpoint
     cfg.resume = False
+    if args.trust_checkpoint:
+        trust_checkpoint(cfg)
     if args.show or args.show_dir:
         draw_predictions(cfg, args.show, args.show_dir, args.wait_time)
     if args.tta:
@@ -228,6 +238,17 @@ def load_config(args: argparse.Namespace) -> Config:
     name = os.path.splitext(os.path.basename(args.config))[0]
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', name)
     return cfg
+
+
+def trust_checkpoint(cfg: Config) -> None:
+    """Let the one checkpoint that ``load_from`` names be loaded with Python's own pickle.
+
+    Raises:
+        LaunchError: If it names none.
+    """
+    if not cfg.get('load_from'):
+        raise LaunchError('--trust-checkpoint wants the file by its name: --resume CHECKPOINT, or load_from')
+    refuse_code_in_checkpoints(trusted=cfg.load_from)
 
 
 def use_amp(cfg: Config) -> None:

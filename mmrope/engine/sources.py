@@ -113,7 +113,7 @@ def _reason(error: Exception, repo: str, revision: str, files: list[str]) -> str
     if isinstance(error, RevisionNotFoundError):
         return f'the repository has no revision {revision}'
     if isinstance(error, LocalEntryNotFoundError):
-        why = 'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else f'{hub} does not answer'
+        why = 'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else f'the Hub cannot be reached at {hub}'
         return f'{why}, and the cache {constants.HF_HUB_CACHE} has no {" or ".join(files)} of it'
     if isinstance(error, EntryNotFoundError):
         return f'the repository has no {" or ".join(files)}'

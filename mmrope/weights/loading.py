@@ -96,17 +96,14 @@ def load_converted(
 ) -> LoadReport:
     """Load weights that are in mmrope's layout; arguments and errors as :func:`load_pretrained`."""
     state, report = fit(model, converted, source, allow_missing)
-    level = logging.INFO
-    if report.problems:
-        weights, ours = _traits(converted), traits_of_model(model)
-        change = advice(weights, ours, [*report.missing, *report.misfits, *report.left_over]) if weights else ''
+    if report.problems and strict:
+        traits = _traits(converted)
+        change = '' if traits is None else advice(traits, traits_of_model(model), report)
         text = '; '.join(filter(None, [change, report.problems]))
-        if strict:
-            raise WeightsError(f'{source} does not fit {report.model}: {text} (strict=False loads what fits)')
-        level = logging.WARNING
+        raise WeightsError(f'{source} does not fit {report.model}: {text} (strict=False loads what fits)')
     model.load_state_dict(state, strict=False)
     if is_main_process():
-        print_log(str(report), logger='current', level=level)
+        print_log(str(report), logger='current', level=logging.WARNING if report.problems else logging.INFO)
     return report
 
 

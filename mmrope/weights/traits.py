@@ -1,7 +1,7 @@
 """What kind of model some weights are for, and what to change in a config that asks for another."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from ..layers import axial_freqs
 from ..models import RoPESwin, RoPEViT, swin, vit
 from .layouts import depth_of
+from .report import LoadReport
 
 FREQS = re.compile(r'.*\.rope\.freqs')
 # The authors' code makes the zeros of axial frequencies as cos(pi / 2), which is -4e-8 in float32.
@@ -94,25 +95,20 @@ def is_axial(freqs: Tensor, constants: Tensor) -> bool:
     )
 
 
-def advice(weights: Traits, model: Traits, problems: Iterable[str]) -> str:
-    """Say what to change so that the weights fit.
-
-    Args:
-        weights: Traits of the weights.
-        model: Traits of the model.
-        problems: Names of parameters that are missing or left over, or have another shape.
-    """
+def advice(weights: Traits, model: Traits, report: LoadReport) -> str:
+    """Say what to change in a config so that the weights of ``report`` fit; empty if nothing is known to help."""
     if weights.family != model.family:
-        return f"these are weights of a {weights.family}; set type='mmrope.{weights.family}'"
+        return f"these are weights of a {weights.family}: set type='mmrope.{weights.family}'"
     changes = [
         f'{name}={getattr(weights, name)!r}'
         for name in ('arch', 'patch_size', 'in_channels')
         if getattr(weights, name) != getattr(model, name)
     ]
-    names = list(problems)
-    if any(map(FREQS.fullmatch, names)):
+    if any(map(FREQS.fullmatch, [*report.missing, *report.left_over])):
         changes.append(_rope_advice(weights, model))
-    changes += [change for pattern, change in _OPTIONS.items() if any(re.search(pattern, name) for name in names)]
+    for pattern, (of_weights, of_model) in _OPTIONS.items():
+        for change, names in ((of_weights, report.left_over), (of_model, report.missing)):
+            changes += [change] if change and any(re.search(pattern, name) for name in names) else []
     return f'these are weights for another model: set {", ".join(changes)}' if changes else ''
 
 
@@ -122,11 +118,14 @@ def _rope_advice(weights: Traits, model: Traits) -> str:
     return ' or '.join(f'rope={rope!r}' for rope in weights.ropes)
 
 
-# By the name of a parameter that only one of the two has: what decides whether the model has it.
+# By the name of a parameter: what to set if only the weights have it, and if only the model has it.
 _OPTIONS = {
-    r'^pos_embed$': 'ape and img_size as the weights have them',
-    r'relative_position_bias_table$': 'rpb as the weights have it',
-    r'\.gamma_[12]$': 'layer_scale_init_value as the weights have it (None without LayerScale)',
-    r'^cls_token$': 'with_cls_token=False',
-    r'^norm\.': 'final_norm=False',
+    r'^pos_embed$': ('ape=True', 'ape=False'),
+    r'relative_position_bias_table$': (
+        'rpb=True',
+        "rpb=False (or allow_missing=['relative_position_bias_table'], to learn it anew)",
+    ),
+    r'\.gamma_[12]$': ('layer_scale_init_value=1e-4', 'layer_scale_init_value=None'),
+    r'^cls_token$': ('', 'with_cls_token=False'),
+    r'^norm\.': ('', 'final_norm=False'),
 }

@@ -12,6 +12,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
+from safetensors.torch import save_file
 
 from mmrope.engine import checkpoint as module
 from mmrope.engine.checkpoint import (
@@ -113,20 +114,44 @@ def test_a_library_that_asks_for_a_full_unpickle_gets_none(malicious: tuple[str,
     assert not folder.exists()
 
 
+@pytest.mark.parametrize('name', ['https://example.org/a.pth', 'hf-hub:owner/name', 'timm:vit_tiny', '~/a.pth'])
 def test_a_download_is_held_to_the_same_rules(
-    malicious: tuple[str, Path], restored_loaders: None, monkeypatch: pytest.MonkeyPatch
+    malicious: tuple[str, Path], restored_loaders: None, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Whatever MMEngine does with a URL ends in ``torch.load`` of a file, here without the network."""
+    """Whatever the name, what MMEngine gets comes through here, without the network in this test."""
     path, folder = malicious
-
-    def download_and_load(filename: str, map_location: Any = None) -> Any:
-        return torch.load(path, map_location=map_location, weights_only=False)
-
-    monkeypatch.setattr(module, 'download_and_load', download_and_load)
+    asked = []
+    monkeypatch.setattr(module, 'fetch', lambda name: asked.append(name) or path)
     refuse_code_in_checkpoints()
-    with pytest.raises(UnsafeCheckpointError, match='https://example.org/a.pth was not loaded'):
-        CheckpointLoader.load_checkpoint('https://example.org/a.pth')
-    assert not folder.exists()
+    with pytest.raises(UnsafeCheckpointError, match='mkdir'):
+        CheckpointLoader.load_checkpoint(name)
+    assert asked == [name] and not folder.exists()
+
+
+def test_one_checkpoint_can_be_trusted_and_no_other(
+    malicious: tuple[str, Path], restored_loaders: None, tmp_path: Path
+) -> None:
+    path, folder = malicious
+    other = tmp_path / 'other.pth'
+    torch.save(Malicious(tmp_path / 'other_was_here'), other)
+    refuse_code_in_checkpoints(trusted=path)
+    with pytest.raises(UnsafeCheckpointError, match='mkdir'):
+        CheckpointLoader.load_checkpoint(str(other))
+    assert CheckpointLoader.load_checkpoint(path)['state_dict'] == {}
+    assert folder.exists() and not (tmp_path / 'other_was_here').exists()
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=False)  # the switch is back
+
+
+def test_safetensors_load_like_any_other(tmp_path: Path) -> None:
+    weights = {'weight': torch.arange(6.0).view(2, 3)}
+    save_file(weights, tmp_path / 'a.safetensors')
+    loaded = load_checkpoint(tmp_path / 'a.safetensors')
+    assert list(loaded) == ['weight'] and torch.equal(loaded['weight'], weights['weight'])
+    content = (tmp_path / 'a.safetensors').read_bytes()
+    (tmp_path / 'b.safetensors').write_bytes(content[:-5])
+    with pytest.raises(UnsafeCheckpointError, match='b.safetensors is not a checkpoint, or is damaged'):
+        load_checkpoint(tmp_path / 'b.safetensors')
 
 
 @pytest.mark.parametrize('owner', [os, HistoryBuffer, dict])

@@ -1,1 +1,7 @@
-backbone = dict(type='mmrope.RoPEViT', arch='base', rope='axial', ape=True)
+backbone = dict(
+    type='mmrope.RoPEViT',
+    arch='base',
+    rope='axial',
+    ape=True,
+    init_cfg=dict(type='Pretrained', checkpoint='hf-hub:naver-ai/rope_axial_ape_deit_base_patch16_LS'),
+)

@@ -1,1 +1,6 @@
-backbone = dict(type='mmrope.RoPESwin', arch='base', rope='axial')
+backbone = dict(
+    type='mmrope.RoPESwin',
+    arch='base',
+    rope='axial',
+    init_cfg=dict(type='Pretrained', checkpoint='hf-hub:naver-ai/swin_rope_axial_base_patch4_window7_224'),
+)

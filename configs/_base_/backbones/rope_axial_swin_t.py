@@ -1,1 +1,6 @@
-backbone = dict(type='mmrope.RoPESwin', arch='tiny', rope='axial')
+backbone = dict(
+    type='mmrope.RoPESwin',
+    arch='tiny',
+    rope='axial',
+    init_cfg=dict(type='Pretrained', checkpoint='hf-hub:naver-ai/swin_rope_axial_tiny_patch4_window7_224'),
+)

@@ -1,1 +1,7 @@
-backbone = dict(type='mmrope.RoPEViT', arch='base', rope='mixed', ape=True)
+backbone = dict(
+    type='mmrope.RoPEViT',
+    arch='base',
+    rope='mixed',
+    ape=True,
+    init_cfg=dict(type='Pretrained', checkpoint='hf-hub:naver-ai/rope_mixed_ape_deit_base_patch16_LS'),
+)

@@ -1,1 +1,12 @@
-backbone = dict(type='mmrope.RoPESwin', arch='small', rope='mixed', rpb=True)
+# Swin with both RoPE-Mixed and a bias table has no published weights: those of RoPE-Mixed, the tables start anew.
+backbone = dict(
+    type='mmrope.RoPESwin',
+    arch='small',
+    rope='mixed',
+    rpb=True,
+    init_cfg=dict(
+        type='Pretrained',
+        checkpoint='hf-hub:naver-ai/swin_rope_mixed_small_patch4_window7_224',
+        allow_missing=['relative_position_bias_table'],
+    ),
+)

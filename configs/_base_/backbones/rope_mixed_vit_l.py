@@ -1,1 +1,6 @@
-backbone = dict(type='mmrope.RoPEViT', arch='large', rope='mixed')
+backbone = dict(
+    type='mmrope.RoPEViT',
+    arch='large',
+    rope='mixed',
+    init_cfg=dict(type='Pretrained', checkpoint='hf-hub:naver-ai/rope_mixed_deit_large_patch16_LS'),
+)

@@ -1,0 +1,92 @@
+"""What ``tools/convert_weights.py`` does: from a checkpoint in any layout to a file in mmrope's or timm's."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..engine.checkpoint import load_checkpoint, load_trusted_checkpoint
+from .layouts import Converted, to_mmrope, to_timm
+from .report import WeightsError, few, folded
+from .traits import FREQS, axial_theta
+from .unwrapping import unwrap
+
+SUFFIXES = ('.pth', '.safetensors')
+
+
+def convert(source: str, layout: str = 'mmrope', prefix: str | None = None, trusted: bool = False) -> Converted:
+    """Load weights and convert them; the classification head, a cls token and the final norm stay.
+
+    Args:
+        source: A path, a URL, ``hf-hub:OWNER/NAME[@REVISION][/FILE]`` or ``timm:NAME``.
+        layout: ``'mmrope'`` or ``'timm'``.
+        prefix: As in ``load_pretrained``.
+        trusted: Whether the file may run code while it loads.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the weights cannot be had, loaded or converted.
+    """
+    load = load_trusted_checkpoint if trusted else load_checkpoint
+    unwrapped = unwrap(load(source, 'cpu'), prefix)
+    converted = to_mmrope(unwrapped.state)
+    converted.dropped.update({key: 'of other parts of the model' for key in unwrapped.others})
+    _drop_constants(converted)
+    if layout == 'timm':
+        converted.state = to_timm(converted.state)
+        old = converted.renamed.get('blocks.0.attn.rope.freqs', 'blocks.0.attn.rope.freqs')
+        converted.renamed = {'rope.freqs': old} if 'rope.freqs' in converted.state and old != 'rope.freqs' else {}
+    return converted
+
+
+def _drop_constants(converted: Converted) -> None:
+    """Leave out the frequencies of RoPE-Axial, which a model computes."""
+    for key in [key for key in converted.state if FREQS.fullmatch(key)]:
+        theta = axial_theta(converted.state[key])
+        if theta is not None:
+            del converted.state[key]
+            converted.renamed.pop(key, None)
+            converted.dropped[key] = f'axial frequencies, which are computed (rope_theta {theta:.4g})'
+
+
+def describe(converted: Converted) -> str:
+    """Say what a conversion did, in a few lines."""
+    lines = [f'{converted.family}: {len(converted.state)} tensors']
+    pairs = {folded([old])[0]: folded([new])[0] for new, old in converted.renamed.items()}
+    if pairs:
+        lines.append('  renamed: ' + few((f'{old} -> {new}' for old, new in pairs.items()), 6))
+    for reason in dict.fromkeys(converted.dropped.values()):
+        keys = [key for key, why in converted.dropped.items() if why == reason]
+        lines.append(f'  dropped: {reason} ({few(folded(keys))})')
+    return '\n'.join(lines)
+
+
+def check_destination(path: str, overwrite: bool) -> None:
+    """Check that weights can be written to ``path``.
+
+    Raises:
+        WeightsError: If its ending is unknown, its folder does not exist or it is there and ``overwrite`` is not set.
+    """
+    if not path.endswith(SUFFIXES):
+        raise WeightsError(f'DST must end in {" or ".join(SUFFIXES)}, but is {path}')
+    if not Path(path).absolute().parent.is_dir():
+        raise WeightsError(f'the folder of {path} does not exist')
+    if os.path.exists(path) and not overwrite:
+        raise WeightsError(f'{path} exists; --overwrite replaces it')
+
+
+def save(state: Mapping[str, Tensor], path: str) -> None:
+    """Write weights to a ``.pth`` or ``.safetensors`` file, whole or not at all."""
+    tensors = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+    partial = f'{path}.incomplete'
+    try:
+        if path.endswith('.safetensors'):
+            save_file(tensors, partial, metadata={'format': 'pt'})
+        else:
+            torch.save(tensors, partial)
+        os.replace(partial, path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
