@@ -1,7 +1,12 @@
 """What the tests share: tolerances, and torch settings that make runs repeatable."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
+from hub import Hub, serve
+from huggingface_hub import constants
 
 # Largest absolute difference allowed between two ways to compute the same values of order 1, by dtype of the
 # computation. A few roundings of the dtype each: eps is 2.2e-16, 1.2e-7, 9.8e-4, 7.8e-3.
@@ -23,3 +28,19 @@ def close():
         torch.testing.assert_close(ours.double(), theirs.double(), rtol=0, atol=tolerance)
 
     return check
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A server that huggingface_hub and downloads by URL go to, with empty caches."""
+    with serve() as hub:
+        template = hub.url + '/{repo_id}/resolve/{revision}/{filename}'
+        monkeypatch.setattr(constants, 'ENDPOINT', hub.url)
+        monkeypatch.setattr(constants, 'HUGGINGFACE_CO_URL_TEMPLATE', template)
+        monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
+        monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', False)
+        monkeypatch.setenv('NO_PROXY', '127.0.0.1,localhost')
+        for name in ('HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN'):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'torch'))
+        yield hub

@@ -1,4 +1,4 @@
-"""Configs at full size, nothing overridden but data paths, weights, batch size, how long to train and how often to log."""
+"""Configs at full size, nothing overridden but data paths, weights, batch size, length and how often to log."""
 
 import json
 import math

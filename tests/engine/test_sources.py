@@ -80,10 +80,8 @@ def test_offline_without_the_file_is_one_sentence(hub: Hub, monkeypatch: pytest.
     monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
     with pytest.raises(SourceError) as error:
         fetch(NAME)
-    assert str(error.value) == (
-        f'{NAME}: HF_HUB_OFFLINE is set, and the cache {tmp_path / "hub"} has no model.safetensors or pytorch_model.bin '
-        'of it'
-    )
+    files = 'model.safetensors or pytorch_model.bin'
+    assert str(error.value) == f'{NAME}: HF_HUB_OFFLINE is set, and the cache {tmp_path / "hub"} has no {files} of it'
 
 
 def test_a_token_opens_a_private_repository(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,9 +184,9 @@ def test_processes_that_start_together_download_once(hub: Hub, tmp_path: Path) -
     env['PYTHONPATH'] = os.pathsep.join(sys.path)
     command = [sys.executable, '-c', code, NAME, f'{hub.url}/model.pth']
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    processes = [subprocess.Popen(command, env=env, **pipes) for _ in range(3)]
+    processes = [subprocess.Popen(command, env=env, **pipes) for _ in range(2)]
     results = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], results
+    assert [process.returncode for process in processes] == [0, 0], results
     assert len({out for out, _ in results}) == 1
     assert hub.downloads() == 2
 
