@@ -89,7 +89,8 @@ class RoPESwin(Backbone):
         frozen_stages: stages to freeze from the first on, besides the patch embedding: 0 freezes the embedding alone,
             -1 nothing.
         with_cp: whether to recompute each block in the backward pass, to save memory.
-        init_cfg: how to initialise, as MMEngine has it.
+        init_cfg: how to initialise, as MMEngine has it; ``dict(type='Pretrained', checkpoint=...)`` takes the weights
+            of RoPE-ViT's authors, timm or mmrope by name, strictly (:class:`mmrope.weights.PretrainedBackbone`).
 
     Raises:
         ValueError: if an argument is out of range; the message names it, its value and what is allowed.

@@ -58,7 +58,8 @@ class RoPEViT(Backbone):
         frozen_stages: blocks to freeze from the first on, besides the embeddings: 0 freezes the embeddings alone, -1
             nothing.
         with_cp: whether to recompute each block in the backward pass, to save memory.
-        init_cfg: how to initialise, as MMEngine has it.
+        init_cfg: how to initialise, as MMEngine has it; ``dict(type='Pretrained', checkpoint=...)`` takes the weights
+            of RoPE-ViT's authors, timm or mmrope by name, strictly (:class:`mmrope.weights.PretrainedBackbone`).
 
     Raises:
         ValueError: if an argument is out of range; the message names it, its value and what is allowed.

@@ -14,6 +14,7 @@ import pytest
 import torch
 from tiny import CONFIGS, IMAGES, ROOT, isolated, load_tool, python_path
 
+from mmrope import RoPEViT
 from mmrope.engine.checkpoint import load_checkpoint
 from mmrope.engine.launch import has_accelerator
 
@@ -131,6 +132,7 @@ def test_test_time_augmentation(trained: SimpleNamespace, tools: SimpleNamespace
 
 
 NO_FILE = 'train_dataloader.dataset.dataset.ann_file=none.json'
+CHECKPOINT_OF_BACKBONE = 'model.backbone.init_cfg.checkpoint=malicious.pth'
 MISTAKES = {
     'config': ('train', ['detectoin.py'], ['no config', 'detectoin.py', 'did you mean', 'detection.py']),
     'config of a test': ('test', ['none.py', 'none.pth'], ['no config', 'none.py']),
@@ -184,6 +186,31 @@ MISTAKES = {
     ),
     'malicious': ('test', ['detection.py', 'malicious.pth'], ['malicious.pth', 'was not loaded', 'mkdir']),
     'malicious to resume': ('train', ['detection.py', '--resume', 'malicious.pth'], ['malicious.pth', 'mkdir']),
+    'malicious to load': (
+        'train',
+        ['detection.py', '--cfg-options', 'load_from=malicious.pth'],
+        ['malicious.pth', 'mkdir'],
+    ),
+    'malicious weights': (
+        'train',
+        ['detection.py', '--cfg-options', 'model.backbone.init_cfg.type=Pretrained', CHECKPOINT_OF_BACKBONE],
+        ['malicious.pth', 'mkdir'],
+    ),
+    'trust in no file': (
+        'train',
+        ['detection.py', '--resume', '--trust-checkpoint'],
+        ['--trust-checkpoint', 'by its name'],
+    ),
+    'repository': (
+        'test',
+        ['detection.py', 'hf-hub:owner'],
+        ['hf-hub:owner must be hf-hub:OWNER/NAME, and may go on with @REVISION and then /FILE'],
+    ),
+    'weights of another kind': (
+        'train',
+        ['vit.py'],
+        ["axial.pth does not fit RoPEViT: these are weights for another model: set rope='axial'", 'missing: blocks.0'],
+    ),
     'damaged': ('test', ['detection.py', 'empty.pth'], ['empty.pth', 'damaged']),
 }
 
@@ -204,10 +231,25 @@ def folder(tmp_path: Path, write_config: Callable[..., str], monkeypatch: pytest
         (tmp_path / 'detection.py').read_text() + 'del tta_model, tta_pipeline\ndefault_hooks.pop("visualization")\n'
     )
     (tmp_path / 'broken.py').write_text('model = dict(\n')
+    init_cfg = dict(type='Pretrained', checkpoint='axial.pth')
+    (tmp_path / 'vit.py').write_text(
+        (tmp_path / 'detection.py').read_text()
+        + f'model["backbone"] = dict(type="mmrope.RoPEViT", arch="tiny", init_cfg={init_cfg})\n'
+    )
+    torch.save(RoPEViT('tiny', rope='axial').state_dict(), tmp_path / 'axial.pth')
     (tmp_path / 'empty.pth').write_bytes(b'')
     torch.save({'state_dict': {}, 'meta': Malicious()}, tmp_path / 'malicious.pth')
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_a_trusted_checkpoint_loads_with_all_it_holds(
+    trained: SimpleNamespace, tools: SimpleNamespace, folder: Path
+) -> None:
+    torch.save({**load_checkpoint(trained.checkpoint), 'extra': Malicious()}, folder / 'old.pth')
+    tools.test([trained.config, 'old.pth', '--work-dir', 'tested', '--trust-checkpoint'])
+    assert (folder / 'was_here').is_dir()
+    assert read_metrics(folder / 'tested')
 
 
 def leave(tool: Callable[[Sequence[str]], None], arguments: list[str]) -> int:

@@ -1,6 +1,7 @@
 """Loading says what it did, and what does not fit is an error that says what to change."""
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmrope import RoPESwin, RoPEViT
+from mmrope.engine.checkpoint import UnsafeCheckpointError
 from mmrope.layers import axial_freqs
 from mmrope.weights import WeightsError, load_pretrained
 
@@ -318,3 +320,30 @@ def test_a_checkpoint_without_weights_is_named(saved: Callable, checkpoint: Any)
     name = saved(checkpoint)
     with pytest.raises(WeightsError, match=f'{name}: the checkpoint holds no weights'):
         load_pretrained(tiny_vit(), name)
+
+
+class Malicious:
+    """Makes a folder when it is unpickled by Python's own pickle."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_pretrained_weights_with_code_are_refused_without_the_tools_too(
+    saved: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In plain Python, where nobody has set PyTorch's switch, or somebody has set it the other way."""
+    monkeypatch.delenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', raising=False)
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    folder = tmp_path / 'was_here'
+    name = saved({'model': tiny_vit().state_dict(), 'extra': Malicious(folder)})
+    for strict in (True, False):
+        model = tiny_vit(init_cfg=dict(type='Pretrained', checkpoint=name, strict=strict))
+        with pytest.raises(UnsafeCheckpointError, match=f'{name} was not loaded: it asks for .*mkdir'):
+            model.init_weights()
+    assert not folder.exists()
+    torch.load(name, weights_only=False)
+    assert folder.exists()  # it would have

@@ -1,0 +1,156 @@
+"""tools/convert_weights.py: what it writes loads, what it says is true, and what is wrong is one sentence."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from hub import Hub
+from safetensors.torch import load_file
+from tiny import load_tool
+from torch import Tensor
+
+from mmrope import RoPESwin, RoPEViT
+from mmrope.engine.checkpoint import load_checkpoint
+from mmrope.weights import load_pretrained
+
+
+@pytest.fixture(scope='module')
+def convert() -> Callable[[list[str]], None]:
+    return load_tool('convert_weights').main
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> tuple[str, dict[str, Tensor]]:
+    """A mixed ViT as its authors publish them, and timm's names for it."""
+    state = timm.create_model('vit_small_patch16_rope_mixed_224', depth=2).state_dict()
+    published = {key: value for key, value in state.items() if key != 'rope.freqs'}
+    published |= {'freqs': state['rope.freqs'].flatten(2), 'freqs_t_x': torch.zeros(196)}
+    torch.save({'model': published}, tmp_path / 'published.pth')
+    return str(tmp_path / 'published.pth'), state
+
+
+def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
+def test_to_mmrope_and_on_to_timm(
+    convert: Callable, small: tuple[str, dict], tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, theirs = small
+    ours, back = str(tmp_path / f'ours.{suffix}'), str(tmp_path / f'back.{suffix}')
+    convert([source, ours])
+    assert capsys.readouterr().out.splitlines() == [
+        f'RoPEViT: {len(theirs) + 1} tensors',
+        '  renamed: freqs -> blocks.*.attn.rope.freqs',
+        '  dropped: buffers that are computed (freqs_t_x)',
+        f'{ours} is written',
+    ]
+    model = RoPEViT(dict(embed_dims=384, depth=2, num_heads=6), with_cls_token=True, final_norm=True)
+    assert set(load_pretrained(model, ours).dropped.values()) == {'classification head'}
+    weights = {key: value for key, value in load_checkpoint(ours).items() if not key.startswith('head.')}
+    model.load_state_dict(weights)  # as it is, without mmrope's loader
+    convert([ours, back, '--to', 'timm'])
+    assert 'renamed: blocks.*.attn.rope.freqs -> rope.freqs' in capsys.readouterr().out
+    timm.create_model('vit_small_patch16_rope_mixed_224', depth=2).load_state_dict(load_checkpoint(back))
+    assert equal(load_checkpoint(back), theirs)
+
+
+def test_a_dry_run_says_the_same_and_writes_nothing(
+    convert: Callable, small: tuple[str, dict], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    convert([small[0], str(tmp_path / 'ours.pth'), '--dry-run'])
+    assert sorted(tmp_path.iterdir()) == before
+    out = capsys.readouterr().out
+    assert 'renamed: freqs -> ' in out and out.endswith('ours.pth would be written\n')
+
+
+def test_axial_frequencies_of_a_swin_are_left_out(
+    convert: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arch = dict(embed_dims=32, depths=(1, 1), num_heads=(1, 2))
+    model = RoPESwin(arch, rope='axial', out_indices=(0, 1))
+    constants = {name.replace('rope.freqs', 'rope_freqs'): value for name, value in model.named_buffers()}
+    torch.save({'model': {**model.state_dict(), **constants}}, tmp_path / 'axial.pth')
+    convert([str(tmp_path / 'axial.pth'), str(tmp_path / 'ours.safetensors')])
+    assert 'axial frequencies, which are computed (rope_theta 50)' in capsys.readouterr().out
+    model.load_state_dict(load_file(tmp_path / 'ours.safetensors'))
+
+
+def test_a_repository_is_converted(convert: Callable, small: tuple[str, dict], hub: Hub, tmp_path: Path) -> None:
+    hub.files['naver-ai/it', 'pytorch_model.bin'] = Path(small[0]).read_bytes()
+    convert(['hf-hub:naver-ai/it', str(tmp_path / 'timm.pth'), '--to', 'timm'])
+    assert equal(load_checkpoint(tmp_path / 'timm.pth'), small[1])
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ('was_here',)
+
+
+MISTAKES = {
+    'source': (['none.pth', 'b.pth'], 'the checkpoint none.pth does not exist'),
+    'suffix': (['a.pth', 'b.bin'], 'DST must end in .pth or .safetensors, but is b.bin'),
+    'folder': (['a.pth', 'none/b.pth'], 'the folder of none/b.pth does not exist'),
+    'there already': (['a.pth', 'a.pth'], 'a.pth exists; --overwrite replaces it'),
+    'no weights': (['empty.pth', 'b.pth'], 'the checkpoint holds no weights'),
+    'no transformer': (['resnet.pth', 'b.pth'], 'not weights of a ViT or Swin that mmrope knows; their keys: conv1'),
+    'swin to timm': (['swin.pth', 'b.pth', '--to', 'timm'], 'timm has no Swin with RoPE'),
+    'prefix': (['a.pth', 'b.pth', '--prefix', 'neck'], "prefix='neck.': no key of the checkpoint begins with it"),
+    'code': (['malicious.pth', 'b.pth'], 'malicious.pth was not loaded: it asks for'),
+    'damaged': (['damaged.safetensors', 'b.pth'], 'damaged.safetensors is not a checkpoint, or is damaged'),
+}
+
+
+@pytest.mark.parametrize('arguments, words', MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_ends_in_one_sentence(
+    convert: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arch = dict(embed_dims=64, depth=1, num_heads=1)
+    torch.save(RoPEViT(arch).state_dict(), 'a.pth')
+    torch.save({'epoch': 1}, 'empty.pth')
+    torch.save({'conv1.weight': torch.ones(1)}, 'resnet.pth')
+    swin = RoPESwin(dict(embed_dims=32, depths=(1,), num_heads=(1,)), out_indices=(0,))
+    torch.save(swin.state_dict(), 'swin.pth')
+    torch.save({'model': RoPEViT(arch).state_dict(), 'extra': Malicious()}, 'malicious.pth')
+    Path('damaged.safetensors').write_bytes(b'<html>')
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(SystemExit) as caught:
+        convert(arguments)
+    assert str(caught.value.code).startswith('convert_weights.py: error: ') and words in caught.value.code
+    assert '\n' not in caught.value.code
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_overwriting_and_trust_are_asked_for(
+    convert: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    state = RoPEViT(dict(embed_dims=64, depth=1, num_heads=1)).state_dict()
+    torch.save({'model': state, 'extra': Malicious()}, 'a.pth')
+    convert(['a.pth', 'a.pth', '--overwrite', '--trust-checkpoint'])
+    assert Path('was_here').is_dir()
+    assert equal(load_checkpoint('a.pth'), state)  # and is safe from now on
+
+
+def test_a_write_that_fails_leaves_the_old_file(
+    convert: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(RoPEViT(dict(embed_dims=64, depth=1, num_heads=1)).state_dict(), 'a.pth')
+    Path('b.pth').write_bytes(b'old')
+
+    def fail(tensors: dict, path: str) -> None:
+        Path(path).write_bytes(b'half')
+        raise OSError('no space left')
+
+    monkeypatch.setattr(torch, 'save', fail)
+    with pytest.raises(SystemExit, match='no space left'):
+        convert(['a.pth', 'b.pth', '--overwrite'])
+    assert Path('b.pth').read_bytes() == b'old' and len(list(tmp_path.iterdir())) == 2
