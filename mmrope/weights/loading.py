@@ -118,34 +118,42 @@ def fit(
     report = LoadReport(source, type(model).__name__, dropped=dict(converted.dropped))
     targets, state = model.state_dict(), {}
     for key, value in converted.state.items():
-        reason = None if key in targets else _why_drop(model, key, value)
-        if reason is not None:
-            report.dropped[key] = reason
-        elif key not in targets or (FREQS.fullmatch(key) and axial_theta(value) is not None):
+        if key not in targets:
+            _set_aside(model, key, value, report)
+        elif FREQS.fullmatch(key) and axial_theta(value) is not None:
             report.left_over.append(key)  # constants are no start for frequencies that learn
         else:
             resized = _resize(model, key, value, targets[key])
-            if resized.shape != targets[key].shape:
-                report.misfits[key] = tuple(value.shape), tuple(targets[key].shape)
-                continue
-            if resized is not value:
-                report.resized[key] = tuple(value.shape), tuple(resized.shape)
-            state[key] = resized
+            shapes = tuple(value.shape), tuple(targets[key].shape)
+            if resized.shape == targets[key].shape:
+                state[key] = resized
+                report.resized |= {} if resized is value else {key: shapes}
+            else:
+                report.misfits[key] = shapes
     report.loaded = list(state)
     report.renamed = {key: old for key, old in converted.renamed.items() if key in state}
-    _sort_unset([key for key in targets if key not in state and key not in report.misfits], report, allow_missing)
+    for key in targets:
+        if key not in state and key not in report.misfits:
+            (report.initial if _may_miss(model, key, allow_missing) else report.missing).append(key)
     return state, report
 
 
-def _sort_unset(keys: list[str], report: LoadReport, allow_missing: Sequence[str]) -> None:
-    """Parameters that the weights do not have: by design, or missing.
+def _set_aside(model: RoPEViT | RoPESwin, key: str, value: Tensor, report: LoadReport) -> None:
+    reason = _why_drop(model, key, value)
+    if reason is None:
+        report.left_over.append(key)
+    else:
+        report.dropped[key] = reason
+
+
+def _may_miss(model: RoPEViT | RoPESwin, key: str, allow_missing: Sequence[str]) -> bool:
+    """Say whether a parameter may keep its initial values.
 
     Swin for classification normalises the last output only; dense prediction normalises each.
     """
-    for key in keys:
-        by_design = report.model == 'RoPESwin' and OUTPUT_NORM.match(key)
-        allowed = any(key == name or key.endswith(f'.{name}') for name in allow_missing)
-        (report.initial if by_design or allowed else report.missing).append(key)
+    if isinstance(model, RoPESwin) and OUTPUT_NORM.match(key):
+        return True
+    return any(key == name or key.endswith(f'.{name}') for name in allow_missing)
 
 
 def _why_drop(model: RoPEViT | RoPESwin, key: str, value: Tensor) -> str | None:
