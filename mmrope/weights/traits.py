@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,17 @@ from .report import LoadReport
 FREQS = re.compile(r'.*\.rope\.freqs')
 # The authors' code makes the zeros of axial frequencies as cos(pi / 2), which is -4e-8 in float32.
 CONSTANT_TOLERANCE = 1e-5
+# By the name of a parameter: what to set if only the weights have such, and if only the model has.
+OPTIONS = {
+    r'^pos_embed$': ('ape=True', 'ape=False'),
+    r'relative_position_bias_table$': (
+        'rpb=True',
+        "rpb=False (or allow_missing=['relative_position_bias_table'], to learn it anew)",
+    ),
+    r'\.gamma_[12]$': ('layer_scale_init_value=1e-4', 'layer_scale_init_value=None'),
+    r'^cls_token$': ('', 'with_cls_token=False'),
+    r'^norm\.': ('', 'final_norm=False'),
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,7 @@ class Traits:
         patch_size: Side of a patch, in pixels.
         in_channels: Channels of the image.
         ropes: Values of ``rope`` that such weights are for, as far as they show it.
+        options: Those of ``OPTIONS`` that they have.
         rope_theta: Of stored axial frequencies, else ``None``.
     """
 
@@ -37,6 +49,7 @@ class Traits:
     patch_size: int
     in_channels: int
     ropes: tuple[str | None, ...]
+    options: frozenset[str]
     rope_theta: float | None = None
 
     @property
@@ -57,15 +70,19 @@ def traits_of(family: str, state: Mapping[str, Tensor]) -> Traits:
         depths = (depth_of(state, 'blocks'),)
     else:
         depths = tuple(depth_of(state, f'layers.{i}.blocks') for i in range(depth_of(state, 'layers')))
+    options = frozenset(pattern for pattern in OPTIONS if any(re.search(pattern, key) for key in state))
+    ropes, theta = _rope_of(state)
+    return Traits(family, patch.shape[0], depths, patch.shape[2], patch.shape[1], ropes, options, theta)
+
+
+def _rope_of(state: Mapping[str, Tensor]) -> tuple[tuple[str | None, ...], float | None]:
+    """Values of ``rope`` that the weights can be for, and the base of stored axial frequencies."""
     freqs = next((state[key] for key in state if FREQS.fullmatch(key)), None)
-    theta = None
     if freqs is None:
         has_positions = any(key == 'pos_embed' or key.endswith('relative_position_bias_table') for key in state)
-        ropes: tuple[str | None, ...] = ('axial', None) if has_positions else ('axial',)
-    else:
-        theta = axial_theta(freqs)
-        ropes = ('mixed',) if theta is None else ('axial',)
-    return Traits(family, patch.shape[0], depths, patch.shape[2], patch.shape[1], ropes, theta)
+        return ('axial', None) if has_positions else ('axial',), None
+    theta = axial_theta(freqs)
+    return ('mixed',) if theta is None else ('axial',), theta
 
 
 def traits_of_model(model: RoPEViT | RoPESwin) -> Traits:
@@ -73,7 +90,7 @@ def traits_of_model(model: RoPEViT | RoPESwin) -> Traits:
     family = 'RoPEViT' if isinstance(model, RoPEViT) else 'RoPESwin'
     state = {**model.state_dict(), **dict(model.named_buffers())}
     traits = traits_of(family, state)
-    return traits if any(map(FREQS.fullmatch, state)) else Traits(**{**vars(traits), 'ropes': (None,)})
+    return traits if any(map(FREQS.fullmatch, state)) else replace(traits, ropes=(None,))
 
 
 def axial_theta(freqs: Tensor) -> float | None:
@@ -104,28 +121,13 @@ def advice(weights: Traits, model: Traits, report: LoadReport) -> str:
         for name in ('arch', 'patch_size', 'in_channels')
         if getattr(weights, name) != getattr(model, name)
     ]
-    if any(map(FREQS.fullmatch, [*report.missing, *report.left_over])):
-        changes.append(_rope_advice(weights, model))
-    for pattern, (of_weights, of_model) in _OPTIONS.items():
-        for change, names in ((of_weights, report.left_over), (of_model, report.missing)):
-            changes += [change] if change and any(re.search(pattern, name) for name in names) else []
+    if not set(weights.ropes) & set(model.ropes):
+        changes.append(' or '.join(f'rope={rope!r}' for rope in weights.ropes))
+    elif weights.rope_theta is not None and any(map(FREQS.fullmatch, report.left_over)):
+        changes.append(f'rope_theta={weights.rope_theta:.4g}')
+    for pattern, (only_weights, only_model) in OPTIONS.items():
+        if pattern in weights.options - model.options and only_weights:
+            changes.append(only_weights)
+        if pattern in model.options - weights.options and any(re.search(pattern, key) for key in report.missing):
+            changes.append(only_model)
     return f'these are weights for another model: set {", ".join(changes)}' if changes else ''
-
-
-def _rope_advice(weights: Traits, model: Traits) -> str:
-    if weights.rope_theta is not None and 'axial' in model.ropes:
-        return f'rope_theta={weights.rope_theta:.4g}'
-    return ' or '.join(f'rope={rope!r}' for rope in weights.ropes)
-
-
-# By the name of a parameter: what to set if only the weights have it, and if only the model has it.
-_OPTIONS = {
-    r'^pos_embed$': ('ape=True', 'ape=False'),
-    r'relative_position_bias_table$': (
-        'rpb=True',
-        "rpb=False (or allow_missing=['relative_position_bias_table'], to learn it anew)",
-    ),
-    r'\.gamma_[12]$': ('layer_scale_init_value=1e-4', 'layer_scale_init_value=None'),
-    r'^cls_token$': ('', 'with_cls_token=False'),
-    r'^norm\.': ('', 'final_norm=False'),
-}

@@ -179,8 +179,16 @@ def test_a_bias_table_is_resized(saved: Callable) -> None:
 
 WRONG = {
     'size': (lambda: vit('small'), lambda: RoPEViT('tiny'), ["set arch='small'", 'other shapes: patch_embed.proj']),
-    'depth': (lambda: vit('small', depth=6), lambda: RoPEViT('small'), ["arch={'embed_dims': 384, 'depth': 6}"]),
-    'size of a swin': (lambda: swin('tiny'), lambda: RoPESwin('small'), ["arch='tiny'", 'layers.2.blocks.6.norm1']),
+    'depth': (
+        lambda: vit('small', depth=6),
+        lambda: RoPEViT('small'),
+        ["model: set arch={'embed_dims': 384, 'depth': 6}; missing"],
+    ),
+    'size of a swin': (
+        lambda: swin('tiny'),
+        lambda: RoPESwin('small'),
+        ["model: set arch='tiny'; missing: layers.2.blocks.6.norm1"],
+    ),
     'axial into mixed': (
         lambda: vit('small', 'axial'),
         lambda: RoPEViT('small'),
@@ -190,6 +198,16 @@ WRONG = {
         lambda: vit('small'),
         lambda: RoPEViT('small', rope='axial'),
         ["set rope='mixed'", 'left over: blocks.0.attn.rope.freqs', '(12)'],
+    ),
+    'all at once': (
+        lambda: vit('small', 'axial', ape=True),
+        lambda: RoPEViT('tiny', with_cls_token=True, final_norm=True, layer_scale_init_value=None),
+        ["set arch='small', rope='axial' or rope=None, ape=True, layer_scale_init_value=1e-4; other shapes"],
+    ),
+    'no cls token and no norm': (
+        lambda: tiny_vit().state_dict(),
+        lambda: tiny_vit(with_cls_token=True, final_norm=True),
+        ['set with_cls_token=False, final_norm=False; missing: cls_token, norm.weight, ... (3)'],
     ),
     'mixed into none': (lambda: vit('small'), lambda: RoPEViT('small', rope=None), ["set rope='mixed'"]),
     'axial swin into mixed': (lambda: swin('tiny', 'axial'), RoPESwin, ["set rope='axial'", '.attn.rope.freqs']),
@@ -233,7 +251,7 @@ WRONG = {
     'a block half there': (
         lambda: {key: value for key, value in vit('small').items() if key != 'blocks.3.mlp.fc2.bias'},
         lambda: RoPEViT('small'),
-        ['missing: blocks.3.mlp.fc2.bias'],
+        ['does not fit RoPEViT: missing: blocks.3.mlp.fc2.bias (strict'],
     ),
 }
 
