@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import http_get
 
 SCHEME = re.compile(r'(hf-hub|timm):|(https?)://|(\w[\w.+-]+)://')
-HUB_NAME = re.compile(r'hf-hub:([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+))?')
+HUB_NAME = re.compile(r'hf-hub:([\w.-]+/[\w.-]+)(?:@([^/]+))?(?:/(.+))?')
 HUB_FILES = ('model.safetensors', 'pytorch_model.bin')
 # OpenMMLab and PyTorch name a file for the first digits of its SHA-256: mask_rcnn-1aa05a0b.pth
 HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})\.\w+')

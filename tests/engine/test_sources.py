@@ -100,6 +100,7 @@ def test_a_token_opens_a_private_repository(hub: Hub, monkeypatch: pytest.Monkey
         (f'{NAME}@v2', 'the repository has no revision v2'),
         (f'{NAME}/weights.pth', 'the repository has no weights.pth'),
         ('hf-hub:naver-ai/empty', 'the repository has no model.safetensors or pytorch_model.bin'),
+        ('hf-hub:naver ai/it', 'must be hf-hub:OWNER/NAME'),
         ('hf-hub:nothing', 'must be hf-hub:OWNER/NAME, and may go on with @REVISION and then /FILE'),
         ('timm:vit_base_patch16_rope_mixed_224.nobody', 'names like it: vit_base_patch16_rope_mixed_224.naver_in1k'),
         ('timm:vit_rope', 'timm .* has no weights of this name'),
