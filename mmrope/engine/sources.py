@@ -133,7 +133,7 @@ def _check_blob(path: str, name: str) -> None:
         return
     blob = Path(path).parent / os.readlink(path)
     if SHA256.fullmatch(blob.name) and _sha256(blob) != blob.name:
-        os.unlink(path)
+        Path(path).unlink(missing_ok=True)
         blob.unlink(missing_ok=True)
         raise SourceError(f'{name}: the file is not the one that the Hub announced (its SHA-256 differs): removed it')
 
