@@ -1,5 +1,6 @@
 """The shell scripts: what they call, and that two processes on a CPU train, test and report as one does."""
 
+import io
 import json
 import os
 import pickle
@@ -10,8 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import torch
+from hub import Hub
 from tiny import IMAGES, ROOT, isolated, load_tool, python_path
 
+from mmrope import RoPEViT
 from mmrope.engine.checkpoint import load_checkpoint
 from mmrope.engine.launch import has_accelerator
 
@@ -237,3 +241,28 @@ def test_a_mistake_is_said_once(on_two_cpus: TwoProcesses) -> None:
     assert done.returncode == 1
     assert done.stderr.count('train.py: error: train_dataloader reads ') == 1
     assert 'Traceback' not in done.stderr
+
+
+def test_two_processes_download_weights_once_and_report_once(
+    write_config: Callable[..., str], tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And without them both end."""
+    config = Path(write_config(tmp_path, 'segmentation'))
+    init_cfg = dict(type='Pretrained', checkpoint='hf-hub:owner/tiny')
+    backbone = dict(type='mmrope.RoPEViT', arch='tiny', init_cfg=init_cfg)
+    config.write_text(
+        f"{config.read_text()}\nmodel.update(backbone={backbone})\nmodel['decode_head']['in_channels']=128"
+    )
+    monkeypatch.setenv('HF_ENDPOINT', hub.url)
+    monkeypatch.setenv('HF_HUB_CACHE', str(tmp_path / 'hub'))
+    run = in_folder(tmp_path)
+    done = run('dist_train', str(config), '2')
+    assert done.returncode == 1
+    assert done.stderr.count(f'hf-hub:owner/tiny: {hub.url} has no repository owner/tiny') == 1
+    file = io.BytesIO()
+    torch.save(RoPEViT('tiny').state_dict(), file)
+    hub.files['owner/tiny', 'pytorch_model.bin'] = file.getvalue()
+    done = run('dist_train', str(config), '2')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('hf-hub:owner/tiny -> RoPEViT: loaded 92 of 92 parameters') == 1
+    assert hub.downloads() == 1
