@@ -49,6 +49,11 @@ def check_at_least(least: int, **arguments: int | Sequence[int]) -> None:
             raise ValueError(f'{name} must be at least {least}, but got {value}')
 
 
+def check_choice(name: str, value: str, *allowed: str) -> None:
+    if value not in allowed:
+        raise ValueError(f'{name} must be {" or ".join(map(repr, allowed))}, but got {value!r}')
+
+
 def check_drop_path_rate(drop_path_rate: float) -> None:
     if not 0 <= drop_path_rate < 1:
         raise ValueError(f'drop_path_rate must be at least 0 and below 1, but got {drop_path_rate}')

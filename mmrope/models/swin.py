@@ -12,6 +12,7 @@ from ..registry import MODELS
 from .arguments import (
     arch_settings,
     check_at_least,
+    check_choice,
     check_drop_path_rate,
     check_frozen_stages,
     check_images,
@@ -85,6 +86,8 @@ class RoPESwin(Backbone):
         rope_theta: base of the frequencies; ``None`` for the paper's value (mixed 10, axial 50).
         rpb: whether to add Swin's relative position bias.
         out_indices: stages whose output is returned; negative ones count from the end.
+        out_type: ``'featmap'`` for maps, or ``'avg_featmap'`` for their mean over all positions, which a classifier's
+            head takes of the last stage.
         drop_path_rate: drop path of the last block; it rises linearly from 0 at the first.
         frozen_stages: stages to freeze from the first on, besides the patch embedding: 0 freezes the embedding alone,
             -1 nothing.
@@ -106,6 +109,7 @@ class RoPESwin(Backbone):
         rope_theta: float | None = None,
         rpb: bool = False,
         out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_type: str = 'featmap',
         drop_path_rate: float = 0.2,
         frozen_stages: int = -1,
         with_cp: bool = False,
@@ -120,6 +124,8 @@ class RoPESwin(Backbone):
         check_at_least(1, patch_size=patch_size, in_channels=in_channels, window_size=window_size)
         check_drop_path_rate(drop_path_rate)
         check_frozen_stages(frozen_stages, len(depths))
+        check_choice('out_type', out_type, 'featmap', 'avg_featmap')
+        self.out_type = out_type
         self.out_indices = indexes_in_order('out_indices', out_indices, len(depths), at_least_one=True)
         self.embed_dims = settings['embed_dims']
         self.num_features = [self.embed_dims * 2**i for i in range(len(depths))]
@@ -159,14 +165,15 @@ class RoPESwin(Backbone):
         self._prepare()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of the stages ``out_indices``, each normalised.
+        """Feature maps of the stages ``out_indices``, each normalised, or the means of these.
 
         Args:
             x: images, ``(B, in_channels, H, W)``, padded here to a multiple of the patch at the bottom and right.
 
         Returns:
             One ``(B, embed_dims * 2 ** i, ceil(H / stride), ceil(W / stride))`` for each stage ``i`` of
-            ``out_indices``, where ``stride`` is ``patch_size * 2 ** i``.
+            ``out_indices``, where ``stride`` is ``patch_size * 2 ** i``; where ``out_type`` is ``'avg_featmap'`` one
+            ``(B, embed_dims * 2 ** i)``.
 
         Raises:
             ValueError: if ``x`` has another number of axes or channels.
@@ -181,7 +188,7 @@ class RoPESwin(Backbone):
                 x = self._run(block, x, grid)
             x = x.unflatten(1, grid)
             if i in self.out_indices:
-                outs.append(getattr(self, f'norm{i}')(x).permute(0, 3, 1, 2))
+                outs.append(self._to_output(getattr(self, f'norm{i}')(x)))
             if stage.downsample is not None:
                 x = stage.downsample(x)
         return tuple(outs)
@@ -210,6 +217,9 @@ class RoPESwin(Backbone):
             block = int(parts[3]) if parts[2] == 'blocks' else depths[i] - 1
             return sum(depths[:i]) + block + 1, num_layers
         return num_layers - 1, num_layers
+
+    def _to_output(self, x: Tensor) -> Tensor:
+        return x.mean((1, 2)) if self.out_type == 'avg_featmap' else x.permute(0, 3, 1, 2)  # (B, C) or (B, C, H, W)
 
     def _frozen(self) -> Iterator[nn.Module]:
         if self.frozen_stages >= 0:

@@ -12,6 +12,7 @@ from ..registry import MODELS
 from .arguments import (
     arch_settings,
     check_at_least,
+    check_choice,
     check_drop_path_rate,
     check_frozen_stages,
     check_images,
@@ -55,6 +56,8 @@ class RoPEViT(Backbone):
         layer_scale_init_value: what LayerScale starts at; ``None`` for a model without it.
         drop_path_rate: drop path of the last block; it rises linearly from 0 at the first.
         final_norm: whether the output of the last block is normalised.
+        out_type: ``'featmap'`` for maps, or ``'cls_token'`` for the cls token, which needs ``with_cls_token``; a
+            classifier's head takes it with ``final_norm``.
         frozen_stages: blocks to freeze from the first on, besides the embeddings: 0 freezes the embeddings alone, -1
             nothing.
         with_cp: whether to recompute each block in the backward pass, to save memory.
@@ -81,6 +84,7 @@ class RoPEViT(Backbone):
         layer_scale_init_value: float | None = 1e-4,
         drop_path_rate: float = 0.0,
         final_norm: bool = False,
+        out_type: str = 'featmap',
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
@@ -101,6 +105,13 @@ class RoPEViT(Backbone):
                 f'with_cls_token needs global attention in every block, but got window_size = {window_size} '
                 f'with global_attn_indexes = {tuple(global_attn_indexes)}; set window_size = 0 or leave the token out'
             )
+        check_choice('out_type', out_type, 'featmap', 'cls_token')
+        if out_type == 'cls_token' and not with_cls_token:
+            raise ValueError(
+                "out_type = 'cls_token' needs with_cls_token = True, but got with_cls_token = False; "
+                "set it, or out_type = 'featmap'"
+            )
+        self.out_type = out_type
         self.out_indices = indexes_in_order('out_indices', out_indices, depth, at_least_one=True)
         self.in_channels = in_channels
         self.frozen_stages = frozen_stages
@@ -132,13 +143,14 @@ class RoPEViT(Backbone):
         self._prepare()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of the blocks ``out_indices``.
+        """Feature maps, or cls tokens, of the blocks ``out_indices``.
 
         Args:
             x: images, ``(B, in_channels, H, W)``, padded here to a multiple of the patch at the bottom and right.
 
         Returns:
-            One ``(B, embed_dims, ceil(H / patch_size), ceil(W / patch_size))`` for each of ``out_indices``.
+            One ``(B, embed_dims, ceil(H / patch_size), ceil(W / patch_size))`` for each of ``out_indices``, or where
+            ``out_type`` is ``'cls_token'`` one ``(B, embed_dims)``.
 
         Raises:
             ValueError: if ``x`` has another number of axes or channels.
@@ -151,7 +163,8 @@ class RoPEViT(Backbone):
         for i, block in enumerate(self.blocks):
             x = self._run(block, x, grid)
             if i in self.out_indices:
-                outs.append(self._to_map(x if i < len(self.blocks) - 1 or self.norm is None else self.norm(x), grid))
+                last = i == len(self.blocks) - 1
+                outs.append(self._to_output(self.norm(x) if last and self.norm is not None else x, grid))
         return tuple(outs)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
@@ -182,7 +195,9 @@ class RoPEViT(Backbone):
             x = torch.cat((self.cls_token.expand(len(x), -1, -1).to(x.dtype), x), dim=1)
         return x  # (B, P + H * W, C)
 
-    def _to_map(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    def _to_output(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        if self.out_type == 'cls_token':
+            return x[:, 0]  # (B, C)
         return x[:, x.shape[1] - grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)  # (B, C, H, W)
 
     def _embeddings(self) -> list[nn.Parameter]:

@@ -227,6 +227,15 @@ def test_outputs_are_those_asked_for():
     assert [name for name, _ in one.named_children() if name.startswith('norm')] == ['norm1']
 
 
+def test_averages_are_those_of_the_normalised_maps(close):
+    model = tiny().eval()
+    twin = tiny(out_type='avg_featmap').eval()
+    twin.load_state_dict(model.state_dict())
+    x = torch.randn(2, 3, 61, 100)
+    for ours, theirs in zip(twin(x), model(x), strict=True):
+        close(ours, theirs.mean((2, 3)))
+
+
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 3])
 def test_frozen_stages_learn_nothing_and_stay_in_eval(frozen_stages):
     model = tiny(frozen_stages=frozen_stages, rpb=True, drop_path_rate=0.5)
@@ -318,6 +327,7 @@ def test_compiled_training_step_equals_eager(backend, close):
         (dict(out_indices=(0, 3)), r'out_indices .* \(0, 3\)'),
         (dict(out_indices=(1, -2)), 'out_indices must not repeat'),
         (dict(out_indices=()), 'out_indices must name'),
+        (dict(out_type='cls_token'), "out_type must be 'featmap' or 'avg_featmap', but got 'cls_token'"),
         (dict(drop_path_rate=-0.1), 'drop_path_rate .* -0.1'),
         (dict(frozen_stages=4), 'frozen_stages .* 4'),
         (dict(patch_size=0), 'patch_size .* 0'),

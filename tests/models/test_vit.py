@@ -70,6 +70,19 @@ def from_timm(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return ours
 
 
+def test_cls_tokens_are_those_that_attend_along():
+    model = tiny(with_cls_token=True, final_norm=True, out_indices=(1, -1)).eval()
+    tokens = []
+    model.blocks[1].register_forward_hook(lambda module, inputs, x: tokens.append(x[:, 0]))
+    model.norm.register_forward_hook(lambda module, inputs, x: tokens.append(x[:, 0]))
+    x = torch.randn(2, 3, 61, 100)
+    maps = model(x)
+    model.out_type = 'cls_token'
+    outs = model(x)
+    assert [out.shape for out in maps] == [(2, 32, 8, 13)] * 2 and [out.shape for out in outs] == [(2, 32)] * 2
+    assert all(torch.equal(out, token) for out, token in zip(outs, tokens[2:]))
+
+
 @pytest.mark.parametrize('suffix, variant', TIMM_NAMES.items(), ids=lambda v: str(v))
 @pytest.mark.parametrize('size', [(224, 224), (160, 320), (96, 64)])
 def test_parity_with_timm(suffix, variant, size, close):
@@ -264,6 +277,8 @@ def test_compiled_training_step_equals_eager(backend, close):
         (dict(out_indices=(0, 7)), r'out_indices .* \(0, 7\)'),
         (dict(out_indices=(1, 1)), 'out_indices must not repeat'),
         (dict(out_indices=()), 'out_indices must name'),
+        (dict(out_type='avg_featmap'), "out_type must be 'featmap' or 'cls_token', but got 'avg_featmap'"),
+        (dict(out_type='cls_token'), "out_type = 'cls_token' needs with_cls_token = True"),
         (dict(with_cls_token=True, window_size=2), 'with_cls_token .*window_size = 2'),
         (dict(drop_path_rate=1.0), 'drop_path_rate .* 1.0'),
         (dict(frozen_stages=5), 'frozen_stages .* 5'),
