@@ -124,7 +124,8 @@ say "    took $((SECONDS / 60)) min $((SECONDS % 60)) s"
 say "5/5 checking that everything imports"
 report=$("$py" -W ignore - 2>&1 <<'PY'
 import torch
-import mmdet.datasets, mmdet.evaluation, mmdet.models, mmseg.datasets, mmseg.evaluation, mmseg.models, mmrope
+import mmdet.datasets, mmdet.evaluation, mmdet.models, mmseg.datasets, mmseg.evaluation, mmseg.models
+import mmpretrain.datasets, mmpretrain.evaluation, mmpretrain.models, mmrope
 device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU only'
 print(f'mmrope {mmrope.__version__}, torch {torch.__version__}, {device}')
 PY
