@@ -1,0 +1,39 @@
+"""tools/list_weights.py: the same rows in every format, complete also where no terminal says how wide it is."""
+
+import json
+
+import pytest
+from tiny import load_tool
+
+from mmrope.weights.known import KNOWN
+
+ROW = 'rope_mixed_deit_base_patch16_LS | RoPEViT base | mixed |  | 16 |  | 86.4 M | 83.8 | 84.4'
+
+
+def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    load_tool('list_weights').main(arguments)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize('arguments, bar', [((), '│'), (('--format', 'markdown'), '|')])
+def test_the_table_has_one_line_for_each(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], bar: str):
+    rows = [[cell.strip() for cell in line.split(bar)[1:-1]] for line in output(capsys, *arguments).splitlines()]
+    names = [weights.name for weights in KNOWN]
+    assert [row[0] for row in rows if row and row[0] in names] == names
+    (row,) = [row for row in rows if row and row[0] == ROW.split(' | ')[0]]
+    assert row == [*ROW.split(' | '), 'vit_base_patch16_rope_mixed_224.naver_in1k', 'Apache-2.0']
+
+
+def test_json_has_all_that_is_known(capsys: pytest.CaptureFixture[str]):
+    rows = {row['name']: row for row in json.loads(output(capsys, '--format', 'json'))}
+    assert list(rows) == [weights.name for weights in KNOWN]
+    row = rows['rope_mixed_deit_base_patch16_LS']
+    assert row['checkpoint'] == 'hf-hub:naver-ai/rope_mixed_deit_base_patch16_LS'
+    assert (row['top1_224'], row['top1_384'], row['window_size']) == (83.8, 84.4, None)
+    assert row['params'] == 86_444_008
+
+
+def test_another_format_is_refused(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        output(capsys, '--format', 'yaml')
+    assert "invalid choice: 'yaml'" in capsys.readouterr().err

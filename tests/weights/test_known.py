@@ -1,0 +1,70 @@
+"""The table of known weights: every upstream model once, of the size it has, under timm's name where timm has it."""
+
+import itertools
+
+import pytest
+import timm
+import torch
+
+from mmrope import RoPESwin, RoPEViT
+from mmrope.weights.known import KNOWN, KnownWeights
+
+each = pytest.mark.parametrize('weights', KNOWN, ids=lambda weights: weights.name)
+
+
+def test_every_published_model_is_listed_once():
+    prefixes = ('', 'rope_axial_', 'rope_mixed_', 'rope_axial_ape_', 'rope_mixed_ape_')
+    sizes = ('small', 'base', 'large')
+    names = {f'{prefix}deit_{size}_patch16_LS' for prefix, size in itertools.product(prefixes, sizes)}
+    sizes = ('tiny', 'small', 'base')
+    names |= {f'swin_rope_{r}_{s}_patch4_window7_224' for r, s in itertools.product(('axial', 'mixed'), sizes)}
+    assert len(KNOWN) == len(names) == 21
+    assert {weights.name for weights in KNOWN} == names
+    models = {(weights.backbone, weights.arch, weights.rope, weights.ape) for weights in KNOWN}
+    assert len(models) == 21
+
+
+@each
+def test_the_name_says_what_it_is(weights: KnownWeights):
+    words = weights.name.split('_')
+    assert weights.arch in words
+    assert weights.rope == ('axial' if 'axial' in words else 'mixed' if 'mixed' in words else None)
+    assert weights.ape == ('ape' in words or words[0] == 'deit')
+    assert weights.backbone == ('RoPESwin' if 'swin' in words else 'RoPEViT')
+    assert f'patch{weights.patch_size}' in words
+    assert weights.window_size is None or f'window{weights.window_size}' in words
+    with torch.device('meta'):
+        model = {'RoPEViT': RoPEViT, 'RoPESwin': RoPESwin}[weights.backbone](**weights.arguments)
+    assert model.patch_embed.patch_size == (weights.patch_size, weights.patch_size)
+
+
+@each
+def test_timm_has_it_under_that_name_with_that_licence_and_that_size(weights: KnownWeights):
+    if weights.timm is None:
+        assert weights.licence is None
+        assert weights.backbone == 'RoPESwin' or weights.rope is None
+        return
+    assert timm.get_pretrained_cfg(weights.timm).license == weights.licence.lower()
+    with torch.device('meta'):
+        model = timm.create_model(weights.timm.partition('.')[0])
+    assert sum(param.numel() for param in model.parameters()) == weights.num_params()
+
+
+@pytest.mark.parametrize('weights', [weights for weights in KNOWN if weights.timm is None], ids=lambda w: w.name)
+def test_other_sizes_are_those_of_the_models_without_rotation(weights: KnownWeights):
+    """A Swin has frequencies, where they are learned, in place of its tables of relative position biases."""
+    name = 'deit3_{}_patch16_224' if weights.backbone == 'RoPEViT' else 'swin_{}_patch4_window7_224'
+    with torch.device('meta'):
+        base = timm.create_model(name.format(weights.arch))
+        model = {'RoPEViT': RoPEViT, 'RoPESwin': RoPESwin}[weights.backbone](**weights.arguments)
+    tables = sum(param.numel() for key, param in base.named_parameters() if 'bias_table' in key)
+    freqs = sum(param.numel() for key, param in model.named_parameters() if 'freqs' in key)
+    assert (freqs > 0) == (weights.rope == 'mixed') and (tables > 0) == (weights.backbone == 'RoPESwin')
+    assert weights.num_params() == sum(param.numel() for param in base.parameters()) - tables + freqs
+
+
+def test_accuracies_are_there_but_for_two_embeddings_at_once():
+    for weights in KNOWN:
+        both = weights.ape and weights.rope is not None
+        assert (weights.top1_224 is None, weights.top1_384 is None) == (both, both)
+        assert both or (79 < weights.top1_224 < 86 and 78 < weights.top1_384 < 86)
