@@ -1,4 +1,4 @@
-"""Test a detector or a segmenter: measure a checkpoint on the test set of a config."""
+"""Test a detector, a segmenter or a classifier: measure a checkpoint on the test set of a config."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """What ``tools/train.py`` and ``tools/test.py`` share: from arguments to a runner that fits the machine.
 
-The tools serve detection and segmentation configs alike; what differs between the hosts comes from the config.
+The tools serve detection, segmentation and classification configs alike; what differs between the hosts comes from the
+config.
 """
 
 import argparse
@@ -46,6 +47,8 @@ RANK_VARIABLES = {
 # Seconds in which the launcher ends the other ranks after rank 0 has reported an error and left.
 GRACE = 30
 LONGEST_MESSAGE = 600
+# The hooks that take a folder for drawn predictions, and the argument; others draw where the visualizer saves.
+FOLDER_OF_HOOK = {'DetVisualizationHook': 'test_out_dir', 'VisualizationHook': 'out_dir'}
 
 
 class ToolParser(argparse.ArgumentParser):
@@ -273,11 +276,13 @@ def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: f
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise LaunchError('--show and --show-dir: the config has no default_hooks.visualization to draw with')
-    hook.update(draw=True, interval=1)  # all images: the hook of mmsegmentation 1.2 draws one in 50
+    kind = _type_name(hook)
+    switch = 'enable' if kind == 'VisualizationHook' else 'draw'  # the former is MMPreTrain's
+    hook.update({switch: True, 'interval': 1})  # all images: the hook of mmsegmentation 1.2 draws one in 50
     if show:
         hook.update(show=True, wait_time=wait_time)
-    if show_dir and _type_name(hook) == 'DetVisualizationHook':
-        hook.test_out_dir = show_dir
+    if show_dir and kind in FOLDER_OF_HOOK:
+        hook[FOLDER_OF_HOOK[kind]] = show_dir
     elif show_dir:
         cfg.visualizer.save_dir = show_dir
 
@@ -389,7 +394,9 @@ class DumpPredictions(DumpResults):
     """Write the predictions to a pickle file: masks as RLE, class maps as int16, no ground truth and no logits."""
 
     default_prefix = 'predictions'
-    dropped = ('gt_instances', 'ignored_instances', 'gt_panoptic_seg', 'gt_sem_seg', 'seg_logits')
+    dropped = (
+        'gt_instances', 'ignored_instances', 'gt_panoptic_seg', 'gt_sem_seg', 'seg_logits', 'gt_label', 'gt_score',
+    )  # fmt: skip
 
     def process(self, data_batch: Any, predictions: Sequence[dict[str, Any]]) -> None:
         """Keep the predictions of one batch."""

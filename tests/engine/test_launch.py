@@ -224,6 +224,14 @@ def test_predictions_are_drawn_where_the_hook_wants_it() -> None:
         assert cfg.visualizer.get('save_dir') == ('drawn' if place == 'visualizer' else None)
 
 
+def test_the_hook_of_classification_is_switched_on_under_its_own_names() -> None:
+    hook = dict(type='VisualizationHook', enable=False)
+    cfg = make_config(default_hooks=dict(visualization=hook), visualizer=dict(type='Any'))
+    launch.draw_predictions(cfg, show=False, show_dir='drawn', wait_time=0.5)
+    assert cfg.default_hooks.visualization == dict(type='VisualizationHook', enable=True, interval=1, out_dir='drawn')
+    assert 'save_dir' not in cfg.visualizer
+
+
 def test_augmentation_wraps_the_model_and_reaches_all_data_sets() -> None:
     inner = [dict(type='A', pipeline=[1]), dict(type='B', pipeline=[2])]
     cfg = make_config(
