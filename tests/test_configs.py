@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import timm
 import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
@@ -14,6 +15,8 @@ from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement, PixelData
+
+from mmrope.weights.known import KNOWN
 
 ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(path.name for path in ROOT.glob('*.py'))
@@ -36,8 +39,11 @@ FAMILIES = {
     'upernet_vit': names('upernet_*_vit_b_ade20k.py', VARIANTS) + ['upernet_rope_mixed_vit_l_ade20k.py'],
     'upernet_swin': names('upernet_*_swin_*_ade20k.py', SWIN_VARIANTS, 't s b'),
     'mask2former_swin': names('mask2former_*_swin_*_ade20k.py', 'rope_axial rope_mixed', 't s b'),
+    'imagenet_vit': names('imagenet_*_vit_*.py', 'rope_axial rope_mixed', 's b l'),
+    'imagenet_swin': names('imagenet_*_swin_*.py', 'rope_axial rope_mixed', 't s b'),
     'digits': names('*_rope_mixed_vit_tiny_digits.py', 'mask_rcnn upernet'),
 }
+TRAINED = ('mask_rcnn', 'dino', 'upernet', 'mask2former', 'digits')  # imagenet configs are for tests alone
 MEMBERS = [(family, name) for family, members in FAMILIES.items() for name in members]
 
 
@@ -48,7 +54,7 @@ def members(*prefixes: str) -> pytest.MarkDecorator:
 
 def test_all_configs_are_here():
     assert CONFIGS == sorted(name for _, name in MEMBERS)
-    assert len(CONFIGS) == 7 + 9 + 3 + 6 + 3 + 6 + 9 + 6 + 2
+    assert len(CONFIGS) == 7 + 9 + 3 + 6 + 3 + 6 + 9 + 6 + 6 + 6 + 2
 
 
 def load(name: str) -> Config:
@@ -76,6 +82,17 @@ def segmentation_batch(cfg: Config) -> dict:
     return dict(inputs=[torch.randint(256, (3, height, width)).byte() for _ in samples], data_samples=samples)
 
 
+def classification_batch(cfg: Config) -> dict:
+    from mmpretrain.structures import DataSample
+
+    samples = [DataSample().set_gt_label(label) for label in (3, 999)]
+    return dict(inputs=[torch.randint(256, (3, 101, 133)).byte() for _ in samples], data_samples=samples)
+
+
+BATCHES = {'mmdet': detection_batch, 'mmseg': segmentation_batch, 'mmpretrain': classification_batch}
+LEAST_LOGGED = {'mmdet': 5, 'mmseg': 3, 'mmpretrain': 1}
+
+
 @pytest.fixture(autouse=True)
 def _cheap_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """No downloads, and weights from a cheaper distribution: to draw 300 million normal ones takes 10 seconds."""
@@ -93,6 +110,9 @@ def build(cfg: Config) -> torch.nn.Module:
 
 
 def check_prediction(cfg: Config, prediction: BaseDataElement) -> None:
+    if cfg.default_scope == 'mmpretrain':
+        assert prediction.pred_score.shape == (1000,) and prediction.pred_score.sum() == pytest.approx(1)
+        return
     shape = tuple(prediction.ori_shape)
     if cfg.default_scope == 'mmseg':
         assert prediction.pred_sem_seg.shape == shape
@@ -106,17 +126,16 @@ def check_prediction(cfg: Config, prediction: BaseDataElement) -> None:
 @members('')
 def test_config_builds_and_runs(family, name):
     cfg = load(name)
-    segments = cfg.default_scope == 'mmseg'
-    if segments:
+    if cfg.default_scope == 'mmseg':
         cfg.model.data_preprocessor.size = (101, 133)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = build(cfg)
         if cfg.model.type == 'DINO':
             model.init_weights()  # before it some of its embeddings are whatever the memory held
-        batch = segmentation_batch(cfg) if segments else detection_batch(cfg)
+        batch = BATCHES[cfg.default_scope](cfg)
         data = model.data_preprocessor(batch, True)
         loss, logged = model.parse_losses(model.forward(**data, mode='loss'))
-        assert loss.isfinite() and len(logged) >= (3 if segments else 5)
+        assert loss.isfinite() and len(logged) >= LEAST_LOGGED[cfg.default_scope]
         model.eval()
         with torch.no_grad():
             predictions = model.forward(**model.data_preprocessor(batch, False), mode='predict')
@@ -125,7 +144,7 @@ def test_config_builds_and_runs(family, name):
         check_prediction(cfg, prediction)
 
 
-@members('')
+@members(*TRAINED)
 def test_optimiser_builds_and_covers_the_model(family, name):
     """Every learning parameter lies in one group, and what the recipe says takes no weight decay takes none."""
     from mmengine.optim import build_optim_wrapper
@@ -296,13 +315,31 @@ def test_augmented_tests_predict_the_original_image(name, tmp_path):
     assert agree.float().mean() > 0.999  # ties may fall either way
 
 
+@members('imagenet')
+def test_imagenet_model_is_the_published_one_and_tested_as_timm_does(family, name):
+    cfg = load(name)
+    check_variant(cfg, name)
+    backbone = {key: value for key, value in cfg.model.backbone.items() if key not in ('type', 'init_cfg')}
+    expected = dict(backbone, ape=False) if 'vit' in family else backbone
+    (weights,) = [weights for weights in KNOWN if weights.arguments == expected]
+    assert cfg.model.backbone.type == f'mmrope.{weights.backbone}'
+    vit = timm.get_pretrained_cfg('vit_small_patch16_rope_224.naver_in1k')
+    load_image, resize, crop, pack = cfg.test_dataloader.dataset.pipeline
+    assert resize.scale == int(224 / vit.crop_pct) and crop.crop_size == 224 and resize.backend == 'pillow'
+    assert resize.interpolation == vit.interpolation == 'bicubic'
+    preprocessor = cfg.model.data_preprocessor
+    assert preprocessor.to_rgb
+    for ours, theirs in ((preprocessor.mean, vit.mean), (preprocessor.std, vit.std)):
+        assert np.allclose(ours, 255 * np.array(theirs))
+    assert cfg.test_evaluator == dict(type='Accuracy', topk=(1, 5))
+
+
 @members('digits')
 def test_model_built_from_a_digits_config_gives_every_parameter_a_gradient(family, name):
     cfg = load(name)
-    segments = cfg.default_scope == 'mmseg'
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = build(cfg)
-        batch = segmentation_batch(cfg) if segments else detection_batch(cfg)
+        batch = BATCHES[cfg.default_scope](cfg)
         data = model.data_preprocessor(batch, True)
         model.parse_losses(model.forward(**data, mode='loss'))[0].backward()
     without = [name for name, param in model.named_parameters() if param.grad is None]

@@ -1,0 +1,1 @@
+backbone = dict(type='mmrope.RoPEViT', arch='small', rope='axial')
