@@ -7,12 +7,12 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithConfigs(build_py):
-    """``build_py``, and the configs besides; an editable installation finds them in the checkout."""
+    """``build_py``, and the configs and their metafile besides; an editable installation finds them in the checkout."""
 
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            for path in sorted(Path('configs').rglob('*.py')):
+            for path in sorted([*Path('configs').rglob('*.py'), Path('configs', 'metafile.yml')]):
                 target = Path(self.build_lib, 'mmrope', '.mim', path)
                 self.mkpath(str(target.parent))
                 self.copy_file(str(path), str(target))

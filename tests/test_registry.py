@@ -9,12 +9,14 @@ BUILD = """
 import sys
 from mmengine.registry import DefaultScope
 from mmdet.utils import register_all_modules as register_det
+from mmpretrain.utils import register_all_modules as register_cls
 from mmseg.utils import register_all_modules as register_seg
 from mmdet.registry import MODELS as DET
+from mmpretrain.registry import MODELS as CLS
 from mmseg.registry import MODELS as SEG
 vit = dict(type='mmrope.RoPEViT', arch=dict(embed_dims=8, depth=1, num_heads=2))
 swin = dict(type='mmrope.RoPESwin', arch=dict(embed_dims=8, depths=(1,), num_heads=(2,)), out_indices=(0,))
-for registry, register in ((DET, register_det), (SEG, register_seg), (DET, register_det)):
+for registry, register in ((DET, register_det), (SEG, register_seg), (CLS, register_cls), (DET, register_det)):
     register(init_default_scope=True)
     for cfg in (vit, swin, dict(type='mmrope.SimpleFeaturePyramid', in_channels=8)):
         print(type(registry.build(cfg)).__module__)
@@ -27,9 +29,9 @@ def run(code: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_builds_from_both_hosts_in_one_process_without_custom_imports():
+def test_builds_from_all_hosts_in_one_process_without_custom_imports():
     built = [word for word in run(BUILD) if word.startswith('mmrope.')]
-    assert built == [f'mmrope.models.{name}' for name in ('vit', 'swin', 'simple_feature_pyramid')] * 3
+    assert built == [f'mmrope.models.{name}' for name in ('vit', 'swin', 'simple_feature_pyramid')] * 4
 
 
 def test_importing_mmrope_imports_nothing_heavy():
