@@ -71,11 +71,10 @@ class KnownWeights:
 def _vit(name: str, top1_224: float | None = None, top1_384: float | None = None) -> KnownWeights:
     kind, arch = re.fullmatch(r'(.*)deit_(small|base|large)_patch16_LS', name).groups()
     rope = 'axial' if 'axial' in kind else 'mixed' if 'mixed' in kind else None
-    suffix = 'rope' + '_mixed' * ('mixed' in kind) + '_ape' * ('ape' in kind.split('_'))
-    timm = f'vit_{arch}_patch16_{suffix}_224.naver_in1k' if rope else None
-    ape = rope is None or 'ape' in kind.split('_')
+    both = kind.endswith('_ape_')
+    timm = f'vit_{arch}_patch16_rope{"_mixed" * (rope == "mixed")}{"_ape" * both}_224.naver_in1k' if rope else None
     licence = 'Apache-2.0' if timm else None
-    return KnownWeights(name, 'RoPEViT', arch, rope, ape, 16, None, top1_224, top1_384, timm, licence)
+    return KnownWeights(name, 'RoPEViT', arch, rope, both or not rope, 16, None, top1_224, top1_384, timm, licence)
 
 
 def _swin(name: str, top1_224: float, top1_384: float) -> KnownWeights:
