@@ -86,12 +86,12 @@ class RoPESwin(Backbone):
         rope_theta: base of the frequencies; ``None`` for the paper's value (mixed 10, axial 50).
         rpb: whether to add Swin's relative position bias.
         out_indices: stages whose output is returned; negative ones count from the end.
-        out_type: ``'featmap'`` for maps, or ``'avg_featmap'`` for their mean over all positions, which a classifier's
-            head takes of the last stage.
         drop_path_rate: drop path of the last block; it rises linearly from 0 at the first.
         frozen_stages: stages to freeze from the first on, besides the patch embedding: 0 freezes the embedding alone,
             -1 nothing.
         with_cp: whether to recompute each block in the backward pass, to save memory.
+        out_type: ``'featmap'`` for maps, or ``'avg_featmap'`` for their mean over all positions, which a classifier's
+            head takes of the last stage.
         init_cfg: how to initialise, as MMEngine has it; ``dict(type='Pretrained', checkpoint=...)`` takes the weights
             of RoPE-ViT's authors, timm or mmrope by name, strictly (:class:`mmrope.weights.PretrainedBackbone`).
 
@@ -109,10 +109,10 @@ class RoPESwin(Backbone):
         rope_theta: float | None = None,
         rpb: bool = False,
         out_indices: Sequence[int] = (0, 1, 2, 3),
-        out_type: str = 'featmap',
         drop_path_rate: float = 0.2,
         frozen_stages: int = -1,
         with_cp: bool = False,
+        out_type: str = 'featmap',
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)

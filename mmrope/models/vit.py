@@ -56,11 +56,11 @@ class RoPEViT(Backbone):
         layer_scale_init_value: what LayerScale starts at; ``None`` for a model without it.
         drop_path_rate: drop path of the last block; it rises linearly from 0 at the first.
         final_norm: whether the output of the last block is normalised.
-        out_type: ``'featmap'`` for maps, or ``'cls_token'`` for the cls token, which needs ``with_cls_token``; a
-            classifier's head takes it with ``final_norm``.
         frozen_stages: blocks to freeze from the first on, besides the embeddings: 0 freezes the embeddings alone, -1
             nothing.
         with_cp: whether to recompute each block in the backward pass, to save memory.
+        out_type: ``'featmap'`` for maps, or ``'cls_token'`` for the cls token, which needs ``with_cls_token``; a
+            classifier's head takes it with ``final_norm``.
         init_cfg: how to initialise, as MMEngine has it; ``dict(type='Pretrained', checkpoint=...)`` takes the weights
             of RoPE-ViT's authors, timm or mmrope by name, strictly (:class:`mmrope.weights.PretrainedBackbone`).
 
@@ -84,9 +84,9 @@ class RoPEViT(Backbone):
         layer_scale_init_value: float | None = 1e-4,
         drop_path_rate: float = 0.0,
         final_norm: bool = False,
-        out_type: str = 'featmap',
         frozen_stages: int = -1,
         with_cp: bool = False,
+        out_type: str = 'featmap',
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
