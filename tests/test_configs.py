@@ -1,6 +1,5 @@
 """Every config parses, builds, and runs a loss and a prediction on images whose sides nothing divides."""
 
-import re
 from itertools import product
 from pathlib import Path
 
@@ -181,34 +180,16 @@ def check_variant(cfg: Config, name: str) -> None:
         assert backbone.arch == {'t': 'tiny', 's': 'small', 'b': 'base'}[name.split('_swin_')[1][0]]
 
 
-def weights_of(name: str) -> str:
-    """The published weights of a COCO or ADE20k config's variant and size."""
-    pattern = r'((?:rope_mixed_|rope_axial_)?(?:ape|rpb)?)_?(vit|swin)_([tsbl])_'
-    variant, family, size = re.search(pattern, name).groups()
-    size = {'t': 'tiny', 's': 'small', 'b': 'base', 'l': 'large'}[size]
-    if family == 'swin':
-        return f'swin_{variant.removesuffix("rpb").strip("_")}_{size}_patch4_window7_224'
-    return f'{"" if variant == "ape" else variant.strip("_") + "_"}deit_{size}_patch16_LS'
-
-
-def test_weights_are_named_as_published():
-    """The rule of the test below, on names that were read from the authors' list."""
-    assert weights_of('dino_ape_vit_l_coco.py') == 'deit_large_patch16_LS'
-    assert weights_of('mask_rcnn_rope_mixed_vit_s_coco.py') == 'rope_mixed_deit_small_patch16_LS'
-    assert weights_of('upernet_rope_axial_ape_vit_b_ade20k.py') == 'rope_axial_ape_deit_base_patch16_LS'
-    assert weights_of('mask_rcnn_rope_mixed_rpb_swin_t_coco.py') == 'swin_rope_mixed_tiny_patch4_window7_224'
-
-
 @members('')
 def test_config_names_the_weights_of_its_backbone(family, name):
-    init_cfg = load(name).model.backbone.init_cfg
+    backbone = load(name).model.backbone
     if family == 'digits':
-        assert init_cfg.type == 'Xavier'
+        assert backbone.init_cfg.type == 'Xavier'
         return
-    expected = dict(type='Pretrained', checkpoint=f'hf-hub:naver-ai/{weights_of(name)}')
-    if 'rpb' in name:
-        expected['allow_missing'] = ['relative_position_bias_table']
-    assert init_cfg == expected
+    model = (backbone.type, backbone.arch, backbone.get('rope'), backbone.get('ape', False))
+    (weights,) = [w for w in KNOWN if (f'mmrope.{w.backbone}', w.arch, w.rope, w.ape) == model]
+    allowed = dict(allow_missing=['relative_position_bias_table']) if backbone.get('rpb') else {}
+    assert backbone.init_cfg == dict(type='Pretrained', checkpoint=weights.checkpoint, **allowed)
 
 
 @members('mask_rcnn_vit')

@@ -14,10 +14,11 @@ HUB = 'https://huggingface.co/'
 INTRODUCTION = f"""\
 # Model zoo
 
-Every config, the published ImageNet-1k weights of its backbone, what the authors report for such a model, and what was
-measured with this repository. *Not found* means that a number could not be read, not that there is none; a backbone
-without published weights starts from scratch. In square brackets is the number of the source, see the end.
-`python tools/list_weights.py` lists the weights themselves.
+Every config, the published ImageNet-1k weights that its backbone starts from, what the authors report for such a
+model, and what was measured with this repository. *Not found* means that a number could not be read, not that there is
+none. No weights with a relative position bias (RPB) besides are published: its tables start anew. In square brackets
+is the number of the source, see the end. `python tools/list_weights.py` lists the weights themselves,
+[weights.md](weights.md) says how they are loaded.
 
 This page is made of [configs/metafile.yml](../configs/metafile.yml) by `python tools/{Path(__file__).name}`.
 """

@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 import yaml
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from tiny import ROOT, load_tool
 
 from mmrope.weights.known import KNOWN, KnownWeights
@@ -22,17 +22,10 @@ def pretrained(name: str) -> str | None:
 
 
 @cache
-def backbone_of(name: str) -> ConfigDict:
-    return Config.fromfile(ROOT / 'configs' / f'{name}.py').model.backbone
-
-
 def known_weights(name: str) -> KnownWeights | None:
-    """The published weights of the backbone of a config; none have a relative position bias."""
-    backbone = backbone_of(name)
-    model = (backbone.type, backbone.arch, backbone.get('rope'), backbone.get('ape', False))
-    if backbone.get('rpb'):
-        return None
-    return next((w for w in KNOWN if (f'mmrope.{w.backbone}', w.arch, w.rope, w.ape) == model), None)
+    """The published weights that the backbone of a config starts from."""
+    init_cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py').model.backbone.init_cfg
+    return next((weights for weights in KNOWN if weights.checkpoint == init_cfg.get('checkpoint')), None)
 
 
 def row(name: str) -> list[str]:
@@ -55,12 +48,10 @@ def test_the_page_is_made_of_the_metafile():
 
 
 @each
-def test_the_weights_are_those_of_the_backbone(name):
+def test_the_weights_are_those_of_the_config(name):
     weights = known_weights(name)
     assert pretrained(name) == (weights.checkpoint if weights else None)
     assert row(name)[1] == (f'[{weights.name}](https://huggingface.co/naver-ai/{weights.name})' if weights else 'none')
-    init_cfg = backbone_of(name).get('init_cfg') or {}
-    assert init_cfg.get('checkpoint', pretrained(name)) == pretrained(name)
 
 
 @each
