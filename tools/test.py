@@ -11,6 +11,7 @@ from mmrope.engine.launch import (
     errors_in_one_sentence,
     prepare_test,
 )
+from mmrope.engine.whole_checkpoint import WholeCheckpoint
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_arguments(arguments)
     with errors_in_one_sentence('test.py', args) as run:
         runner = build_runner(prepare_test(args), run, training=False)
+        runner.register_hook(WholeCheckpoint(args.checkpoint))
         if args.out is not None:
             runner.test_evaluator.metrics.append(DumpPredictions(args.out))
         runner.test()

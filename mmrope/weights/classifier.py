@@ -1,26 +1,50 @@
-"""From the weights of a whole upstream classifier to those of MMPreTrain's ``ImageClassifier``."""
+"""Published classifiers, head included, as weights of MMPreTrain's ``ImageClassifier``."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-HEAD = ('head.weight', 'head.bias')
+from ..models import RoPESwin, RoPEViT
+from .layouts import to_mmrope
+from .loading import explain, fit, log, num_heads_of
+from .report import WeightsError
+from .unwrapping import unwrap
+
+HEAD = {'head.weight': 'head.fc.weight', 'head.bias': 'head.fc.bias'}
 
 
-def classifier_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a backbone and its linear head to ``backbone.*`` and ``head.fc.*``, the names of ``ImageClassifier``.
+def is_image_classifier(model: nn.Module) -> bool:
+    """Say whether a model has a backbone of mmrope and a linear head, as ``LinearClsHead`` is one."""
+    backbone, head = getattr(model, 'backbone', None), getattr(model, 'head', None)
+    return isinstance(backbone, (RoPEViT, RoPESwin)) and isinstance(getattr(head, 'fc', None), nn.Linear)
 
-    Args:
-        state: Weights under mmrope's names, and of the head ``head.weight``, ``(classes, C)``, and ``head.bias``,
-            ``(classes,)``.
 
-    Returns:
-        The same tensors, in the same order, for an ``ImageClassifier`` with a ``LinearClsHead``.
+def is_published_classifier(checkpoint: Any) -> bool:
+    """Say whether a checkpoint holds a classifier of RoPE-ViT's authors or timm, and not one of MMPreTrain.
 
     Raises:
-        ValueError: If the head is missing.
+        WeightsError: If it holds no weights.
     """
-    missing = [key for key in HEAD if key not in state]
-    if missing:
-        raise ValueError(f'state must hold the head of the classifier ({", ".join(HEAD)}), but has no {missing[0]}')
-    return {f'head.fc.{key[5:]}' if key in HEAD else f'backbone.{key}': value for key, value in state.items()}
+    state, others = unwrap(checkpoint)
+    return 'head.weight' in state and not others
+
+
+def classifier_state_dict(model: nn.Module, checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    """Convert a published classifier to the names of an ``ImageClassifier``: ``backbone.*`` and ``head.fc.*``.
+
+    Args:
+        model: The ``ImageClassifier``, which stays as it is; its backbone gets a report as in ``load_pretrained``.
+        checkpoint: In any layout that ``to_mmrope`` knows.
+        source: The name of the checkpoint.
+
+    Raises:
+        WeightsError: If the weights do not fit the backbone.
+    """
+    converted = to_mmrope(unwrap(checkpoint).state, num_heads_of(model.backbone))
+    head = {new: converted.state.pop(old) for old, new in HEAD.items() if old in converted.state}
+    backbone, report = fit(model.backbone, converted, source)
+    if report.problems:
+        raise WeightsError(explain(model.backbone, converted, report))
+    log(report)
+    return {**{f'backbone.{key}': value for key, value in backbone.items()}, **head}

@@ -80,7 +80,7 @@ def load_pretrained(
     """
     try:
         unwrapped = unwrap(load_checkpoint(checkpoint, map_location), prefix)
-        converted = to_mmrope(unwrapped.state, _num_heads(model))
+        converted = to_mmrope(unwrapped.state, num_heads_of(model))
     except WeightsError as error:
         raise WeightsError(f'{checkpoint}: {error}') from error
     converted.dropped.update({key: 'of other parts of the model' for key in unwrapped.others})
@@ -97,14 +97,23 @@ def load_converted(
     """Load weights that are in mmrope's layout; arguments and errors as :func:`load_pretrained`."""
     state, report = fit(model, converted, source, allow_missing)
     if report.problems and strict:
-        traits = _traits(converted)
-        change = '' if traits is None else advice(traits, traits_of_model(model), report)
-        text = '; '.join(filter(None, [change, report.problems]))
-        raise WeightsError(f'{source} does not fit {report.model}: {text} (strict=False loads what fits)')
+        raise WeightsError(f'{explain(model, converted, report)} (strict=False loads what fits)')
     model.load_state_dict(state, strict=False)
+    log(report)
+    return report
+
+
+def explain(model: RoPEViT | RoPESwin, converted: Converted, report: LoadReport) -> str:
+    """Say what of some weights does not fit a backbone, and what to change in its config."""
+    traits = _traits(converted)
+    change = '' if traits is None else advice(traits, traits_of_model(model), report)
+    return f'{report.source} does not fit {report.model}: ' + '; '.join(filter(None, [change, report.problems]))
+
+
+def log(report: LoadReport) -> None:
+    """Log a report, once among the processes of a launcher."""
     if is_main_process():
         print_log(str(report), logger='current', level=logging.WARNING if report.problems else logging.INFO)
-    return report
 
 
 def fit(
@@ -192,5 +201,6 @@ def _traits(converted: Converted) -> Traits | None:
     return None if patch is None or patch.ndim != 4 else traits_of(converted.family, converted.state)
 
 
-def _num_heads(model: RoPEViT | RoPESwin) -> int | None:
+def num_heads_of(model: RoPEViT | RoPESwin) -> int | None:
+    """Count the heads of a ViT, which ``to_mmrope`` cannot tell from weights; ``None`` for a Swin."""
     return model.blocks[0].attn.num_heads if isinstance(model, RoPEViT) else None

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
+from published import as_file, vit
 from timm.data import create_transform
 from tiny import ROOT, load_tool
 
@@ -83,6 +85,56 @@ def test_accuracy_is_that_of_images_prepared_by_timm(imagenet, tmp_path, config,
     scores = np.stack([prediction['pred_score'].numpy() for prediction in predictions])
     np.testing.assert_allclose(scores, expected, rtol=1e-3)
     assert len(list((tmp_path / 'drawn').iterdir())) == len(SHAPES)
+
+
+def test_the_published_classifier_is_tested_by_its_name(imagenet, tmp_path, hub):
+    """In its authors' layout, as it comes from the Hub; against timm's model with the same weights."""
+    state = {key: value * 20 if 'gamma' in key else value for key, value in vit('small').items()}
+    hub.files['naver-ai/rope_mixed_deit_small_patch16_LS', 'pytorch_model.bin'] = as_file(state)
+    theirs = timm.create_model('vit_small_patch16_rope_mixed_224').eval()
+    names = {key: value for key, value in state.items() if not key.startswith('freqs')}
+    theirs.load_state_dict({**names, 'rope.freqs': state['freqs'].unflatten(2, (6, 32))})
+    expected = expected_scores(theirs, imagenet.images, 224)
+    assert len(set(expected.argmax(1))) > 1
+    (imagenet.folder / 'meta' / 'val.txt').write_text(
+        '\n'.join(f'{i}.png {label}' for i, label in enumerate(expected.argmax(1)))
+    )
+    out = tmp_path / 'out.pkl'
+    load_tool('test').main(
+        [VIT, 'hf-hub:naver-ai/rope_mixed_deit_small_patch16_LS', '--data-root', str(imagenet.folder)]
+        + ['--work-dir', str(tmp_path), '--out', str(out), '--cfg-options', *LOADING]
+    )
+    scores = np.stack([prediction['pred_score'].numpy() for prediction in pickle.loads(out.read_bytes())])
+    np.testing.assert_allclose(np.log(scores), np.log(expected), rtol=0, atol=1e-4)
+
+
+MISTAKES = {
+    'another variant': (lambda: vit('small', 'axial'), 'does not fit RoPEViT: these are weights for another model'),
+    'part of the head': (
+        lambda: {key: value for key, value in vit('small').items() if key != 'head.bias'},
+        'no weights, or of another shape, for 1 of 187 parameters: head.fc.bias',
+    ),
+    'backbone alone': (
+        lambda: {f'backbone.{key}': value for key, value in make_classifier(VIT).backbone.state_dict().items()},
+        'no weights, or of another shape, for 2 of 187 parameters: head.fc.weight, head.fc.bias',
+    ),
+    'another model': (
+        lambda: {'head.weight': torch.zeros(3, 2)},
+        'these are not weights of a ViT or Swin that mmrope knows',
+    ),
+}
+
+
+@pytest.mark.parametrize('make_state, words', MISTAKES.values(), ids=MISTAKES)
+def test_a_classifier_is_not_tested_with_weights_that_do_not_fit(imagenet, tmp_path, capsys, make_state, words):
+    (imagenet.folder / 'meta' / 'val.txt').write_text('0.png 0')
+    torch.save({'state_dict': make_state()}, tmp_path / 'model.pth')
+    with pytest.raises(SystemExit):
+        load_tool('test').main(
+            [VIT, str(tmp_path / 'model.pth'), '--data-root', str(imagenet.folder), '--work-dir', str(tmp_path)]
+        )
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith('test.py: error: ') and words in error
 
 
 def test_a_missing_data_set_is_named(tmp_path, monkeypatch, capsys):

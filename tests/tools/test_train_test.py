@@ -115,6 +115,21 @@ def test_testing_gives_the_metrics_of_the_last_validation(
     assert len(list(drawn.rglob('*.png'))) == IMAGES
 
 
+@pytest.mark.parametrize('prefix, hooks', [('module.', []), ('', [dict(type='EMAHook')])], ids=['wrapped', 'averaged'])
+def test_checkpoints_of_wrapped_and_averaged_models(
+    trained: SimpleNamespace, tools: SimpleNamespace, tmp_path: Path, prefix: str, hooks: list[dict]
+) -> None:
+    checkpoint = load_checkpoint(trained.checkpoint)
+    expected = json.loads(sorted(trained.work_dir.glob('*/vis_data/scalars.json'))[-1].read_text().splitlines()[-1])
+    checkpoint['state_dict'] = {f'{prefix}{key}': value for key, value in checkpoint['state_dict'].items()}
+    torch.save(checkpoint, tmp_path / 'model.pth')
+    config = tmp_path / 'config.py'
+    config.write_text(f'{Path(trained.config).read_text()}\ncustom_hooks = {hooks}\n')
+    tools.test([str(config), str(tmp_path / 'model.pth'), '--work-dir', str(tmp_path)])
+    name = {'detection': 'coco/bbox_mAP', 'segmentation': 'mIoU'}[trained.kind]
+    assert read_metrics(tmp_path)[name] == pytest.approx(expected[name], abs=1e-6)
+
+
 def check_predictions(path: Path, kind: str) -> None:
     """Predictions are there for each image, without what the metrics compare them to."""
     predictions = pickle.loads(path.read_bytes())
@@ -211,6 +226,11 @@ MISTAKES = {
         ['vit.py'],
         ["axial.pth does not fit RoPEViT: these are weights for another model: set rope='axial'", 'missing: blocks.0'],
     ),
+    'checkpoint of nothing': (
+        'test',
+        ['detection.py', 'nothing.pth'],
+        ['nothing.pth does not fit the model of the config: no weights', ' parameters: backbone.'],
+    ),
     'damaged': ('test', ['detection.py', 'empty.pth'], ['empty.pth', 'damaged']),
 }
 
@@ -238,6 +258,7 @@ def folder(tmp_path: Path, write_config: Callable[..., str], monkeypatch: pytest
     )
     torch.save(RoPEViT('tiny', rope='axial').state_dict(), tmp_path / 'axial.pth')
     (tmp_path / 'empty.pth').write_bytes(b'')
+    torch.save({'state_dict': {}}, tmp_path / 'nothing.pth')
     torch.save({'state_dict': {}, 'meta': Malicious()}, tmp_path / 'malicious.pth')
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -1,11 +1,14 @@
-"""Whole classifiers: MMPreTrain's ImageClassifier with the weights of timm's RoPE ViTs gives timm's logits."""
+"""Published classifiers in MMPreTrain's ImageClassifier: timm's logits for the ViTs, an oracle's for the Swins."""
 
 import pytest
 import timm
 import torch
 from mmengine.registry import MODELS, DefaultScope
+from published import SWIN_SIZES, swin, vit
+from upstream_swin import upstream_swin
 
-from mmrope.weights.classifier import classifier_state_dict
+from mmrope.weights import WeightsError
+from mmrope.weights.classifier import classifier_state_dict, is_image_classifier, is_published_classifier
 from mmrope.weights.known import KNOWN, KnownWeights
 
 VITS = {weights.name: weights for weights in KNOWN if weights.timm}
@@ -26,12 +29,12 @@ def random_timm(weights: KnownWeights, size: tuple[int, int]) -> torch.nn.Module
     return model
 
 
-def from_timm(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """timm keeps the frequencies of all blocks in one tensor; all other keys are the same."""
-    ours = {key: value for key, value in state.items() if not key.startswith('rope.')}
-    for i, freqs in enumerate(state['rope.freqs'].unbind(1) if 'rope.freqs' in state else ()):
-        ours[f'blocks.{i}.attn.rope.freqs'] = freqs
-    return ours
+def as_published(state: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """What the authors' file of timm's weights holds: the frequencies of all heads in one axis, and coordinates."""
+    published = {key: value for key, value in state.items() if not key.startswith('rope.')}
+    if 'rope.freqs' in state:
+        published |= {'freqs': state['rope.freqs'].flatten(2), 'freqs_t_x': torch.zeros(196)}
+    return {'model': published}
 
 
 def image_classifier(weights: KnownWeights, channels: int, **arguments: object) -> torch.nn.Module:
@@ -61,33 +64,48 @@ def cases() -> list:
 def test_logits_are_timms(name, size, close):
     theirs = random_timm(VITS[name], size)
     ours = image_classifier(VITS[name], theirs.embed_dim, img_size=size)
-    ours.load_state_dict(classifier_state_dict(from_timm(theirs.state_dict())))
+    checkpoint = as_published(theirs.state_dict())
+    assert is_image_classifier(ours) and is_published_classifier(checkpoint)
+    ours.load_state_dict(classifier_state_dict(ours, checkpoint, name))
     x = torch.randn(1, 3, *size)
     with torch.no_grad():
         close(ours(x), theirs(x))
 
 
-def test_a_swin_classifies_by_the_mean_of_its_last_map(close):
-    weights = next(weights for weights in KNOWN if weights.name == 'swin_rope_mixed_tiny_patch4_window7_224')
+@pytest.mark.parametrize('rope', ['axial', 'mixed'])
+def test_logits_of_a_swin_are_the_oracles(rope, close):
+    (weights,) = [w for w in KNOWN if (w.backbone, w.arch, w.rope) == ('RoPESwin', 'tiny', rope)]
+    state = swin('tiny', rope)
     model = image_classifier(weights, 768)
+    model.load_state_dict(classifier_state_dict(model, {'model': state}, weights.name))
+    x = torch.randn(2, 3, 64, 96)
+    features = upstream_swin(state, x, *SWIN_SIZES['tiny'][1:]).mean((1, 2))
     with torch.no_grad():
-        x = torch.randn(2, 3, 64, 96)
-        model.backbone.out_type = 'featmap'
-        features = model.backbone(x)[0].mean((2, 3))
-        model.backbone.out_type = 'avg_featmap'
-        close(model(x), features @ model.head.fc.weight.T + model.head.fc.bias)
+        close(model(x), features @ state['head.weight'].T.double() + state['head.bias'])
 
 
-def test_only_the_names_change():
-    state = {name: torch.randn(2) for name in ('head.weight', 'blocks.0.attn.qkv.weight', 'norm.bias', 'head.bias')}
-    renamed = classifier_state_dict(state)
-    names = ['head.fc.weight', 'backbone.blocks.0.attn.qkv.weight', 'backbone.norm.bias', 'head.fc.bias']
-    assert list(renamed) == names
-    assert all(ours is theirs for ours, theirs in zip(renamed.values(), state.values()))
+def test_only_whole_classifiers_under_their_own_names_are_recognised():
+    state = vit('small', depth=1)
+    backbone = {key: value for key, value in state.items() if not key.startswith('head.')}
+    within = {f'backbone.{key}': value for key, value in backbone.items()}
+    assert is_published_classifier(state) and is_published_classifier({'state_dict': state})
+    assert not is_published_classifier(backbone) and not is_published_classifier({'state_dict': within})
+    assert not is_published_classifier({'state_dict': {**within, 'head.fc.weight': state['head.weight']}})
+    with pytest.raises(WeightsError, match='holds no weights'):
+        is_published_classifier({'state_dict': {}})
+    assert not is_image_classifier(torch.nn.Linear(1, 1))
+
+
+def test_weights_of_another_variant_are_an_error():
+    model = image_classifier(VITS['rope_mixed_deit_small_patch16_LS'], 384)
+    with pytest.raises(WeightsError, match="a.pth does not fit RoPEViT: .* set rope='axial'; missing: .*rope.freqs"):
+        classifier_state_dict(model, vit('small', 'axial'), 'a.pth')
 
 
 @pytest.mark.parametrize('missing', ['head.weight', 'head.bias'])
-def test_a_state_without_its_head_is_refused(missing):
-    state = {name: torch.zeros(1) for name in ('norm.weight', 'head.weight', 'head.bias') if name != missing}
-    with pytest.raises(ValueError, match=f'state must hold the head .*has no {missing}'):
-        classifier_state_dict(state)
+def test_what_a_checkpoint_lacks_of_the_head_stays_out(missing):
+    model = image_classifier(VITS['rope_mixed_deit_small_patch16_LS'], 384)
+    state = vit('small')
+    del state[missing]
+    converted = classifier_state_dict(model, state, 'a.pth')
+    assert set(model.state_dict()) - set(converted) == {f'head.fc.{missing[5:]}'}
