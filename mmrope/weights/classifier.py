@@ -26,8 +26,7 @@ def is_published_classifier(checkpoint: Any) -> bool:
     Raises:
         WeightsError: If it holds no weights.
     """
-    state, others = unwrap(checkpoint)
-    return 'head.weight' in state and not others
+    return 'head.weight' in unwrap(checkpoint).state
 
 
 def classifier_state_dict(model: nn.Module, checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
