@@ -8,7 +8,7 @@ test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='mmrope.LayerDecayOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=1.5e-3, betas=(0.9, 0.99), weight_decay=0.05, fused=True),
+    optimizer=dict(type='AdamW', lr=1.5e-3, betas=(0.9, 0.99), weight_decay=0.05),
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [

@@ -1,0 +1,21 @@
+_base_ = [
+    './_base_/models/upernet_digits.py',
+    './_base_/datasets/digits_segmentation.py',
+    './_base_/schedules/digits_segmentation.py',
+    './_base_/segmentation_runtime.py',
+]
+# From scratch: patches of 2 pixels, and larger weights than Swin's 0.02, which suit a narrow model.
+model = dict(
+    backbone=dict(
+        type='mmrope.RoPESwin',
+        arch=dict(embed_dims=48, depths=(2, 2, 2), num_heads=(2, 4, 8)),
+        rope='mixed',
+        patch_size=2,
+        window_size=8,
+        out_indices=(0, 1, 2),
+        init_cfg=dict(type='Xavier', layer='Linear', distribution='uniform', gain=0.5),
+    ),
+    neck=None,
+    decode_head=dict(in_channels=[48, 96, 192], in_index=[0, 1, 2]),
+)
+visualizer = dict(alpha=0.6)
