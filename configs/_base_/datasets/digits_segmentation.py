@@ -18,8 +18,8 @@ metainfo = dict(
         [146, 218, 221],
     ],
 )
-# Half the size of the scenes: what tells digits apart is still there, in a quarter of the pixels. Labels are loaded after
-# the image is resized and keep their size, in training too: the loss, as the test, enlarges the prediction to theirs.
+# Half the size of the scenes: what tells digits apart is still there, in a quarter of the pixels. Labels are loaded
+# after the image is resized and keep their size, in training too: the loss, as the test, enlarges predictions to it.
 image_size = (64, 64)
 
 train_pipeline = [
