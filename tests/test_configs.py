@@ -15,6 +15,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement, PixelData
 
+from mmrope.datasets.digits import make_digits
 from mmrope.weights.known import KNOWN
 
 ROOT = Path(__file__).parents[1] / 'configs'
@@ -325,3 +326,27 @@ def test_model_built_from_a_digits_config_gives_every_parameter_a_gradient(famil
         model.parse_losses(model.forward(**data, mode='loss'))[0].backward()
     without = [name for name, param in model.named_parameters() if param.grad is None]
     assert not without
+
+
+SEGMENTERS = FAMILIES['digits'][1:]
+
+
+@pytest.mark.parametrize('name', SEGMENTERS)
+def test_digits_are_segmented_at_half_size_and_scored_at_whole(name, tmp_path):
+    from mmseg.registry import DATASETS
+
+    make_digits(tmp_path / 'digits', images=2, val_images=1, progress=False)
+    cfg = load(name)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        for part in ('train_dataloader', 'val_dataloader'):
+            sample = DATASETS.build({**cfg[part].dataset, 'data_root': str(tmp_path / 'digits')})[0]
+            assert sample['inputs'].shape == (3, 64, 64)
+            assert sample['data_samples'].gt_sem_seg.data.shape == (1, 128, 128)
+
+
+@pytest.mark.parametrize('name', SEGMENTERS)
+def test_last_layer_of_the_digits_segmenters_starts_large(name):
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model = build(load(name))
+        model.init_weights()
+    assert model.decode_head.conv_seg.weight.std().item() == pytest.approx(0.1, rel=0.15)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..engine.checkpoint import load_checkpoint, load_trusted_checkpoint
 from .layouts import Converted, to_mmrope, to_timm
-from .report import WeightsError, few, folded
+from .report import WeightsError, few, reasons, renames
 from .traits import FREQS, axial_theta
 from .unwrapping import unwrap
 
@@ -55,12 +55,9 @@ def _drop_constants(converted: Converted) -> None:
 def describe(converted: Converted) -> str:
     """Say what a conversion did, in a few lines."""
     lines = [f'{converted.family}: {len(converted.state)} tensors']
-    pairs = {folded([old])[0]: folded([new])[0] for new, old in converted.renamed.items()}
-    if pairs:
-        lines.append('  renamed: ' + few((f'{old} -> {new}' for old, new in pairs.items()), 6))
-    for reason in dict.fromkeys(converted.dropped.values()):
-        keys = [key for key, why in converted.dropped.items() if why == reason]
-        lines.append(f'  dropped: {reason} ({few(folded(keys))})')
+    if converted.renamed:
+        lines.append(f'  renamed: {few(renames(converted.renamed), 6)}')
+    lines += [f'  dropped: {reason}' for reason in reasons(converted.dropped)]
     return '\n'.join(lines)
 
 

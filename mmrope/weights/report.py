@@ -1,7 +1,7 @@
 """What loading weights did, in words."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..engine.checkpoint import CheckpointError
@@ -23,6 +23,19 @@ def few(keys: Iterable[str], at_most: int = 3) -> str:
 def folded(keys: Iterable[str]) -> list[str]:
     """Keys with ``*`` for the numbers of blocks and stages, each once."""
     return list(dict.fromkeys(re.sub(r'(?<=\.)\d+(?=\.)', '*', key) for key in keys))
+
+
+def renames(renamed: Mapping[str, str]) -> list[str]:
+    """Say which names became which, from new names and old ones."""
+    return list(dict.fromkeys(' -> '.join(folded([old]) + folded([new])) for new, old in renamed.items()))
+
+
+def reasons(dropped: Mapping[str, str]) -> list[str]:
+    """Say for each reason which keys were left out, from keys and their reasons."""
+    by_reason: dict[str, list[str]] = {}
+    for key, reason in dropped.items():
+        by_reason.setdefault(reason, []).append(key)
+    return [f'{reason} ({few(folded(keys))})' for reason, keys in by_reason.items()]
 
 
 @dataclass
@@ -63,27 +76,13 @@ class LoadReport:
     def __str__(self) -> str:
         total = len(self.loaded) + len(self.initial) + len(self.missing) + len(self.misfits)
         lines = [f'{self.source} -> {self.model}: loaded {len(self.loaded)} of {total} parameters']
-        renamed = dict.fromkeys(
-            f'{old} -> {new}'
-            for new, old in zip(map(_fold, self.renamed), map(_fold, self.renamed.values()), strict=True)
-        )
         sections = {
-            'renamed': list(renamed),
+            'renamed': renames(self.renamed),
             'resized': [f'{key} {old} -> {new}' for key, (old, new) in self.resized.items()],
-            'dropped': self._reasons(),
+            'dropped': reasons(self.dropped),
             'initialised anew': folded(self.initial),
             'missing': folded(self.missing),
             'other shapes': [f'{key} {old}, model {new}' for key, (old, new) in self.misfits.items()],
             'left over': folded(self.left_over),
         }
         return '\n'.join(lines + [f'  {name}: {few(items, 6)}' for name, items in sections.items() if items])
-
-    def _reasons(self) -> list[str]:
-        by_reason: dict[str, list[str]] = {}
-        for key, reason in self.dropped.items():
-            by_reason.setdefault(reason, []).append(key)
-        return [f'{reason} ({few(folded(keys))})' for reason, keys in by_reason.items()]
-
-
-def _fold(key: str) -> str:
-    return folded([key])[0]
