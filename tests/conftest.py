@@ -7,6 +7,7 @@ import pytest
 import torch
 from hub import Hub, serve
 from huggingface_hub import constants
+from mmengine.logging import MMLogger
 
 # Largest absolute difference allowed between two ways to compute the same values of order 1, by dtype of the
 # computation. A few roundings of the dtype each: eps is 2.2e-16, 1.2e-7, 9.8e-4, 7.8e-3.
@@ -28,6 +29,14 @@ def close():
         torch.testing.assert_close(ours.double(), theirs.double(), rtol=0, atol=tolerance)
 
     return check
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """What MMEngine's logger says; the logger is as it was before when the test ends."""
+    logger = MMLogger.get_current_instance()
+    monkeypatch.setattr(logger, 'handlers', [*logger.handlers, caplog.handler])
+    return caplog
 
 
 @pytest.fixture

@@ -1,8 +1,5 @@
-import logging
-
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
@@ -94,12 +91,9 @@ def test_frozen_parameters_are_left_out():
     assert not any(name.startswith('neck') for name in build(model))
 
 
-def test_groups_are_logged_once_as_a_table(caplog):
-    logger = MMLogger.get_instance('test_layer_decay')
-    logger.addHandler(caplog.handler)
-    with caplog.at_level(logging.INFO):
-        build(Detector(), decay_rate=0.5)
-    tables = [record.message for record in caplog.records if 'Parameter groups' in record.message]
+def test_groups_are_logged_once_as_a_table(log):
+    build(Detector(), decay_rate=0.5)
+    tables = [record.message for record in log.records if 'Parameter groups' in record.message]
     assert len(tables) == 1
     rows = [line.split() for line in tables[0].splitlines()[2:]]
     parameters = sum(param.numel() for param in Detector().parameters())

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from hub import Hub
 from mmengine.hooks import EMAHook
-from mmengine.logging import MMLogger
 from mmengine.model import ExponentialMovingAverage
 from mmengine.model.weight_init import PretrainedInit
 from published import as_file, swin, vit
@@ -57,14 +56,6 @@ def saved(tmp_path: Path) -> Callable[[Any], str]:
         return str(path)
 
     return save
-
-
-@pytest.fixture
-def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    """What MMEngine's logger says."""
-    logger = MMLogger.get_current_instance()
-    monkeypatch.setattr(logger, 'handlers', [*logger.handlers, caplog.handler])
-    return caplog
 
 
 def same(ours: nn.Module, theirs: dict[str, Tensor]) -> bool:
