@@ -4,7 +4,7 @@ from .attention import Attention
 from .block import Block
 from .position import RelativePositionBias, resize_bias_table, resize_pos_embed
 from .rope import RoPE, axial_freqs, mixed_freqs, rotary_table, rotate
-from .windows import Span, Windows, cut, even_windows, restore, shifted_windows
+from .windows import Span, Windows, even_windows, one_window, reorder, shifted_windows, window_order
 
 __all__ = [
     'Attention',
@@ -14,13 +14,14 @@ __all__ = [
     'Span',
     'Windows',
     'axial_freqs',
-    'cut',
     'even_windows',
     'mixed_freqs',
+    'one_window',
+    'reorder',
     'resize_bias_table',
     'resize_pos_embed',
-    'restore',
     'rotary_table',
     'rotate',
     'shifted_windows',
+    'window_order',
 ]

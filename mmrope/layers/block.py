@@ -1,15 +1,11 @@
 """Transformer block of a vision backbone."""
 
-from collections.abc import Callable
-
 import torch
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from .attention import Attention
 from .windows import Windows
-
-CutGrid = Callable[[tuple[int, int]], Windows]
 
 
 class Block(nn.Module):
@@ -21,8 +17,8 @@ class Block(nn.Module):
         mlp_ratio: hidden channels of the MLP over ``dim``.
         rope: ``'mixed'``, ``'axial'`` or ``None``.
         theta: base of the frequencies.
-        cut_grid: gives the windows of a grid; ``None`` for global attention.
         rpb_window_size: largest extent of a window, in tokens, for a relative position bias; ``None`` for no bias.
+        across_windows: whether tokens attend to the whole grid although they lie window by window.
         layer_scale_init_value: what LayerScale starts at; ``None`` for a block without it.
         drop_path_rate: probability to drop a branch for a sample.
         eps: of the norms.
@@ -35,16 +31,15 @@ class Block(nn.Module):
         mlp_ratio: float,
         rope: str | None,
         theta: float | None,
-        cut_grid: CutGrid | None = None,
         rpb_window_size: int | None = None,
+        across_windows: bool = False,
         layer_scale_init_value: float | None = None,
         drop_path_rate: float = 0.0,
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.cut_grid = cut_grid
         self.norm1 = nn.LayerNorm(dim, eps=eps)
-        self.attn = Attention(dim, num_heads, rope, theta, rpb_window_size)
+        self.attn = Attention(dim, num_heads, rope, theta, rpb_window_size, across_windows)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path_rate)
@@ -52,10 +47,9 @@ class Block(nn.Module):
             gamma = None if layer_scale_init_value is None else torch.full((dim,), float(layer_scale_init_value))
             self.register_parameter(name, None if gamma is None else nn.Parameter(gamma))
 
-    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """``x``: tokens, ``(B, P + H * W, C)``; ``grid``: ``(H, W)``. Returns tokens of the same shape."""
-        windows = None if self.cut_grid is None else self.cut_grid(grid)
-        x = x + self.drop_path(_scale(self.attn(self.norm1(x), grid, windows), self.gamma_1))
+    def forward(self, x: Tensor, windows: Windows) -> Tensor:
+        """``x``: tokens window by window, ``(B, P + H * W, C)``, as :class:`Attention`. Returns the same shape."""
+        x = x + self.drop_path(_scale(self.attn(self.norm1(x), windows), self.gamma_1))
         return x + self.drop_path(_scale(self.mlp(self.norm2(x)), self.gamma_2))
 
 

@@ -14,8 +14,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-# How many grids' tables a module keeps: a landscape and a portrait image, say.
-MAX_TABLES = 2
+# How many grids' axes a module keeps: a landscape and a portrait image, say.
+MAX_GRIDS = 2
 _COMPLEX_TWINS = (torch.float32, torch.float64)
 
 
@@ -64,10 +64,6 @@ def axial_freqs(head_dim: int, theta: float) -> Tensor:
 def rotary_table(freqs: Tensor, grid: tuple[int, int]) -> Tensor:
     """Cosine and sine of every token's angles, a pure function of the frequencies and the grid.
 
-    The angle is a sum over the two axes, so the table is the one of the columns turned by the one of the rows:
-    ``H + W`` sines a frequency instead of ``H * W``. Multiplication by element stays in the dtype of ``freqs`` under
-    autocast on every device; a matrix product would not.
-
     Args:
         freqs: radians a token step, ``(2, heads or 1, head_dim // 2)``.
         grid: ``(H, W)``.
@@ -75,32 +71,78 @@ def rotary_table(freqs: Tensor, grid: tuple[int, int]) -> Tensor:
     Returns:
         ``(cos, sin)`` on the last axis, ``(heads or 1, H * W, head_dim // 2, 2)``, tokens row by row.
     """
+    return join_axes(*axis_tables(freqs, grid))
+
+
+def axis_tables(freqs: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of what each row and each column adds to the angles, ``H + W`` instead of ``H * W`` of them.
+
+    Multiplication by element stays in the dtype of ``freqs`` under autocast on every device; a matrix product would
+    not.
+
+    Args:
+        freqs: radians a token step, ``(2, heads or 1, head_dim // 2)``.
+        grid: ``(H, W)``.
+
+    Returns:
+        Those of the rows, ``(H, heads or 1, head_dim // 2, 2)``, and those of the columns, ``(W, ...)``.
+    """
     rows, cols = (torch.arange(size, device=freqs.device, dtype=freqs.dtype)[:, None, None] for size in grid)
-    col_table = _cos_sin(cols * freqs[0]).flatten(-2)  # (W, heads, head_dim)
-    row_table = _cos_sin(rows * freqs[1])[:, None]  # (H, 1, heads, head_dim // 2, 2)
-    table = rotate(col_table, row_table)  # (H, W, heads, head_dim)
+    return _cos_sin(rows * freqs[1]), _cos_sin(cols * freqs[0])
+
+
+def join_axes(rows: Tensor, cols: Tensor) -> Tensor:
+    """The table of a grid from those of its axes: angles add up, so the one turns the other.
+
+    Args:
+        rows: as :func:`axis_tables` returns them.
+        cols: likewise.
+
+    Returns:
+        As :func:`rotary_table`.
+    """
+    table = rotate(cols.flatten(-2), rows[:, None])  # (H, W, heads, head_dim)
     return table.unflatten(-1, (-1, 2)).flatten(0, 1).transpose(0, 1)
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn the channel pairs ``(2d, 2d + 1)`` of ``x``.
+    """Turn the channel pairs ``(2d, 2d + 1)`` of ``x``, in the wider of its dtype and that of the table.
 
     Args:
         x: queries or keys, ``(..., head_dim)``.
-        table: ``(cos, sin)`` on the last axis, ``(..., head_dim // 2, 2)``, of the dtype of ``x``; the leading axes
-            broadcast against those of ``x``.
+        table: ``(cos, sin)`` on the last axis, ``(..., head_dim // 2, 2)``; the leading axes broadcast against those
+            of ``x``.
 
     Returns:
         The rotated ``x``, a new tensor of its dtype.
     """
-    pairs = x.unflatten(-1, (-1, 2))
-    if x.dtype in _COMPLEX_TWINS and not torch.compiler.is_compiling():
-        # One pass over memory. Half precision has no complex arithmetic, and compilers fuse the lines below themselves.
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(table))
+    dtype = torch.promote_types(x.dtype, table.dtype)
+    x_dtype, x, table = x.dtype, x.to(dtype), table.to(dtype)
+    if dtype in _COMPLEX_TWINS and x.stride(-1) == 1 and not is_tracing():
+        # One pass over memory. Compilers know no complex numbers and fuse the lines below themselves.
+        turned = torch.view_as_real(as_complex(x) * torch.view_as_complex(table))
     else:
-        (a, b), (cos, sin) = pairs.unbind(-1), table.unbind(-1)
+        (a, b), (cos, sin) = x.unflatten(-1, (-1, 2)).unbind(-1), table.unbind(-1)
         turned = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1)
-    return turned.flatten(-2)
+    return turned.flatten(-2).to(x_dtype)
+
+
+def rotate_into(out: Tensor, x: Tensor, table: Tensor) -> None:
+    """:func:`rotate`, written to ``out``, which may be ``x`` itself. Not for use under autograd."""
+    if x.dtype in _COMPLEX_TWINS and x.dtype == table.dtype and x.stride(-1) == 1:
+        torch.mul(as_complex(x), torch.view_as_complex(table), out=as_complex(out))
+    else:
+        out.copy_(rotate(x, table))
+
+
+def as_complex(x: Tensor) -> Tensor:
+    """Channel pairs as complex numbers: ``(..., head_dim)`` to ``(..., head_dim // 2)``, a view."""
+    return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+
+
+def is_tracing() -> bool:
+    """Whether a graph is being recorded, by a compiler, an exporter or ``torch.jit.trace``."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def _cos_sin(angles: Tensor) -> Tensor:
@@ -114,9 +156,11 @@ class RoPE(nn.Module):
     frozen and the same for all heads; it stores nothing in a checkpoint. Frequencies never fall below float32,
     whatever dtype the model is moved to: in bfloat16 the angles of a 64 x 64 grid would be off by 0.65 radians.
 
-    Tables are kept between calls when the frequencies cannot be learning (frozen, or in eval without gradients), and
-    dropped when the frequencies change: ``load_state_dict``, an optimiser step, ``.to()``, and every ``.train()`` or
-    ``.eval()``. A write through ``freqs.data`` is invisible to autograd; call ``.eval()`` after one.
+    The table of a grid is made anew in each call, so that no more than one block's is alive at a time; those of its
+    axes, ``H + W`` rows instead of ``H * W``, are kept between calls when the frequencies cannot be learning (frozen,
+    or in eval without gradients). They are dropped when the frequencies change: ``load_state_dict``, an optimiser
+    step, ``.to()``, and every ``.train()`` or ``.eval()``. A write through ``freqs.data`` is invisible to autograd;
+    call ``.eval()`` after one.
 
     Args:
         head_dim: channels a head, a multiple of 4.
@@ -136,44 +180,31 @@ class RoPE(nn.Module):
             self.freqs = nn.Parameter(mixed_freqs(head_dim, torch.rand(num_heads) * 2 * math.pi, theta))
         else:
             self.register_buffer('freqs', axial_freqs(head_dim, theta), persistent=False)
-        self._tables: dict[tuple, Tensor] = {}
-        self._tables_of: tuple[int, int] = (-1, -1)
+        self._axes: dict[tuple, tuple[Tensor, Tensor]] = {}
+        self._axes_of: tuple[int, int] = (-1, -1)
 
-    def forward(self, grid: tuple[int, int], dtype: torch.dtype, num_prefix: int = 0) -> Tensor:
-        """Table for a grid, after ``num_prefix`` tokens that are not rotated.
+    def forward(self, grid: tuple[int, int]) -> Tensor:
+        """The table of a grid ``(H, W)``, as :func:`rotary_table`."""
+        return join_axes(*self._axis_tables(grid))
 
-        Args:
-            grid: ``(H, W)``.
-            dtype: of the queries and keys to rotate. The table is made in that of ``freqs`` and then cast.
-            num_prefix: tokens before the grid (a cls token); their angle is zero.
-
-        Returns:
-            ``(cos, sin)`` on the last axis, ``(heads or 1, num_prefix + H * W, head_dim // 2, 2)``.
-        """
+    def _axis_tables(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         learning = self.freqs.requires_grad and (self.training or torch.is_grad_enabled())
         if torch.compiler.is_compiling() or learning or self.freqs.is_inference():
-            return self._make_table(grid, dtype, num_prefix)
+            return axis_tables(self.freqs, grid)
         version = (self.freqs.data_ptr(), self.freqs._version)
-        if version != self._tables_of:
-            self._tables, self._tables_of = {}, version
-        key = (*grid, num_prefix, self.freqs.device, dtype)
-        if key not in self._tables:
-            while len(self._tables) >= MAX_TABLES:
-                self._tables.pop(next(iter(self._tables)))
-            # A table made in inference mode could not serve a later training step.
+        if version != self._axes_of:
+            self._axes, self._axes_of = {}, version
+        key = (*grid, self.freqs.device)
+        if key not in self._axes:
+            while len(self._axes) >= MAX_GRIDS:
+                self._axes.pop(next(iter(self._axes)))
+            # Tables made in inference mode could not serve a later training step.
             with torch.inference_mode(False), torch.no_grad():
-                self._tables[key] = self._make_table(grid, dtype, num_prefix)
-        return self._tables[key]
-
-    def _make_table(self, grid: tuple[int, int], dtype: torch.dtype, num_prefix: int) -> Tensor:
-        table = rotary_table(self.freqs, grid).to(dtype)
-        if num_prefix == 0:
-            return table
-        identity = table.new_tensor([1.0, 0.0]).expand(table.shape[0], num_prefix, *table.shape[2:])
-        return torch.cat((identity, table), dim=1)
+                self._axes[key] = axis_tables(self.freqs, grid)
+        return self._axes[key]
 
     def train(self, mode: bool = True) -> 'RoPE':
-        self._tables = {}
+        self._axes = {}
         return super().train(mode)
 
     def _apply(self, fn, recurse: bool = True) -> 'RoPE':
@@ -183,8 +214,8 @@ class RoPE(nn.Module):
             out = fn(tensor)
             return tensor.to(out.device) if out.dtype.itemsize < tensor.dtype.itemsize else out
 
-        self._tables = {}
+        self._axes = {}
         return super()._apply(keep_precision, recurse)
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, '_tables': {}}
+        return {**self.__dict__, '_axes': {}}

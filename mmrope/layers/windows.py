@@ -1,7 +1,8 @@
-"""Cutting a token grid into the windows that fit it, and putting it back.
+"""How a token grid is cut into windows that fit it, and the order of tokens in which every window lies together.
 
 Each axis is cut on its own into spans of equal windows; the windows of the grid are the products of a span of rows and
-a span of columns. Windows of equal shape lie in one batch. No window holds padding.
+a span of columns. No window holds padding. Attention does not ask for an order of its tokens, and neither norms nor
+MLPs do, so a backbone orders them window by window once, and the windows of a group are then plain views.
 """
 
 from typing import NamedTuple
@@ -18,16 +19,39 @@ class Span(NamedTuple):
     count: int
 
 
+class Group(NamedTuple):
+    """Windows of equal shape that follow each other: ``count`` of them, ``height`` x ``width`` tokens each."""
+
+    count: int
+    height: int
+    width: int
+
+
 class Windows(NamedTuple):
     """How a grid is cut: spans of rows and spans of columns, each in order and without gaps."""
 
-    rows: list[Span]
-    cols: list[Span]
+    rows: tuple[Span, ...]
+    cols: tuple[Span, ...]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """``(H, W)``."""
+        return tuple(last.start + last.size * last.count for last in (self.rows[-1], self.cols[-1]))
 
     @property
     def largest(self) -> tuple[int, int]:
         """``(h, w)`` of a window that every window of the cut fits into."""
         return max(span.size for span in self.rows), max(span.size for span in self.cols)
+
+    @property
+    def groups(self) -> list[Group]:
+        """One for each product of a span of rows and a span of columns, row spans outermost."""
+        return [Group(row.count * col.count, row.size, col.size) for row in self.rows for col in self.cols]
+
+
+def one_window(grid: tuple[int, int]) -> Windows:
+    """The whole grid ``(H, W)`` as one window; its order of tokens is row by row."""
+    return Windows(*((Span(0, length, 1),) for length in grid))
 
 
 def even_windows(grid: tuple[int, int], window_size: int) -> Windows:
@@ -65,61 +89,79 @@ def shifted_windows(grid: tuple[int, int], window_size: int, shift: int = 0) -> 
     return Windows(*(_shifted_spans(length, window_size, shift) for length in grid))
 
 
-def cut(x: Tensor, windows: Windows) -> list[Tensor]:
-    """Cut a grid of tokens into its windows.
+def window_order(windows: Windows, device: torch.device | str | None = None) -> Tensor:
+    """Which token stands at each place when the grid is ordered window by window.
 
     Args:
-        x: ``(B, H, W, ...)``.
-        windows: how to cut it.
+        windows: how the grid is cut.
+        device: of the result.
 
     Returns:
-        One ``(B * count, h, w, ...)`` for each product of a span of rows and a span of columns, row spans outermost.
+        Row-by-row indexes of the tokens, ``(H * W,)``: group by group as in ``windows.groups``, within a group window
+        by window from left to right and from top to bottom, within a window row by row.
     """
-    batches = []
+    height, width = windows.grid
+    tokens = torch.arange(height * width, device=device).view(height, width)
+    parts = []
     for row in windows.rows:
         for col in windows.cols:
-            part = x.narrow(1, row.start, row.size * row.count).narrow(2, col.start, col.size * col.count)
-            part = part.unflatten(2, (col.count, col.size)).unflatten(1, (row.count, row.size))
-            batches.append(part.transpose(2, 3).flatten(0, 2))  # (B, n, m, h, w, ...) -> (B * n * m, h, w, ...)
-    return batches
+            part = tokens.narrow(0, row.start, row.size * row.count).narrow(1, col.start, col.size * col.count)
+            part = part.unflatten(1, (col.count, col.size)).unflatten(0, (row.count, row.size))
+            parts.append(part.transpose(1, 2).flatten())  # (n, h, m, w) -> (n, m, h, w)
+    return torch.cat(parts)
 
 
-def restore(batches: list[Tensor], windows: Windows) -> Tensor:
-    """Put a grid back together: the inverse of :func:`cut`.
+def reorder(x: Tensor, old: Windows, new: Windows) -> Tensor:
+    """Take tokens from the order of one cut of their grid to that of another, in one copy.
 
     Args:
-        batches: as :func:`cut` returns them, with any trailing shape.
-        windows: how the grid was cut.
+        x: tokens in the order of ``old``, ``(B, H * W, C)``.
+        old: a cut of the grid; :func:`one_window` for row by row.
+        new: another cut of the same grid.
 
     Returns:
-        ``(B, H, W, ...)``.
+        ``x`` in the order of ``new``; ``x`` itself where the cuts are equal.
     """
-    parts = iter(batches)
-    bands = []
-    for row in windows.rows:
-        band = [_join(next(parts), row, col) for col in windows.cols]
-        bands.append(torch.cat(band, dim=2) if len(band) > 1 else band[0])
-    return torch.cat(bands, dim=1) if len(bands) > 1 else bands[0]
+    if old == new:
+        return x
+    row_by_row = one_window(new.grid)
+    order = window_order(new, x.device)
+    if old != row_by_row:
+        order = _inverse(window_order(old, x.device))[order]
+    return _Permute.apply(x, order)
 
 
-def _join(batch: Tensor, row: Span, col: Span) -> Tensor:
-    part = batch.unflatten(0, (-1, row.count, col.count)).transpose(2, 3)  # (B, n, h, m, w, ...)
-    return part.flatten(3, 4).flatten(1, 2)
+class _Permute(torch.autograd.Function):
+    """``index_select`` along axis 1 by a permutation, whose gradient is one too, and not a sum into zeros."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, order: Tensor) -> Tensor:
+        ctx.save_for_backward(order)
+        return x.index_select(1, order)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        (order,) = ctx.saved_tensors
+        return _Permute.apply(grad, _inverse(order)), None
 
 
-def _even_spans(length: int, window_size: int) -> list[Span]:
+def _inverse(order: Tensor) -> Tensor:
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+
+
+def _even_spans(length: int, window_size: int) -> tuple[Span, ...]:
     count = -(-length // window_size)
     size, larger = divmod(length, count)
     spans = [Span(0, size + 1, larger), Span(larger * (size + 1), size, count - larger)]
-    return [span for span in spans if span.count]
+    return tuple(span for span in spans if span.count)
 
 
-def _shifted_spans(length: int, window_size: int, shift: int) -> list[Span]:
+def _shifted_spans(length: int, window_size: int, shift: int) -> tuple[Span, ...]:
     if length <= window_size:
-        return [Span(0, length, 1)]
+        return (Span(0, length, 1),)
     count, rest = divmod(length - shift, window_size)
     spans = [Span(0, shift, 1), Span(shift, window_size, count), Span(length - rest, rest, 1)]
-    return [span for span in spans if span.size and span.count]
+    return tuple(span for span in spans if span.size and span.count)
 
 
 def _check_positive(name: str, value: int) -> None:

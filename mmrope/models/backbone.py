@@ -9,7 +9,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..layers import Block
+from ..layers import Block, Windows
 
 
 class Backbone(BaseModule):
@@ -60,10 +60,10 @@ class Backbone(BaseModule):
             if isinstance(part, nn.Module):
                 part.eval()
 
-    def _run(self, block: Block, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    def _run(self, block: Block, x: Tensor, windows: Windows) -> Tensor:
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, x, grid, use_reentrant=False)
-        return block(x, grid)
+            return checkpoint(block, x, windows, use_reentrant=False)
+        return block(x, windows)
 
 
 def _is_pretrained(init_cfg: dict) -> bool:

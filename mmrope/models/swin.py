@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
-from ..layers import Block, shifted_windows
+from ..layers import Block, one_window, reorder, shifted_windows
 from ..registry import MODELS
 from .arguments import (
     arch_settings,
@@ -130,6 +130,7 @@ class RoPESwin(Backbone):
         self.embed_dims = settings['embed_dims']
         self.num_features = [self.embed_dims * 2**i for i in range(len(depths))]
         self.in_channels = in_channels
+        self.window_size = window_size
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
 
@@ -152,7 +153,6 @@ class RoPESwin(Backbone):
                     settings['mlp_ratio'],
                     rope,
                     theta,
-                    cut_grid=partial(shifted_windows, window_size=window_size, shift=j % 2 * (window_size // 2)),
                     rpb_window_size=window_size if rpb else None,
                     drop_path_rate=drop_path_rate * (before + j) / max(sum(depths) - 1, 1),
                     eps=EPS,
@@ -183,10 +183,13 @@ class RoPESwin(Backbone):
         outs = []
         for i, stage in enumerate(self.layers):
             grid = tuple(x.shape[1:3])
+            windows = row_by_row = one_window(grid)
             x = x.flatten(1, 2)
-            for block in stage.blocks:
-                x = self._run(block, x, grid)
-            x = x.unflatten(1, grid)
+            for j, block in enumerate(stage.blocks):
+                shift = j % 2 * (self.window_size // 2)
+                before, windows = windows, shifted_windows(grid, self.window_size, shift)
+                x = self._run(block, reorder(x, before, windows), windows)
+            x = reorder(x, windows, row_by_row).unflatten(1, grid)
             if i in self.out_indices:
                 outs.append(self._to_output(getattr(self, f'norm{i}')(x)))
             if stage.downsample is not None:

@@ -1,13 +1,12 @@
 """ViTDet-style vision transformer with rotary position embedding."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import torch
 from timm.layers import PatchEmbed, to_2tuple, trunc_normal_
 from torch import Tensor, nn
 
-from ..layers import Block, even_windows, resize_pos_embed
+from ..layers import Block, even_windows, one_window, reorder, resize_pos_embed
 from ..registry import MODELS
 from .arguments import (
     arch_settings,
@@ -114,6 +113,7 @@ class RoPEViT(Backbone):
         self.out_type = out_type
         self.out_indices = indexes_in_order('out_indices', out_indices, depth, at_least_one=True)
         self.in_channels = in_channels
+        self.window_size = window_size
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
 
@@ -131,7 +131,7 @@ class RoPEViT(Backbone):
                 settings['mlp_ratio'],
                 rope,
                 theta,
-                cut_grid=None if i in global_blocks else partial(even_windows, window_size=window_size),
+                across_windows=i in global_blocks,
                 layer_scale_init_value=layer_scale_init_value,
                 drop_path_rate=drop_path_rate * i / max(depth - 1, 1),
             )
@@ -158,13 +158,17 @@ class RoPEViT(Backbone):
         check_images(x, self.in_channels)
         x = self.patch_embed(x)
         grid = tuple(x.shape[-2:])
-        x = self._add_embeddings(x.flatten(2).transpose(1, 2), grid)
+        row_by_row = one_window(grid)
+        windows = even_windows(grid, self.window_size) if self.window_size else row_by_row
+        x = self._add_embeddings(x.flatten(2).transpose(1, 2).contiguous(), grid)
+        x = reorder(x, row_by_row, windows)
         outs = []
         for i, block in enumerate(self.blocks):
-            x = self._run(block, x, grid)
+            x = self._run(block, x, windows)
             if i in self.out_indices:
                 last = i == len(self.blocks) - 1
-                outs.append(self._to_output(self.norm(x) if last and self.norm is not None else x, grid))
+                out = self.norm(x) if last and self.norm is not None else x
+                outs.append(self._to_output(reorder(out, windows, row_by_row), grid))
         return tuple(outs)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:

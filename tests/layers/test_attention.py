@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmrope.layers import Attention, even_windows, shifted_windows
+from mmrope.layers import Attention, even_windows, one_window, reorder, shifted_windows
 
 GRIDS = [(1, 1), (6, 6), (5, 9), (9, 5), (1, 11)]
 
@@ -49,6 +49,13 @@ def window_of(grid, windows):
     return lambda position: tuple(max(s for s in axis if s <= p) for axis, p in zip(starts, position))
 
 
+def run(attn: Attention, x: torch.Tensor, grid: tuple[int, int], windows=None) -> torch.Tensor:
+    """Attention over tokens that are given row by row, and given back so."""
+    row_by_row = one_window(grid)
+    windows = windows or row_by_row
+    return reorder(attn(reorder(x, row_by_row, windows), windows), windows, row_by_row)
+
+
 def make(rope: str | None, dim: int = 24, heads: int = 3, rpb_window_size: int | None = None) -> Attention:
     attn = Attention(dim, heads, rope, 10.0, rpb_window_size)
     tables = [] if attn.rpb is None else [attn.rpb.relative_position_bias_table]
@@ -61,18 +68,18 @@ def make(rope: str | None, dim: int = 24, heads: int = 3, rpb_window_size: int |
 @pytest.mark.parametrize('grid', GRIDS)
 def test_global_attention_equals_the_oracle(rope, grid, close):
     attn, x = make(rope), torch.randn(2, grid[0] * grid[1], 24)
-    close(attn(x, grid), oracle(attn, x, grid))
+    close(run(attn, x, grid), oracle(attn, x, grid))
 
 
 def test_global_attention_takes_a_bias_too(close):
     attn, x = make('mixed', rpb_window_size=9), torch.randn(2, 5 * 9, 24)
-    close(attn(x, (5, 9)), oracle(attn, x, (5, 9)))
+    close(run(attn, x, (5, 9)), oracle(attn, x, (5, 9)))
 
 
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
 def test_prefix_tokens_attend_without_position(rope, close):
     attn, x = make(rope), torch.randn(2, 2 + 5 * 3, 24)
-    close(attn(x, (5, 3)), oracle(attn, x, (5, 3), num_prefix=2))
+    close(attn(x, one_window((5, 3))), oracle(attn, x, (5, 3), num_prefix=2))
 
 
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
@@ -82,20 +89,21 @@ def test_prefix_tokens_attend_without_position(rope, close):
 def test_windowed_attention_equals_the_oracle(rope, grid, make_windows, rpb_window_size, close):
     attn = make(rope, rpb_window_size=rpb_window_size).double()
     x, windows = torch.randn(2, grid[0] * grid[1], 24).double(), make_windows(grid, 4)
-    close(attn(x, grid, windows), oracle(attn, x, grid, windows))
+    close(run(attn, x, grid, windows), oracle(attn, x, grid, windows))
 
 
 @pytest.mark.parametrize('grid', GRIDS)
-def test_one_window_over_the_grid_is_global_attention(grid):
+def test_one_window_over_the_grid_is_global_attention(grid, close):
     attn, x = make('mixed'), torch.randn(2, grid[0] * grid[1], 24)
-    torch.testing.assert_close(attn(x, grid, even_windows(grid, 11)), attn(x, grid), rtol=0, atol=1e-6)
+    assert even_windows(grid, 11) == one_window(grid)
+    close(run(attn, x, grid, even_windows(grid, 11)), oracle(attn, x, grid))
 
 
 def test_tokens_in_other_windows_do_not_matter():
     attn, x, windows = make('mixed'), torch.randn(1, 5, 7, 24), even_windows((5, 7), 3)
     y = x.clone()
     y[:, 4:, 5:] = torch.randn(1, 1, 2, 24)
-    before, after = (attn(z.flatten(1, 2), (5, 7), windows).unflatten(1, (5, 7)) for z in (x, y))
+    before, after = (run(attn, z.flatten(1, 2), (5, 7), windows).unflatten(1, (5, 7)) for z in (x, y))
     changed = (before - after).abs().amax((0, 3)) > 0
     assert changed[3:, 5:].all() and changed.sum() == changed[3:, 5:].numel()
 
@@ -105,22 +113,104 @@ def test_tokens_in_other_windows_do_not_matter():
 def test_autocast_stays_within_tolerance(dtype, windows, close):
     attn, x = Attention(64, 4, 'mixed', 10.0), torch.randn(2, 9 * 13, 64)
     with torch.autocast('cpu', dtype):
-        ours = attn(x, (9, 13), windows)
+        ours = run(attn, x, (9, 13), windows)
     assert ours.dtype == dtype
-    close(ours, attn(x, (9, 13), windows))
+    close(ours, run(attn, x, (9, 13), windows))
 
 
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
-@pytest.mark.parametrize('windows', [None, even_windows((3, 5), 2)], ids=['global', 'windowed'])
-def test_attention_learns(rope, windows):
+@pytest.mark.parametrize('grid', GRIDS)
+@pytest.mark.parametrize('make_windows', [even_windows, lambda g, s: shifted_windows(g, s, s // 2)])
+def test_attention_across_windows_is_global_attention(rope, grid, make_windows, close):
+    attn, x = make(rope), torch.randn(2, grid[0] * grid[1], 24)
+    attn.across_windows = True
+    close(run(attn, x, grid, make_windows(grid, 4)), oracle(attn, x, grid))
+
+
+LEARNING = {
+    'global': (one_window((3, 5)), False),
+    'prefix of 3': (one_window((3, 4)), False),
+    'windowed': (even_windows((3, 5), 2), False),
+    'across windows': (even_windows((3, 5), 2), True),
+}
+
+
+@pytest.mark.parametrize('rope', ['mixed', 'axial', None])
+@pytest.mark.parametrize('windows, across', LEARNING.values(), ids=LEARNING.keys())
+@pytest.mark.parametrize('batch', [1, 2])
+def test_every_gradient_is_exact(rope, windows, across, batch):
     attn = make(rope, 8, 2).double()
-    x = torch.randn(1, 15, 8, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: attn(x, (3, 5), windows), x)
-    attn(x, (3, 5), windows).square().sum().backward()
-    assert all(param.grad.abs().sum() > 0 for param in attn.parameters())
+    attn.across_windows = across
+    x = torch.randn(batch, 15, 8, dtype=torch.double, requires_grad=True)
+    names, params = zip(*attn.named_parameters())
+
+    def forward(x, *params):
+        return torch.func.functional_call(attn, dict(zip(names, params)), (x, windows))
+
+    assert torch.autograd.gradcheck(forward, (x, *params))
+    forward(x, *params).square().sum().backward()
+    assert all(param.grad.abs().sum() > 0 for param in params)
+
+
+@pytest.mark.parametrize('rope', ['mixed', 'axial', None])
+@pytest.mark.parametrize('windows, across', LEARNING.values(), ids=LEARNING.keys())
+def test_what_compilers_see_is_the_same(rope, windows, across, monkeypatch):
+    attn = make(rope, 8, 2).double()
+    attn.across_windows = across
+    x = torch.randn(2, 15, 8, dtype=torch.double)
+    results = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, 'is_compiling', lambda compiling=compiling: compiling)
+        attn.zero_grad()
+        out = attn(x, windows)
+        out.sin().sum().backward()
+        results.append([out.detach(), *(param.grad.clone() for param in attn.parameters())])
+    for eager, traced in zip(*results):
+        torch.testing.assert_close(eager, traced, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_gradients_of_half_precision_are_near(dtype):
+    attn, x = Attention(64, 4, 'mixed', 10.0), torch.randn(2, 9 * 13, 64)
+    windows = even_windows((9, 13), 6)
+    grads = []
+    for enabled in (False, True):
+        attn.zero_grad()
+        with torch.autocast('cpu', dtype, enabled=enabled):
+            out = attn(x, windows)
+        out.float().sin().sum().backward()
+        grads.append([param.grad.clone() for param in attn.parameters()])
+    for exact, ours in zip(*grads):
+        assert ours.dtype == torch.float32
+        assert (ours - exact).norm() < 0.03 * exact.norm()
+
+
+def test_the_rotation_keeps_nothing_for_backward():
+    """Saved for backward with RoPE: as many bytes as without, but for the frequencies."""
+
+    def kept(rope: str | None) -> int:
+        attn, x, storages = make(rope, 64, 4), torch.randn(1, 20 * 30, 64, requires_grad=True), {}
+
+        def pack(tensor):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            out = attn(x, even_windows((20, 30), 8))
+        assert out.requires_grad
+        return sum(storages.values())
+
+    freqs = 2 * 4 * 8 * 4
+    assert kept('mixed') == kept(None) + freqs
+    assert kept('axial') <= kept(None) + freqs
 
 
 @pytest.mark.parametrize('dim, heads', [(10, 4), (8, 0), (8, -2)])
 def test_wrong_heads_are_named(dim, heads):
     with pytest.raises(ValueError, match=f'num_heads.*{dim}.*{heads}'):
         Attention(dim, heads, 'mixed', 10.0)
+
+
+def test_no_bias_across_windows():
+    with pytest.raises(ValueError, match='across_windows.*rpb_window_size = 7'):
+        Attention(8, 2, None, None, rpb_window_size=7, across_windows=True)

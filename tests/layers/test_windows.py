@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrope.layers.windows import Span, cut, even_windows, restore, shifted_windows
+from mmrope.layers.windows import Span, even_windows, one_window, reorder, shifted_windows, window_order
 
 lengths = st.integers(1, 40)
 
@@ -23,36 +23,31 @@ def window_ids(grid: tuple[int, int], windows) -> torch.Tensor:
     return axes[0][:, None] * 1000 + axes[1][None]
 
 
-def brute_force(x: torch.Tensor, ids: torch.Tensor) -> dict[int, torch.Tensor]:
-    """Tokens of each window, one boolean mask a window: (B, tokens, ...)."""
-    return {int(i): x[:, ids == i] for i in ids.unique()}
-
-
-@given(lengths, lengths, st.integers(1, 16), st.integers(1, 3))
+@given(lengths, lengths, st.integers(1, 16))
 @settings(max_examples=60, deadline=None)
-def test_even_windows_cut_like_brute_force_and_restore(height, width, window_size, batch):
-    check_cut((height, width), even_windows((height, width), window_size), batch)
+def test_even_windows_order_like_brute_force(height, width, window_size):
+    check_order((height, width), even_windows((height, width), window_size))
 
 
 @given(lengths, lengths, st.integers(1, 16), st.data())
 @settings(max_examples=60, deadline=None)
-def test_shifted_windows_cut_like_brute_force_and_restore(height, width, window_size, data):
+def test_shifted_windows_order_like_brute_force(height, width, window_size, data):
     shift = data.draw(st.integers(0, window_size - 1))
-    check_cut((height, width), shifted_windows((height, width), window_size, shift), 2)
+    check_order((height, width), shifted_windows((height, width), window_size, shift))
 
 
-def check_cut(grid, windows, batch):
-    x = torch.arange(batch * grid[0] * grid[1] * 2).view(batch, *grid, 2)
-    batches = cut(x, windows)
-    assert all(h <= windows.largest[0] and w <= windows.largest[1] for h, w in (b.shape[1:3] for b in batches))
-    ours = sorted(tuple(window.flatten().tolist()) for b in batches for window in b)
-    theirs = sorted(
-        tuple(image.flatten().tolist())
-        for tokens in brute_force(x, window_ids(grid, windows)).values()
-        for image in tokens
-    )
-    assert ours == theirs
-    assert torch.equal(restore(batches, windows), x)
+def check_order(grid, windows):
+    """Each run of the order holds the tokens of one window, by a boolean mask, row by row."""
+    assert windows.grid == grid
+    tokens, ids = torch.arange(grid[0] * grid[1]).view(grid), window_ids(grid, windows)
+    theirs = {tuple(tokens[ids == i].tolist()) for i in ids.unique()}
+    order = iter(window_order(windows).tolist())
+    ours = []
+    for count, height, width in windows.groups:
+        assert height <= windows.largest[0] and width <= windows.largest[1]
+        ours += [tuple(next(order) for _ in range(height * width)) for _ in range(count)]
+    assert next(order, None) is None
+    assert len(ours) == len(theirs) and set(ours) == theirs
 
 
 @given(lengths, st.integers(1, 16))
@@ -65,7 +60,7 @@ def test_even_windows_differ_by_one_token_at_most(length, window_size):
 
 
 def test_64_tokens_in_windows_of_14():
-    assert even_windows((64, 14), 14) == ([Span(0, 13, 4), Span(52, 12, 1)], [Span(0, 14, 1)])
+    assert even_windows((64, 14), 14) == ((Span(0, 13, 4), Span(52, 12, 1)), (Span(0, 14, 1),))
 
 
 @pytest.mark.parametrize('length, window_size', [(14, 7), (21, 7), (8, 2), (24, 12)])
@@ -82,17 +77,35 @@ def test_shifted_windows_are_the_regions_of_the_cyclic_shift_and_mask(length, wi
 
 @pytest.mark.parametrize('length', [1, 6, 7])
 def test_an_axis_that_fits_into_one_window_is_not_shifted(length):
-    assert shifted_windows((length, 20), 7, 3).rows == [Span(0, length, 1)]
+    assert shifted_windows((length, 20), 7, 3).rows == (Span(0, length, 1),)
 
 
 def test_every_window_of_a_divided_axis_is_whole():
-    assert shifted_windows((21, 22), 7) == ([Span(0, 7, 3)], [Span(0, 7, 3), Span(21, 1, 1)])
+    assert shifted_windows((21, 22), 7) == ((Span(0, 7, 3),), (Span(0, 7, 3), Span(21, 1, 1)))
 
 
-def test_cutting_learns():
-    windows = even_windows((5, 7), 3)
-    x = torch.randn(2, 5, 7, 3, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: restore([b * 2 for b in cut(x, windows)], windows), x)
+def test_one_window_keeps_tokens_row_by_row():
+    assert one_window((3, 5)).grid == (3, 5)
+    assert window_order(one_window((3, 5))).tolist() == list(range(15))
+
+
+CUTS = [one_window, lambda grid: even_windows(grid, 3), lambda grid: shifted_windows(grid, 3, 1)]
+
+
+@pytest.mark.parametrize('old', CUTS)
+@pytest.mark.parametrize('new', CUTS)
+def test_reordering_moves_every_token_to_its_place(old, new):
+    old, new = old((5, 7)), new((5, 7))
+    x = torch.randn(2, 35, 3, dtype=torch.double, requires_grad=True)
+    there = reorder(x[:, window_order(old)], old, new)
+    assert torch.equal(there, x[:, window_order(new)])
+    assert torch.autograd.gradcheck(lambda x: reorder(x, old, new), x)
+    assert torch.autograd.gradgradcheck(lambda x: reorder(x, old, new).square(), x)
+
+
+def test_reordering_to_the_same_cut_copies_nothing():
+    x = torch.randn(1, 35, 3)
+    assert reorder(x, even_windows((5, 7), 3), even_windows((5, 7), 3)) is x
 
 
 @pytest.mark.parametrize(
