@@ -180,8 +180,8 @@ def _grad_freqs(freqs: Tensor, parts: _Parts, turned: list[Tensor], grads: tuple
     out = torch.zeros_like(freqs)
     for i, place in enumerate(parts.tables(partial(_places, freqs))):
         for j in (0, 1):
-            y, grad = (x[3 * i + j][:, :, -place.shape[1] :].to(freqs.dtype).contiguous() for x in (turned, grads))
-            grad_angle = (as_complex(y).conj() * as_complex(grad)).sum(0).imag  # (heads, length, head_dim // 2)
+            y, grad = (as_complex(x[3 * i + j][:, :, -place.shape[1] :].to(freqs.dtype)) for x in (turned, grads))
+            grad_angle = (y.conj() * grad).sum(0).imag  # (heads, length, head_dim // 2)
             grad_freqs = torch.einsum('np,hnd->phd', place[0], grad_angle)
             out += grad_freqs if freqs.shape[1] > 1 else grad_freqs.sum(1, keepdim=True)
     return out

@@ -49,9 +49,12 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
         """``x``: tokens window by window, ``(B, P + H * W, C)``, as :class:`Attention`. Returns the same shape."""
-        x = x + self.drop_path(_scale(self.attn(self.norm1(x), windows), self.gamma_1))
-        return x + self.drop_path(_scale(self.mlp(self.norm2(x)), self.gamma_2))
+        x = self._add(x, self.attn(self.norm1(x), windows), self.gamma_1)
+        return self._add(x, self.mlp(self.norm2(x)), self.gamma_2)
 
-
-def _scale(x: Tensor, gamma: Tensor | None) -> Tensor:
-    return x if gamma is None else x * gamma
+    def _add(self, x: Tensor, branch: Tensor, gamma: Tensor | None) -> Tensor:
+        """Add a branch, scaled and dropped for some samples, in one pass: what is dropped is the scale."""
+        if self.training and self.drop_path.drop_prob:
+            scale = x.new_ones(1) if gamma is None else gamma
+            return torch.addcmul(x, branch, self.drop_path(scale.expand(len(x), 1, -1)))
+        return x + branch if gamma is None else torch.addcmul(x, branch, gamma)

@@ -118,7 +118,7 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
     """
     dtype = torch.promote_types(x.dtype, table.dtype)
     x_dtype, x, table = x.dtype, x.to(dtype), table.to(dtype)
-    if dtype in _COMPLEX_TWINS and x.stride(-1) == 1 and not is_tracing():
+    if dtype in _COMPLEX_TWINS and not is_tracing():
         # One pass over memory. Compilers know no complex numbers and fuse the lines below themselves.
         turned = torch.view_as_real(as_complex(x) * torch.view_as_complex(table))
     else:
@@ -129,14 +129,15 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 def rotate_into(out: Tensor, x: Tensor, table: Tensor) -> None:
     """:func:`rotate`, written to ``out``, which may be ``x`` itself. Not for use under autograd."""
-    if x.dtype in _COMPLEX_TWINS and x.dtype == table.dtype and x.stride(-1) == 1:
+    if x.dtype in _COMPLEX_TWINS and x.dtype == table.dtype:
         torch.mul(as_complex(x), torch.view_as_complex(table), out=as_complex(out))
     else:
         out.copy_(rotate(x, table))
 
 
 def as_complex(x: Tensor) -> Tensor:
-    """Channel pairs as complex numbers: ``(..., head_dim)`` to ``(..., head_dim // 2)``, a view."""
+    """Channel pairs as complex numbers: ``(..., head_dim)`` to ``(..., head_dim // 2)``, a view where it can be one."""
+    x = x if x.stride(-1) == 1 else x.contiguous()
     return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
 
 

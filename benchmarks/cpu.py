@@ -1,0 +1,64 @@
+"""What `make bench` runs: each row is measured in one run, the first candidate against all others."""
+
+custom_imports = dict(imports=['peers'])  # of this folder
+
+_vit = dict(type='mmrope.RoPEViT', arch='base')
+_windowed = dict(_vit, window_size=14, global_attn_indexes=(2, 5, 8, 11))
+_swin = dict(type='mmrope.RoPESwin', arch='tiny')
+
+candidates = dict(
+    rope_mixed_vit_b=_vit,
+    vit_b_without_rope=dict(_vit, rope=None),
+    paper_rope_mixed_vit_b=dict(type='mmrope.PaperRoPEViT'),
+    timm_rope_mixed_vit_b=dict(type='mmrope.TimmViT', name='vit_base_patch16_rope_mixed_224'),
+    timm_vit_b=dict(type='mmrope.TimmViT', name='vit_base_patch16_224', init_values=1e-4),
+    rope_mixed_vit_b_windowed=_windowed,
+    rope_axial_vit_b_windowed=dict(_windowed, rope='axial'),
+    vit_b_windowed_without_rope=dict(_windowed, rope=None),
+    # ViTDet's windows with relative position, as MMPreTrain has them; its tables are sized at build time.
+    rel_pos_vit_b_windowed_1024=dict(
+        type='mmpretrain.ViTSAM', arch='base', img_size=1024, window_size=14, use_rel_pos=True, use_abs_pos=False,
+        out_channels=0,
+    ),
+    rel_pos_vit_b_windowed_800x1333=dict(
+        type='mmpretrain.ViTSAM', arch='base', img_size=(800, 1344), window_size=14, use_rel_pos=True,
+        use_abs_pos=False, out_channels=0,
+    ),
+    rope_mixed_swin_t=_swin,
+    rope_axial_swin_t=dict(_swin, rope='axial'),
+    rope_mixed_rpb_swin_t=dict(_swin, rpb=True),
+    swin_t_without_rope=dict(_swin, rope=None),
+    mmdet_swin_t=dict(type='mmdet.SwinTransformer'),
+    mmseg_swin_t=dict(type='mmseg.SwinTransformer'),
+)  # fmt: skip
+
+_both = ['inference', 'training']
+_global = ['rope_mixed_vit_b', 'vit_b_without_rope', 'paper_rope_mixed_vit_b', 'timm_rope_mixed_vit_b', 'timm_vit_b']
+_swins = ['rope_mixed_swin_t', 'rope_axial_swin_t', 'rope_mixed_rpb_swin_t', 'swin_t_without_rope', 'mmdet_swin_t',
+          'mmseg_swin_t']  # fmt: skip
+rows = dict(
+    vit_global=dict(candidates=_global, sizes=['1024x1024'], modes=['inference']),
+    vit_rotation=dict(candidates=_global[:2], sizes=['512x512', '1024x1024'], modes=_both),
+    vit_windowed=dict(
+        candidates=['rope_mixed_vit_b_windowed', 'vit_b_windowed_without_rope', 'rel_pos_vit_b_windowed_1024'],
+        sizes=['1024x1024'],
+        modes=_both,
+    ),
+    vit_windowed_wide=dict(
+        candidates=['rope_mixed_vit_b_windowed', 'vit_b_windowed_without_rope', 'rel_pos_vit_b_windowed_800x1333'],
+        sizes=['800x1333'],
+        modes=['inference'],
+    ),
+    swin=dict(candidates=_swins, sizes=['800x1333'], modes=_both),
+    # Sizes that divide nothing beside even ones: compare the time per token.
+    uneven_sizes=dict(
+        candidates=['rope_mixed_vit_b_windowed', 'rope_mixed_swin_t'],
+        sizes=['800x1344', '801x1333', '640x960', '640x957'],
+        modes=['inference'],
+    ),
+    growth=dict(
+        candidates=['rope_mixed_vit_b_windowed'],
+        sizes=['512x512', '724x724', '1024x1024', '1448x1448', '2048x2048'],
+        modes=['inference'],
+    ),
+)
