@@ -107,8 +107,11 @@ class _Parts(NamedTuple):
     def tables(self, make: Callable[[tuple[int, int]], Tensor]) -> list[Tensor]:
         """What ``make`` gives for a grid, ``(heads or 1, H * W, ...)`` row by row, for the tokens of a run."""
         if self.across:
-            table, row_by_row = make(self.windows.grid), one_window(self.windows.grid)
-            return [table if self.windows == row_by_row else table[:, window_order(self.windows, table.device)]]
+            table = make(self.windows.grid)
+            if self.windows != one_window(self.windows.grid):
+                order = window_order(self.windows, table.device)
+                table = table.transpose(0, 1).index_select(0, order).transpose(0, 1)
+            return [table]
         largest = self.windows.largest
         table = make(largest).unflatten(1, largest)
         return [table[:, :height, :width].flatten(1, 2) for _, height, width in self.groups]
@@ -181,8 +184,10 @@ def _grad_freqs(freqs: Tensor, parts: _Parts, turned: list[Tensor], grads: tuple
     for i, place in enumerate(parts.tables(partial(_places, freqs))):
         for j in (0, 1):
             y, grad = (as_complex(x[3 * i + j][:, :, -place.shape[1] :].to(freqs.dtype)) for x in (turned, grads))
-            grad_angle = (y.conj() * grad).sum(0).imag  # (heads, length, head_dim // 2)
-            grad_freqs = torch.einsum('np,hnd->phd', place[0], grad_angle)
+            turn = torch.view_as_real((y.conj() * grad).transpose(1, 2))  # (B * count, length, heads, head_dim // 2, 2)
+            with torch.autocast(freqs.device.type, enabled=False):
+                grad_freqs = place[0].T.repeat(1, len(turn)) @ turn.flatten(0, 1).flatten(1)
+            grad_freqs = grad_freqs.unflatten(1, turn.shape[2:])[..., 1]
             out += grad_freqs if freqs.shape[1] > 1 else grad_freqs.sum(1, keepdim=True)
     return out
 

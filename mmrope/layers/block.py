@@ -5,7 +5,11 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from .attention import Attention
+from .rope import is_tracing
 from .windows import Windows
+
+# Hidden numbers of an MLP at a time, in inference on the CPU.
+CHUNK = 6 * 2**20
 
 
 class Block(nn.Module):
@@ -50,7 +54,13 @@ class Block(nn.Module):
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
         """``x``: tokens window by window, ``(B, P + H * W, C)``, as :class:`Attention`. Returns the same shape."""
         x = self._add(x, self.attn(self.norm1(x), windows), self.gamma_1)
-        return self._add(x, self.mlp(self.norm2(x)), self.gamma_2)
+        if x.device.type != 'cpu' or torch.is_grad_enabled() or is_tracing():
+            return self._add(x, self.mlp(self.norm2(x)), self.gamma_2)
+        # Tokens are alike to the MLP: some at a time, its hidden channels stay in cache and memory is taken once.
+        return torch.cat([self._add(part, self.mlp(self.norm2(part)), self.gamma_2) for part in self._chunks(x)], dim=1)
+
+    def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x.split(max(1, CHUNK // (self.mlp.fc1.out_features * len(x))), dim=1)
 
     def _add(self, x: Tensor, branch: Tensor, gamma: Tensor | None) -> Tensor:
         """Add a branch, scaled and dropped for some samples, in one pass: what is dropped is the scale."""
