@@ -131,7 +131,7 @@ class RoPEViT(Backbone):
                 settings['mlp_ratio'],
                 rope,
                 theta,
-                across_windows=i in global_blocks,
+                across_windows=window_size > 0 and i in global_blocks,
                 layer_scale_init_value=layer_scale_init_value,
                 drop_path_rate=drop_path_rate * i / max(depth - 1, 1),
             )
