@@ -1,5 +1,6 @@
 """What the backbones have in common."""
 
+import operator
 from collections.abc import Iterator
 
 import torch
@@ -64,6 +65,16 @@ class Backbone(BaseModule):
         if self.with_cp and torch.is_grad_enabled():
             return checkpoint(block, x, windows, use_reentrant=False)
         return block(x, windows)
+
+
+def fix_size(x: Tensor) -> None:
+    """Have compilers take height and width of the images as constants, and compile anew for others.
+
+    How many windows there are and what shapes they have depends on the size. Traced with symbols, a single block took
+    torch 2.11 more than half a minute; this may go when it does not.
+    """
+    for size in x.shape[-2:]:
+        operator.index(size)
 
 
 def _is_pretrained(init_cfg: dict) -> bool:

@@ -19,7 +19,7 @@ from .arguments import (
     indexes_in_order,
     theta_of,
 )
-from .backbone import Backbone
+from .backbone import Backbone, fix_size
 
 ARCHS = {
     'tiny': dict(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
@@ -179,6 +179,7 @@ class RoPESwin(Backbone):
             ValueError: if ``x`` has another number of axes or channels.
         """
         check_images(x, self.in_channels)
+        fix_size(x)
         x = self.patch_embed(x)  # (B, H, W, C)
         outs = []
         for i, stage in enumerate(self.layers):

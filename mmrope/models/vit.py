@@ -18,7 +18,7 @@ from .arguments import (
     indexes_in_order,
     theta_of,
 )
-from .backbone import Backbone
+from .backbone import Backbone, fix_size
 
 ARCHS = {
     'tiny': dict(embed_dims=128, depth=6, num_heads=4),
@@ -156,6 +156,8 @@ class RoPEViT(Backbone):
             ValueError: if ``x`` has another number of axes or channels.
         """
         check_images(x, self.in_channels)
+        if self.window_size:
+            fix_size(x)
         x = self.patch_embed(x)
         grid = tuple(x.shape[-2:])
         row_by_row = one_window(grid)

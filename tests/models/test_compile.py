@@ -1,0 +1,157 @@
+"""torch.compile: one graph a model, the same values and gradients, and compiled anew only when it is said to be."""
+
+import copy
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmrope import RoPESwin, RoPEViT
+
+SIZES = [(48, 48), (61, 100), (80, 40), (96, 64)]  # square, divided by nothing, portrait, landscape
+
+
+def vit(**kwargs) -> RoPEViT:
+    arch = dict(embed_dims=32, depth=2, num_heads=2)
+    return RoPEViT(**{'arch': arch, 'img_size': 48, 'patch_size': 8, 'layer_scale_init_value': 0.5, **kwargs})
+
+
+def swin(**kwargs) -> RoPESwin:
+    arch = dict(embed_dims=16, depths=(2, 1), num_heads=(2, 2))
+    return RoPESwin(**{'arch': arch, 'window_size': 3, 'out_indices': (0, 1), 'drop_path_rate': 0.0, **kwargs})
+
+
+GLOBAL = {
+    'mixed': lambda: vit(),
+    'axial': lambda: vit(rope='axial'),
+    'mixed+ape': lambda: vit(ape=True),
+    'cls token': lambda: vit(with_cls_token=True),
+    'with_cp': lambda: vit(with_cp=True),
+}
+WINDOWED = {
+    'vit mixed': lambda: vit(window_size=3, global_attn_indexes=(1,)),
+    'vit axial': lambda: vit(window_size=3, rope='axial'),
+    'vit with_cp': lambda: vit(window_size=3, with_cp=True),
+    'swin mixed': lambda: swin(),
+    'swin axial': lambda: swin(rope='axial'),
+    'swin rpb': lambda: swin(rope=None, rpb=True),
+    'swin mixed+rpb': lambda: swin(rpb=True),
+    'swin with_cp': lambda: swin(with_cp=True),
+}
+
+
+def some_are_slow(models: dict[str, Callable[[], nn.Module]], *fast: str) -> pytest.MarkDecorator:
+    """Run each model, but only a sample where the slow tests are left out."""
+    params = [
+        pytest.param(make, id=name, marks=() if name in fast else pytest.mark.slow) for name, make in models.items()
+    ]
+    return pytest.mark.parametrize('make', params)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_compiled_yet() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def compiled(model: nn.Module, **options) -> tuple[Callable[[Tensor], tuple[Tensor, ...]], list]:
+    """A model compiled without graph breaks, and a list that grows by one for each graph."""
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+        graphs.append(graph)
+        return graph.forward
+
+    return torch.compile(model, fullgraph=True, **{'backend': backend, **options}), graphs
+
+
+def assert_same_maps(ours: Callable, theirs: nn.Module, size: tuple[int, int], batch: int = 2) -> None:
+    x = torch.randn(batch, 3, *size)
+    with torch.no_grad():
+        for a, b in zip(ours(x), theirs(x), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+def assert_same_gradients(ours: Callable, model: nn.Module, twin: nn.Module, size: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, *size)
+    for run, parameters in ((ours, model), (twin, twin)):
+        parameters.zero_grad()
+        sum(out.square().mean() for out in run(x)).backward()
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
+
+
+@some_are_slow(GLOBAL | WINDOWED, 'vit mixed', 'swin mixed+rpb')
+def test_inference_is_one_graph_a_size(make):
+    model = make().eval()
+    ours, graphs = compiled(model, dynamic=False)
+    for size in SIZES[:2]:
+        assert_same_maps(ours, model, size)
+    assert len(graphs) == 2
+
+
+@some_are_slow(GLOBAL | WINDOWED, 'vit with_cp')
+def test_training_is_one_graph_with_the_same_gradients(make):
+    model = make()
+    twin = copy.deepcopy(model)
+    ours, _ = compiled(model, backend='aot_eager', dynamic=False)
+    assert_same_gradients(ours, model, twin, (61, 100))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'make', [GLOBAL['mixed'], WINDOWED['vit mixed'], WINDOWED['swin mixed']], ids=['global', 'vit', 'swin']
+)
+def test_inductor_gives_the_same_values_and_gradients(make):
+    model = make()
+    twin = copy.deepcopy(model)
+    ours, _ = compiled(model, backend='inductor')
+    assert_same_gradients(ours, model, twin, (61, 100))
+    assert_same_maps(ours, twin, (61, 100))
+
+
+@some_are_slow(GLOBAL, 'mixed')
+def test_global_attention_serves_every_size_with_one_graph(make):
+    """Marked as dynamic; an absolute embedding is a graph of its own on the grid it was learned on."""
+    model = make().eval()
+    ours, graphs = compiled(model)
+
+    def marked(x: Tensor) -> tuple[Tensor, ...]:
+        for axis in (0, 2, 3):
+            torch._dynamo.mark_dynamic(x, axis)
+        return ours(x)
+
+    for i, size in enumerate(SIZES):
+        assert_same_maps(marked, model, size, batch=2 + i)
+    assert len(graphs) == 1 + (model.pos_embed is not None)
+
+
+@some_are_slow(WINDOWED, 'vit mixed')
+@pytest.mark.parametrize('dynamic', [pytest.param(None, marks=pytest.mark.slow), True])
+def test_windows_are_compiled_once_for_each_size_and_not_for_a_batch(make, dynamic):
+    model = make().eval()
+    ours, graphs = compiled(model, dynamic=dynamic)
+    counts = []
+    for size in (*SIZES[:3], *SIZES[:3]):
+        assert_same_maps(ours, model, size)
+        counts.append(len(graphs))
+    assert counts == [1, 2, 3, 3, 3, 3]
+    assert_same_maps(ours, model, SIZES[0], batch=5)
+    assert_same_maps(ours, model, SIZES[0], batch=4)
+    assert len(graphs) <= 4
+
+
+def test_more_sizes_than_torchs_limit_are_an_error_with_fullgraph_alone(monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, 'recompile_limit', 2)
+    model = vit(window_size=3).eval()
+    ours, _ = compiled(model)
+    for size in SIZES[:2]:
+        assert_same_maps(ours, model, size)
+    with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
+        assert_same_maps(ours, model, SIZES[2])
+    torch._dynamo.reset()
+    ours = torch.compile(model, backend='eager')  # goes on without compiling
+    for size in SIZES:
+        assert_same_maps(ours, model, size)
