@@ -1,0 +1,128 @@
+"""tools/export_onnx.py: what it writes gives mmrope's maps in ONNX Runtime, what cannot be is one sentence."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnxruntime import InferenceSession
+from tiny import load_tool
+
+from mmrope import RoPESwin, RoPEViT
+from mmrope.engine import export
+
+VIT = dict(type='mmrope.RoPEViT', arch=dict(embed_dims=16, depth=2, num_heads=2), patch_size=8, img_size=48)
+SWIN = dict(type='mmrope.RoPESwin', arch=dict(embed_dims=16, depths=(2, 1), num_heads=(2, 2)), out_indices=(0, 1))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the config of a backbone, with weights that matter, exports it and returns the file."""
+    main = load_tool('export_onnx').main
+
+    def export_it(backbone: dict, *arguments: str) -> Path:
+        config, out = tmp_path / 'config.py', tmp_path / 'out.onnx'
+        config.write_text(f'model = dict(backbone={backbone!r})')
+        main([str(config), str(out), *arguments])
+        return out
+
+    return export_it
+
+
+def weights(model: RoPEViT | RoPESwin, path: Path) -> str:
+    """A checkpoint of weights large enough for every part to matter."""
+    for param in model.parameters():
+        torch.nn.init.normal_(param, std=0.3)
+    torch.save(model.eval().state_dict(), path)
+    return str(path)
+
+
+def difference(model: RoPEViT | RoPESwin, path: Path, *shape: int) -> float:
+    images = torch.randn(*shape)
+    theirs = InferenceSession(str(path), providers=['CPUExecutionProvider']).run(None, {'images': images.numpy()})
+    with torch.no_grad():
+        ours = [out.numpy() for out in model(images)]
+    assert [out.shape for out in ours] == [out.shape for out in theirs]
+    return max(np.abs(a - b).max() for a, b in zip(ours, theirs, strict=True))
+
+
+def made(backbone: dict) -> RoPEViT | RoPESwin:
+    kind = {'mmrope.RoPEViT': RoPEViT, 'mmrope.RoPESwin': RoPESwin}[backbone['type']]
+    return kind(**{key: value for key, value in backbone.items() if key != 'type'})
+
+
+def test_a_global_vit_takes_any_batch_and_any_size(run, tmp_path, capsys):
+    backbone = dict(VIT, ape=True, out_indices=(0, 1))
+    model = made(backbone)
+    checkpoint = weights(model, tmp_path / 'vit.pth')
+    out = run(backbone, '--checkpoint', checkpoint, '--dynamic-batch', '--dynamic-size', '--size', '48')
+    for shape in [(1, 3, 48, 48), (3, 3, 61, 100), (2, 3, 100, 33), (1, 3, 1, 1)]:
+        assert difference(model, out, *shape) < 1e-4
+    file = onnx.load(out)
+    assert [output.name for output in file.graph.output] == ['block0', 'block1']
+    assert [dim.dim_param for dim in file.graph.input[0].type.tensor_type.shape.dim] == ['batch', '', 'height', 'width']
+    assert 'images to block0, block1; ONNX Runtime differs by ' in capsys.readouterr().out
+    assert not list(tmp_path.glob('*.incomplete'))
+
+
+BACKBONES = {
+    'vit': dict(VIT, window_size=3, global_attn_indexes=(1,)),
+    'vit axial': dict(VIT, window_size=3, rope='axial'),
+    'cls token': dict(VIT, with_cls_token=True, out_type='cls_token', final_norm=True),
+    'swin': dict(SWIN, window_size=3),
+    'swin axial': dict(SWIN, window_size=3, rope='axial'),
+    'swin mixed+rpb': dict(SWIN, window_size=3, rpb=True),
+}
+
+
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=() if name == 'vit' else pytest.mark.slow) for name in BACKBONES]
+)
+def test_one_size_that_nothing_divides_and_any_batch(run, tmp_path, name):
+    backbone = BACKBONES[name]
+    model = made(backbone)
+    checkpoint = weights(model, tmp_path / 'weights.pth')
+    out = run(backbone, '--checkpoint', checkpoint, '--dynamic-batch', '--size', '45x67')
+    for batch in (1, 4):
+        assert difference(model, out, batch, 3, 45, 67) < 1e-4
+
+
+def test_one_image_of_one_size(run, tmp_path):
+    backbone = dict(SWIN, arch=dict(embed_dims=16, depths=(1,), num_heads=(2,)), out_indices=(0,), window_size=7)
+    model = made(backbone)
+    out = run(backbone, '--checkpoint', weights(model, tmp_path / 'weights.pth'), '--size', '28x56', '--opset', '20')
+    assert difference(model, out, 1, 3, 28, 56) < 1e-4
+    file = onnx.load(out)
+    assert [dim.dim_value for dim in file.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 28, 56]
+    assert [output.name for output in file.graph.output] == ['stage0']
+    assert [opset.version for opset in file.opset_import if opset.domain == ''] == [20]
+
+
+@pytest.mark.parametrize(
+    'backbone, arguments, message',
+    [
+        (SWIN, ['--dynamic-size'], r'cuts windows \(window_size = 7\).*a file for each size'),
+        (dict(VIT, window_size=3), ['--dynamic-size'], r'cuts windows \(window_size = 3\)'),
+        (VIT, ['--opset', '16'], 'opset must be at least 18, but is 16'),
+        (dict(type='ResNet', depth=18), [], "RoPEViT or RoPESwin, but has model.backbone.type = 'ResNet'"),
+        (VIT, ['--checkpoint', 'nowhere.pth'], 'nowhere.pth'),
+    ],
+)
+def test_what_cannot_be_is_one_sentence_and_leaves_no_file(run, tmp_path, backbone, arguments, message):
+    with pytest.raises(SystemExit, match=f'(?s)^export_onnx.py: error: .*{message}'):
+        run(backbone, *arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ['config.py']
+
+
+def test_values_that_differ_are_an_error_and_leave_the_old_file(run, tmp_path, monkeypatch):
+    (tmp_path / 'out.onnx').write_text('old')
+    monkeypatch.setattr(export, 'difference', lambda *args: 2e-4)
+    monkeypatch.setattr(torch.onnx, 'export', lambda model, args, path, **kwargs: Path(path).write_text('new'))
+    with pytest.raises(SystemExit, match='differ by 2.0e-04, more than 1e-04'):
+        run(VIT)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['config.py', 'out.onnx']
+    assert (tmp_path / 'out.onnx').read_text() == 'old'
+    run(VIT, '--no-check')
+    assert (tmp_path / 'out.onnx').read_text() == 'new'
