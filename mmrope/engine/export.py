@@ -34,12 +34,11 @@ def build_backbone(cfg: Config, checkpoint: str | None = None) -> RoPEViT | RoPE
     if kind.rpartition('.')[2] not in BACKBONES:
         found = f'model.backbone.type = {kind!r}' if backbone is not None else 'no model.backbone'
         raise ExportError(f'the config must have a backbone of {" or ".join(BACKBONES)}, but has {found}')
-    if checkpoint is not None:
-        backbone = {**backbone, 'init_cfg': None}
     model = MODELS.build(backbone)
-    model.init_weights()
-    if checkpoint is not None:
-        load_pretrained(model, checkpoint)
+    init_cfg = backbone.get('init_cfg') or []
+    sources = [cfg for cfg in ([init_cfg] if isinstance(init_cfg, dict) else init_cfg) if 'checkpoint' in cfg]
+    for source in sources if checkpoint is None else [dict(checkpoint=checkpoint)]:
+        load_pretrained(model, **{key: value for key, value in source.items() if key != 'type'})
     return model.eval()
 
 

@@ -92,7 +92,8 @@ def test_one_size_that_nothing_divides_and_any_batch(run, tmp_path, name):
 def test_one_image_of_one_size(run, tmp_path):
     backbone = dict(SWIN, arch=dict(embed_dims=16, depths=(1,), num_heads=(2,)), out_indices=(0,), window_size=7)
     model = made(backbone)
-    out = run(backbone, '--checkpoint', weights(model, tmp_path / 'weights.pth'), '--size', '28x56', '--opset', '20')
+    init_cfg = dict(type='Pretrained', checkpoint=weights(model, tmp_path / 'weights.pth'))
+    out = run(dict(backbone, init_cfg=init_cfg), '--size', '28x56', '--opset', '20')
     assert difference(model, out, 1, 3, 28, 56) < 1e-4
     file = onnx.load(out)
     assert [dim.dim_value for dim in file.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 28, 56]
