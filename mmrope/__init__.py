@@ -10,6 +10,7 @@ _HOMES = {
     'RoPESwin': 'mmrope.models',
     'SimpleFeaturePyramid': 'mmrope.models',
     'LayerDecayOptimWrapperConstructor': 'mmrope.engine',
+    'build_backbone': 'mmrope.weights',
 }
 __all__ = ['__version__', 'config_path', *_HOMES]
 
@@ -33,7 +34,7 @@ def config_path(name: str) -> str:
 
 
 def __getattr__(name: str) -> object:
-    """Import a public class when it is asked for, so that ``import mmrope`` stays light."""
+    """Import a public name when it is asked for, so that ``import mmrope`` stays light."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

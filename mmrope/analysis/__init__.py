@@ -1,0 +1,1 @@
+"""Studies of any config: image sizes, and what the attention does."""

@@ -1,0 +1,272 @@
+"""How far the attention of a backbone reaches, how spread it is, and where one query looks.
+
+The distance is the one of Dosovitskiy et al. (*An Image is Worth 16x16 Words*, ICLR 2021, arXiv 2010.11929, figure 7):
+that of query and key, weighted by the attention and averaged over the queries, here in pixels of the image as the
+network is fed it. Entropy is that of the attention of a query over its keys, in nats, averaged likewise. RoPE-ViT's
+paper plots both for each block; how it treats a cls token and windows is not known here. Here the queries are those of
+the grid; a cls token counts as a key in the entropy, and has no distance: those of the grid share its weight.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..engine.preflight import LaunchError
+from ..layers import Attention, Span, Windows
+from ..models import RoPESwin, RoPEViT
+
+# Attention weights alive at a time: 64 MiB in float32. All heads of a 64 x 64 grid would be 12 times as many.
+MAX_WEIGHTS = 2**24
+
+
+class Batch(NamedTuple):
+    """Queries and keys of windows of equal shape, as they go into the attention: rotated.
+
+    Attributes:
+        q: ``(B, heads, P + h * w, head_dim)``; the first ``P`` have no position.
+        k: like ``q``.
+        bias: added to the logits, ``(heads, P + h * w, P + h * w)``, or ``None``.
+        rows: where these windows lie, along the rows of the grid.
+        cols: along the columns.
+    """
+
+    q: Tensor
+    k: Tensor
+    bias: Tensor | None
+    rows: Span
+    cols: Span
+
+    @property
+    def num_prefix(self) -> int:
+        return self.q.shape[2] - self.rows.size * self.cols.size
+
+    def log_weights(self, chunk: slice) -> Tensor:
+        """Logarithms of the weights of some queries, ``(B, heads, queries, P + h * w)``, in float32 or better."""
+        dtype = torch.promote_types(self.q.dtype, torch.float32)
+        logits = self.q[:, :, chunk].to(dtype) @ self.k.to(dtype).mT * self.q.shape[-1] ** -0.5
+        if self.bias is not None:
+            logits += self.bias[:, chunk].to(dtype)
+        return logits.log_softmax(-1)
+
+
+class _AttentionCalls(TorchFunctionMode):
+    """Hands the queries, keys and bias of each call of PyTorch's attention to a function, and lets it go on."""
+
+    def __init__(self, see: Callable[[Tensor, Tensor, Tensor | None], None]) -> None:
+        super().__init__()
+        self.see = see
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            self.see(args[0], args[1], kwargs.get('attn_mask'))
+        return func(*args, **kwargs)
+
+
+Visit = Callable[[str, tuple[int, int], Batch], None]
+
+
+@contextmanager
+def watch_attention(backbone: nn.Module, visit: Visit) -> Iterator[None]:
+    """Call ``visit(name, grid, batch)`` for every batch of windows (one for global attention) that runs meanwhile.
+
+    ``name`` is that of the block. The backbone runs as it is: what is seen are the arguments of its attention calls.
+    """
+    running: list[Any] = []  # of the layer that runs: its name, grid, and windows still to come
+
+    def enter(name: str, args: tuple) -> None:
+        _, grid, windows = args
+        if windows is None:
+            windows = Windows([Span(0, grid[0], 1)], [Span(0, grid[1], 1)])
+        running[:] = [name, grid, product(windows.rows, windows.cols)]  # in the order that they are cut in
+
+    def see(q: Tensor, k: Tensor, bias: Tensor | None) -> None:
+        name, grid, spans = running
+        visit(name, grid, Batch(q, k, bias, *next(spans)))
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, args, name=name: enter(name.removesuffix('.attn'), args))
+        for name, layer in backbone.named_modules()
+        if isinstance(layer, Attention)
+    ]
+    try:
+        with _AttentionCalls(see):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def distance_and_entropy(batch: Batch, max_weights: int = MAX_WEIGHTS) -> Tensor:
+    """Attention distance in tokens and entropy in nats, summed over the queries that have a position.
+
+    Args:
+        batch: queries and keys.
+        max_weights: attention weights alive at a time, as far as a chunk of one query allows.
+
+    Returns:
+        Distances and entropies, ``(2, heads)``, in float64.
+    """
+    first, length = batch.num_prefix, batch.q.shape[2]
+    step = max(1, max_weights // (length * batch.q.shape[0] * batch.q.shape[1]))
+    rows = torch.arange(batch.rows.size, device=batch.q.device).repeat_interleave(batch.cols.size)
+    cols = torch.arange(batch.cols.size, device=batch.q.device).repeat(batch.rows.size)
+    sums = torch.zeros(2, batch.q.shape[1], dtype=torch.float64)
+    for start in range(first, length, step):
+        chunk = slice(start, min(start + step, length))
+        log_weights = batch.log_weights(chunk)
+        weights = log_weights.exp()
+        offsets = (coords[chunk.start - first : chunk.stop - first, None] - coords for coords in (rows, cols))
+        lengths = torch.hypot(*(offset.to(weights.dtype) for offset in offsets))  # (queries, h * w)
+        of_grid = weights[..., first:]
+        distances = torch.einsum('bnqk,qk->bnq', of_grid, lengths) / of_grid.sum(-1)
+        entropies = -torch.einsum('bnqk,bnqk->bnq', weights, log_weights)
+        sums += torch.stack([x.sum((0, 2), dtype=torch.float64) for x in (distances, entropies)]).cpu()
+    return sums
+
+
+@dataclass
+class BlockStatistics:
+    """Means over images of one block.
+
+    Attributes:
+        block: Name of the block within the backbone.
+        stride: Pixels between neighbouring tokens.
+        grids: The ``(H, W)`` of the token grid that occurred.
+        largest_windows: The ``(h, w)`` of the largest window of a grid; the grid itself for global attention.
+        distance_px: Mean attention distance of each head, in pixels.
+        entropy_nats: Mean entropy of each head.
+        uniform_distance_px: What the distance would be if each query looked at all its keys alike.
+        uniform_entropy_nats: The same for the entropy: the largest there can be.
+    """
+
+    block: str
+    stride: int
+    grids: list[tuple[int, int]]
+    largest_windows: list[tuple[int, int]]
+    distance_px: list[float]
+    entropy_nats: list[float]
+    uniform_distance_px: float
+    uniform_entropy_nats: float
+
+
+@dataclass
+class _Sums:
+    """Of one block and image: distance and entropy, for each head and, in the last place, uniform attention."""
+
+    grid: tuple[int, int]
+    window: tuple[int, int] = (0, 0)
+    values: Tensor | float = 0.0  # (2, heads + 1)
+
+
+def strides_of(backbone: RoPEViT | RoPESwin) -> dict[str, int]:
+    """Pixels between neighbouring tokens, for each block by its name."""
+    patch = backbone.patch_embed.patch_size[0]
+    if isinstance(backbone, RoPEViT):
+        return {f'blocks.{i}': patch for i in range(len(backbone.blocks))}
+    return {
+        f'layers.{i}.blocks.{j}': patch * 2**i
+        for i, stage in enumerate(backbone.layers)
+        for j in range(len(stage.blocks))
+    }
+
+
+@torch.no_grad()
+def attention_statistics(backbone: RoPEViT | RoPESwin, images: Iterable[Tensor]) -> list[BlockStatistics]:
+    """Mean attention distance and entropy of each block and head.
+
+    Args:
+        backbone: in eval mode; it is not changed.
+        images: as the network is fed them, ``(B, 3, H, W)`` each; of any sizes. Each has the same weight in the means,
+            its padding included.
+
+    Returns:
+        One for each block, in order.
+    """
+    strides = strides_of(backbone)
+    of_images: dict[str, list[_Sums]] = {name: [] for name in strides}
+    for image in images:
+        sums: dict[str, _Sums] = {}
+
+        def add(name: str, grid: tuple[int, int], batch: Batch, sums: dict[str, _Sums] = sums) -> None:
+            block = sums.setdefault(name, _Sums(grid))
+            block.window = tuple(map(max, block.window, (batch.rows.size, batch.cols.size)))
+            nothing = batch._replace(
+                q=torch.zeros_like(batch.q[:1, :1]), k=torch.zeros_like(batch.k[:1, :1]), bias=None
+            )
+            uniform = len(batch.q) * distance_and_entropy(nothing)
+            block.values = block.values + torch.cat((distance_and_entropy(batch), uniform), dim=1)
+
+        with watch_attention(backbone, add):
+            backbone(image)
+        for name, block in sums.items():
+            block.values /= len(image) * block.grid[0] * block.grid[1]
+            of_images[name].append(block)
+    return [_average(name, strides[name], blocks) for name, blocks in of_images.items()]
+
+
+def _average(name: str, stride: int, blocks: list[_Sums]) -> BlockStatistics:
+    distances, entropies = torch.stack([block.values for block in blocks]).mean(0).tolist()
+    return BlockStatistics(
+        name,
+        stride,
+        sorted({block.grid for block in blocks}),
+        sorted({block.window for block in blocks}),
+        [distance * stride for distance in distances[:-1]],
+        entropies[:-1],
+        distances[-1] * stride,
+        entropies[-1],
+    )
+
+
+@torch.no_grad()
+def attention_maps(backbone: RoPEViT | RoPESwin, image: Tensor, x: int, y: int) -> dict[str, Tensor]:
+    """Where the query at a pixel looks, in each block.
+
+    Args:
+        backbone: in eval mode; it is not changed.
+        image: as the network is fed it, ``(1, 3, H, W)``.
+        x: column of the pixel.
+        y: row of the pixel.
+
+    Returns:
+        For each block by its name its attention weights of the token grid, ``(heads, H, W)``; NaN outside its window.
+
+    Raises:
+        LaunchError: if the pixel is not within the image.
+    """
+    if not (0 <= x < image.shape[3] and 0 <= y < image.shape[2]):
+        raise LaunchError(
+            f'--query: x and y must be within 0 .. {image.shape[3] - 1} and 0 .. {image.shape[2] - 1}, but got '
+            f'x = {x}, y = {y}'
+        )
+    strides, maps = strides_of(backbone), {}
+
+    def look(name: str, grid: tuple[int, int], batch: Batch) -> None:
+        row, col = (_window_of(pixel // strides[name], span) for pixel, span in ((y, batch.rows), (x, batch.cols)))
+        if row is None or col is None:
+            return
+        (i, top, h), (j, left, w) = row, col
+        index = i * batch.cols.count + j
+        one = batch._replace(q=batch.q[index : index + 1], k=batch.k[index : index + 1])
+        query = batch.num_prefix + (y // strides[name] - top) * w + x // strides[name] - left
+        weights = one.log_weights(slice(query, query + 1))[0, :, 0, batch.num_prefix :].exp()
+        maps[name] = weights.new_full((len(weights), *grid), torch.nan)
+        maps[name][:, top : top + h, left : left + w] = weights.unflatten(1, (h, w))
+
+    with watch_attention(backbone, look):
+        backbone(image)
+    return maps
+
+
+def _window_of(token: int, span: Span) -> tuple[int, int, int] | None:
+    """Which window of a span holds a token, and where it starts and how long it is; ``None`` if none does."""
+    index = (token - span.start) // span.size
+    return (index, span.start + index * span.size, span.size) if 0 <= index < span.count else None

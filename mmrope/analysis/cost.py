@@ -1,0 +1,109 @@
+"""Parameters and FLOPs of a model at any image size, and what the rotation adds.
+
+A FLOP is one addition or one multiplication, so that a multiply-add is two; papers often give multiply-adds and call
+them FLOPs. PyTorch's ``FlopCounterMode`` counts matrix products, convolutions and attention, as they run: windows by
+their real sizes. Not counted, there as in other counters, is what works on each element (norms, activations,
+interpolation) and sampling (RoIAlign, deformable attention).
+
+The rotation works on each element, so it is counted by hand: a pair of channels takes four multiplications and two
+additions, in q and in k, which is 6 FLOPs for each token and channel. The table of cosines and sines is made once for
+an image size and kept, so it is a number of its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from ..layers import Attention
+from .models import blank_batch, build_model
+
+
+def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *args: Any, **kwargs: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+# The attention kernel of the CPU has no formula in PyTorch 2.11: without this, attention counts as nothing there.
+FORMULAS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+PAIR_FLOPS = 6
+PARTS = ('backbone', 'neck')
+
+
+@dataclass
+class Cost:
+    """Of one image, or one batch.
+
+    Attributes:
+        size: ``(H, W)`` of the image as the network is fed it, in pixels.
+        params: Parameters by part: ``'backbone'``, ``'neck'``, ``'heads'`` (all the rest) and ``'total'``.
+        flops: FLOPs by part, likewise; the rotation is not in them.
+        rotation_flops: Of the rotation of q and k.
+        table_flops: Of the tables of cosines and sines of all blocks; a cosine or a sine counts as one.
+    """
+
+    size: tuple[int, int]
+    params: dict[str, int]
+    flops: dict[str, int]
+    rotation_flops: int
+    table_flops: int
+
+    @property
+    def rotation_share(self) -> float:
+        """The rotation over all that is counted."""
+        return self.rotation_flops / (self.flops['total'] + self.rotation_flops)
+
+
+def config_cost(cfg: Config, size: tuple[int, int], device: str | None = None) -> Cost:
+    """Count for one image of ``size`` = ``(H, W)`` pixels and the model of a config, with random weights.
+
+    A detector and a classifier run to the outputs of their heads; the mask head takes the first 100 proposals, as
+    MMDetection's own counter has it. A segmenter runs to the class map, since one with queries has no other output.
+    """
+    model = build_model(cfg, device)
+    mode = 'predict' if cfg.get('default_scope') == 'mmseg' else 'tensor'
+    return count(model, {**blank_batch(cfg, model, size), 'mode': mode})
+
+
+@torch.no_grad()
+def count(model: nn.Module, inputs: Mapping[str, Any]) -> Cost:
+    """Count what ``model(**inputs)`` takes; ``inputs['inputs']`` are the images, ``(B, 3, H, W)``.
+
+    The model is in eval mode; a backbone alone is the total.
+    """
+    rotation = table = 0
+
+    def count_rotation(layer: Attention, args: tuple) -> None:
+        nonlocal rotation, table
+        if layer.rope is None:
+            return
+        x, grid, windows = args
+        height, width = grid if windows is None else windows.largest
+        _, heads, pairs = layer.rope.freqs.shape
+        rotation += PAIR_FLOPS * x.numel()  # x.numel() / 2 pairs of q and as many of k
+        sines = 3 * (height + width) * heads * pairs  # angle, cosine and sine along each axis
+        table += sines + PAIR_FLOPS * height * width * heads * pairs
+
+    layers = [layer for layer in model.modules() if isinstance(layer, Attention)]
+    hooks = [layer.register_forward_pre_hook(count_rotation) for layer in layers]
+    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+    try:
+        with counter:
+            model(**inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    by_module = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    flops = {part: by_module.get(f'{type(model).__name__}.{part}', 0) for part in PARTS}
+    params = {part: _params(getattr(model, part, None)) for part in PARTS}
+    totals = _params(model), counter.get_total_flops()
+    for parts, total in zip((params, flops), totals):
+        parts.update(heads=total - sum(parts.values()), total=total)
+    return Cost(tuple(inputs['inputs'].shape[2:]), params, flops, rotation, table)
+
+
+def _params(module: nn.Module | None) -> int:
+    return 0 if module is None else sum(param.numel() for param in module.parameters())

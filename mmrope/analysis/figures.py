@@ -1,0 +1,150 @@
+"""Pictures of attention and frequencies, in colours and markers for readers who do not see colours alike."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+import numpy as np
+from torch import Tensor
+
+from .attention import BlockStatistics
+
+# Okabe and Ito's colours but for the yellow, which a light background swallows.
+COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000')
+MARKERS = 'os^Dv<>'
+GREY = '#777777'
+
+
+@contextmanager
+def saved_figure(out: Path, rows: int, cols: int, size: tuple[float, float], **options: Any) -> Iterator[np.ndarray]:
+    """Axes ``(rows, cols)`` of ``size`` inches each, written to ``out`` in the end."""
+    with plt.rc_context({'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False}):
+        figure, axes = plt.subplots(
+            rows,
+            cols,
+            figsize=(size[0] * cols, size[1] * rows),
+            squeeze=False,
+            layout='constrained',
+            facecolor='white',
+            **options,
+        )
+        try:
+            yield axes
+            out.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(out, dpi=130)
+        finally:
+            plt.close(figure)
+
+
+def draw_attention(curves: Mapping[str, Sequence[BlockStatistics]], out: Path) -> None:
+    """Draw mean attention distance and entropy over the blocks: a curve a checkpoint, a dot a head.
+
+    A dashed line is what attention that looks at all its keys alike would give.
+    """
+    panels = {
+        'mean attention distance (pixels)': lambda block: (block.distance_px, block.uniform_distance_px),
+        'attention entropy (nats)': lambda block: (block.entropy_nats, block.uniform_entropy_nats),
+    }
+    with saved_figure(out, 1, 2, (4.5, 3.6)) as axes:
+        for axis, (label, read) in zip(axes[0], panels.items()):
+            for i, ((name, blocks), colour, marker) in enumerate(zip(curves.items(), cycle(COLOURS), cycle(MARKERS))):
+                heads, uniform = zip(*map(read, blocks))
+                at = np.arange(len(blocks)) + 0.12 * (i - (len(curves) - 1) / 2)
+                for x, values in zip(at, heads):
+                    axis.plot([x] * len(values), values, '.', color=colour, alpha=0.45, markersize=5)
+                axis.plot(at, uniform, '--', color=colour, alpha=0.6, linewidth=1)
+                axis.plot(at, [np.mean(values) for values in heads], color=colour, marker=marker, label=name)
+            axis.set(xlabel='block', ylabel=label, ylim=(0, None))
+            axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(12, integer=True))
+            axis.grid(alpha=0.3)
+        axes[0, 0].plot([], [], '--', color=GREY, linewidth=1, label='uniform attention')
+        axes[0, 0].plot([], [], '.', color=GREY, label='one head')
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        axes[0, 0].figure.legend(handles, labels, loc='outside lower center', ncols=4, frameon=False)
+
+
+def draw_maps(
+    image: Tensor, query: tuple[int, int], maps: Mapping[str, Tensor], heads: Sequence[int], out: Path
+) -> None:
+    """Draw where a query looks over the image: a column a block, a row for the mean of its heads and for each of some.
+
+    Args:
+        image: as the network was fed it, ``(1, 3, H, W)``; drawn in grey.
+        query: the pixel ``(x, y)``.
+        maps: as :func:`attention.attention_maps` returns them.
+        heads: to draw besides the mean.
+        out: image to write.
+    """
+    grey = image[0].float().mean(0).cpu().numpy()
+    height, width = grey.shape
+    panels = {'mean of heads': lambda weights: weights.mean(0)}
+    panels |= {f'head {i}': lambda weights, i=i: weights[i] for i in heads}
+    with saved_figure(out, len(panels), len(maps), (2.0, 2.0 * height / width + 0.3)) as axes:
+        for row, (title, choose) in zip(axes, panels.items()):
+            for axis, (name, of_heads) in zip(row, maps.items()):
+                weights = choose(of_heads).float().cpu().numpy()
+                bottom, right = (np.ceil(side / n) * n - 0.5 for side, n in zip((height, width), weights.shape))
+                # the window of the query is tinted, the rest is not, and large weights cover the image
+                alpha = np.nan_to_num(0.2 + 0.6 * weights / np.nanmax(weights))
+                axis.imshow(grey, cmap='gray')
+                axis.imshow(weights, cmap='viridis', alpha=alpha, extent=(-0.5, right, bottom, -0.5))
+                axis.plot(*query, marker='x', color=COLOURS[1], markersize=8, markeredgewidth=2.5)
+                axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
+                axis.set_title(f'{name}, {title}', fontsize=8)
+
+
+def draw_frequencies(
+    freqs: Mapping[str, Tensor], theta: float, axial: Tensor, initial: Mapping[str, Tensor] | None, out: Path
+) -> None:
+    """Draw the frequencies of each block in the plane: learned, where they started, and the axial ones.
+
+    Args:
+        freqs: of each block by its name, ``(2, heads, head_dim // 2)``.
+        theta: base of the initial ones, whose circles are drawn.
+        axial: ``(2, 1, head_dim // 2)``.
+        initial: like ``freqs``; ``None`` where only the circles are known.
+        out: image to write.
+    """
+    cols = min(4, len(freqs))
+    rows = math.ceil(len(freqs) / cols)
+    reach = 1.1 * max(float(part.abs().max()) for part in (*freqs.values(), axial))
+    with saved_figure(out, rows, cols, (2.6, 2.6), sharex=True, sharey=True) as axes:
+        for axis in axes.flat[len(freqs) :]:
+            axis.axis('off')
+        for axis, (name, part) in zip(axes.flat, freqs.items()):
+            for k in range(part.shape[-1] // 2):
+                radius = theta ** (-2 * k / part.shape[-1])
+                axis.add_patch(plt.Circle((0, 0), radius, fill=False, color=GREY, linewidth=0.5, alpha=0.5))
+            axis.plot(*axial.flatten(1), 's', color=COLOURS[2], markersize=4, fillstyle='none', label='axial')
+            if initial is not None:
+                points = initial[name].flatten(1)
+                axis.plot(*points, 'o', color=COLOURS[1], markersize=4, fillstyle='none', label='initial')
+            axis.plot(*part.flatten(1), '.', color=COLOURS[0], markersize=4, alpha=0.7, label='learned')
+            axis.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect='equal')
+            axis.set_title(name, fontsize=9)
+        for axis in axes[-1]:
+            axis.set_xlabel('x (rad / token)')
+        for axis in axes[:, 0]:
+            axis.set_ylabel('y (rad / token)')
+        axes[0, 0].plot([], [], color=GREY, linewidth=0.5, label='radii of the initial ones')
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        axes[0, 0].figure.legend(handles, labels, loc='outside lower center', ncols=4, frameon=False, fontsize=9)
+
+
+def draw_reconstructions(rows: Mapping[str, Sequence[tuple[str, Tensor]]], out: Path) -> None:
+    """Draw functions and their reconstructions: a row a function, titles and values of its panels in order."""
+    cols = max(map(len, rows.values()))
+    with saved_figure(out, len(rows), cols, (1.9, 2.2)) as axes:
+        for line, panels in zip(axes, rows.values()):
+            low, high = float(panels[0][1].min()), float(panels[0][1].max())
+            for axis, (title, values) in zip(line, panels):
+                axis.imshow(values.cpu().numpy(), cmap='viridis', vmin=low, vmax=high)
+                axis.set(xticks=[], yticks=[])
+                axis.set_title(title, fontsize=8)

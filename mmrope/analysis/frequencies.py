@@ -1,0 +1,167 @@
+"""What the frequencies of a model have become, and what a set of frequencies can represent.
+
+Frequencies are points of the plane, in radians a token step along x and y. Those of RoPE-Mixed start, for each head,
+as the axial ones turned by a random angle: on circles of radius ``theta ** (-4 k / head_dim)``, one half at the angle
+and the other half at a right angle to it. A checkpoint does not hold that angle. Without the initial checkpoint the
+learned frequencies are compared with the nearest of all initial sets, which gives the least change there can have been.
+
+RoPE-ViT's paper shows with a Fourier transform that axial frequencies represent less than mixed ones. Its exact
+procedure is not known here; :func:`reconstruct` is this project's choice.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..layers import Attention, axial_freqs, mixed_freqs
+from ..models import RoPESwin, RoPEViT, swin, vit
+
+INITIAL_SETS = 5  # of random directions, over which the study averages what is not the model's
+
+
+@dataclass
+class HeadChange:
+    """How the frequencies of one head differ from initial ones.
+
+    Attributes:
+        change: ``|learned - initial| / |initial|``, over all frequencies of the head.
+        angle: Direction of the initial set, in radians from -pi to pi.
+        magnitudes: ``|learned| / |initial|`` of each frequency.
+    """
+
+    change: float
+    angle: float
+    magnitudes: list[float]
+
+
+def freqs_of(backbone: RoPEViT | RoPESwin) -> dict[str, Tensor]:
+    """Frequencies of each block by its name, ``(2, heads or 1, head_dim // 2)`` in float64; empty without RoPE."""
+    return {
+        name.removesuffix('.attn'): layer.rope.freqs.detach().cpu().double()
+        for name, layer in backbone.named_modules()
+        if isinstance(layer, Attention) and layer.rope is not None
+    }
+
+
+def axial_theta_of(backbone: RoPEViT | RoPESwin) -> float:
+    """The paper's base of RoPE-Axial for a backbone."""
+    return (vit if isinstance(backbone, RoPEViT) else swin).THETAS['axial']
+
+
+def theta_of(backbone: RoPEViT | RoPESwin) -> float:
+    """The paper's base of RoPE-Mixed for a backbone."""
+    return (vit if isinstance(backbone, RoPEViT) else swin).THETAS['mixed']
+
+
+def changes(freqs: Tensor, theta: float, initial: Tensor | None = None) -> list[HeadChange]:
+    """Compare the learned frequencies of a block with those it started from.
+
+    Args:
+        freqs: ``(2, heads, head_dim // 2)``.
+        theta: base of the initial ones.
+        initial: those themselves; ``None`` for the nearest initial set of each head.
+
+    Returns:
+        One for each head.
+    """
+    unturned = mixed_freqs(2 * freqs.shape[-1], torch.zeros(1), theta).double()
+    learned, at_zero = (torch.complex(part[0], part[1]) for part in (freqs.double(), unturned))
+    if initial is None:
+        start = (learned * at_zero.conj()).sum(-1, keepdim=True).sgn() * at_zero  # the least squares of all turns
+    else:
+        start = torch.complex(*initial.double())
+    angles = (start * at_zero.conj()).sum(-1).angle()
+    change = (learned - start).abs().square().sum(-1).sqrt() / start.abs().square().sum(-1).sqrt()
+    return [HeadChange(*row) for row in zip(change.tolist(), angles.tolist(), (learned.abs() / start.abs()).tolist())]
+
+
+def reconstruct(function: Tensor, freqs: Tensor) -> tuple[Tensor, int]:
+    """Keep of a function on a grid what some frequencies can represent: FFT, keep those, inverse FFT.
+
+    A frequency keeps the point of the discrete spectrum nearest to it, and that of its negative: RoPE turns by an angle
+    that both signs describe. The mean stays: a constant added to attention logits changes nothing. A frequency beyond
+    half a turn a token is the one it looks like on the grid.
+
+    Args:
+        function: real values, ``(H, W)``.
+        freqs: ``(2, ...)``, radians a token step along x and y.
+
+    Returns:
+        The reconstruction, ``(H, W)``, and how many points of the spectrum were kept.
+    """
+    height, width = function.shape
+    cols, rows = (
+        (part.flatten().double() * size / (2 * math.pi)).round().long() for part, size in zip(freqs, (width, height))
+    )
+    keep = torch.zeros(height, width, dtype=torch.bool)
+    keep[0, 0] = True
+    keep[rows % height, cols % width] = True
+    keep[-rows % height, -cols % width] = True
+    return torch.fft.ifft2(torch.fft.fft2(function.double()) * keep).real, int(keep.sum())
+
+
+def error(function: Tensor, reconstruction: Tensor) -> float:
+    """Share of the variance of a function that its reconstruction misses: 0 for all of it there, 1 for a constant."""
+    function = function.double()
+    return float((function - reconstruction).square().sum() / (function - function.mean()).square().sum())
+
+
+def target_functions(size: int) -> dict[str, Tensor]:
+    """Functions of the offset that attention may want, ``(size, size)`` each: a spot, a diagonal bar and a ring."""
+    axis = torch.arange(size, dtype=torch.float64) - size // 2
+    y, x = axis[:, None] / size, axis[None] / size  # -0.5 .. 0.5
+    radius = torch.hypot(x, y)
+    return {
+        'spot': torch.exp(-((x - 0.15) ** 2 + (y + 0.1) ** 2) / (2 * 0.04**2)),
+        'diagonal bar': torch.exp(-((x - y) ** 2) / (2 * 0.05**2) - (x + y) ** 2 / (2 * 0.25**2)),
+        'ring': torch.exp(-((radius - 0.25) ** 2) / (2 * 0.04**2)),
+    }
+
+
+def reconstruction_errors(
+    functions: Mapping[str, Tensor], freqs: Mapping[str, Tensor], axial_theta: float, theta: float, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """How much of each function different sets miss (:func:`error`), mean over the blocks.
+
+    Args:
+        functions: what to represent, ``(H, W)`` each.
+        freqs: the learned ones of each block, ``(2, heads, head_dim // 2)``.
+        axial_theta: base of the axial set.
+        theta: base of the initial mixed sets, which are drawn at random: ``INITIAL_SETS`` for each block.
+        seed: of that.
+
+    Returns:
+        By the name of a function and of a set: one head of a block (mean over heads) and all its heads together.
+    """
+    sets = frequency_sets(freqs, axial_theta, theta, seed)
+    return {
+        name: {
+            kind: sum(error(function, reconstruct(function, each)[0]) for each in members) / len(members)
+            for kind, members in sets.items()
+        }
+        for name, function in functions.items()
+    }
+
+
+def frequency_sets(
+    freqs: Mapping[str, Tensor], axial_theta: float, theta: float, seed: int = 0
+) -> dict[str, list[Tensor]]:
+    """The sets that :func:`reconstruction_errors` compares, with their members."""
+    head_dim = 2 * next(iter(freqs.values())).shape[-1]
+    generator = torch.Generator().manual_seed(seed)
+    initial = [
+        mixed_freqs(head_dim, torch.rand(part.shape[1], generator=generator) * 2 * math.pi, theta)
+        for part in freqs.values()
+        for _ in range(INITIAL_SETS)
+    ]
+    learned = list(freqs.values())
+    return {
+        'axial': [axial_freqs(head_dim, axial_theta)],
+        'mixed, initial, one head': [head for block in initial for head in block.unbind(1)],
+        'mixed, initial, all heads': initial,
+        'mixed, learned, one head': [head for block in learned for head in block.unbind(1)],
+        'mixed, learned, all heads': learned,
+    }

@@ -1,0 +1,64 @@
+"""A backbone by its name, with weights, for plain Python."""
+
+from typing import Any
+
+from ..models import RoPESwin, RoPEViT, swin, vit
+from .known import KNOWN, KnownWeights
+from .loading import load_pretrained
+
+NAMES = {f'rope_vit_{arch}': (RoPEViT, arch) for arch in vit.ARCHS} | {
+    f'rope_swin_{arch}': (RoPESwin, arch) for arch in swin.ARCHS
+}
+
+
+def build_backbone(name: str, pretrained: bool | str = False, **kwargs: Any) -> RoPEViT | RoPESwin:
+    """Build a backbone in eval mode, with published weights or others.
+
+    Args:
+        name: ``'rope_vit_small'``, ``'rope_swin_tiny'``, ...: the class and its ``arch``.
+        pretrained: ``True`` for the published ImageNet weights of the variant that the arguments ask for, or where the
+            weights are: the name of published ones (``tools/list_weights.py``), a path, a URL, ``'hf-hub:OWNER/NAME'``
+            or ``'timm:NAME'``. ``False`` for random weights.
+        kwargs: arguments of :class:`mmrope.RoPEViT` or :class:`mmrope.RoPESwin`. For the features of the published
+            classifier before its head, ``KnownWeights.arguments`` has them.
+
+    Returns:
+        The backbone; call ``train()`` to train it.
+
+    Raises:
+        ValueError: if there is no such name or argument, nothing is published for the variant, or the weights cannot be
+            had or do not fit.
+    """
+    if name not in NAMES:
+        raise ValueError(f'name must be one of {", ".join(NAMES)}, but got {name!r}')
+    for argument, instead in (('arch', 'name'), ('init_cfg', 'pretrained')):
+        if argument in kwargs:
+            raise ValueError(f'{argument} must not be given, but got {kwargs[argument]!r}: {instead} says it')
+    backbone, arch = NAMES[name]
+    model = backbone(arch, **kwargs)
+    if pretrained is True:
+        load_pretrained(model, _published_for(name, kwargs).checkpoint)
+    elif pretrained:
+        published = {weights.name: weights.checkpoint for weights in KNOWN}
+        load_pretrained(model, published.get(pretrained, pretrained))
+    return model.eval()
+
+
+def _published_for(name: str, kwargs: dict[str, Any]) -> KnownWeights:
+    """Find the published weights of a variant.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    backbone, arch = NAMES[name]
+    of_arch = [weights for weights in KNOWN if (weights.backbone, weights.arch) == (backbone.__name__, arch)]
+    rope, ape, rpb = kwargs.get('rope', 'mixed'), kwargs.get('ape', False), kwargs.get('rpb', False)
+    for weights in of_arch:
+        if (weights.rope, weights.ape) == (rope, ape) and not rpb:
+            return weights
+    variants = [f'rope={weights.rope!r}' + ', ape=True' * weights.ape for weights in of_arch]
+    asked = f'rope={rope!r}' + ', ape=True' * ape + ', rpb=True' * rpb
+    raise ValueError(
+        f'pretrained=True: no weights are published for {name} with {asked}; '
+        f'there are weights for: {"; ".join(variants) or "none of this size"}'
+    )
