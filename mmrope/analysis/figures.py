@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from torch import Tensor
 
+from ..layers import axial_freqs
 from .attention import BlockStatistics
 
 # Okabe and Ito's colours but for the yellow, which a light background swallows.
@@ -101,17 +102,18 @@ def draw_maps(
 
 
 def draw_frequencies(
-    freqs: Mapping[str, Tensor], theta: float, axial: Tensor, initial: Mapping[str, Tensor] | None, out: Path
+    freqs: Mapping[str, Tensor], theta: float, axial_theta: float, initial: Mapping[str, Tensor] | None, out: Path
 ) -> None:
     """Draw the frequencies of each block in the plane: learned, where they started, and the axial ones.
 
     Args:
         freqs: of each block by its name, ``(2, heads, head_dim // 2)``.
         theta: base of the initial ones, whose circles are drawn.
-        axial: ``(2, 1, head_dim // 2)``.
+        axial_theta: base of the axial ones.
         initial: like ``freqs``; ``None`` where only the circles are known.
         out: image to write.
     """
+    axial = axial_freqs(2 * next(iter(freqs.values())).shape[-1], axial_theta)
     cols = min(4, len(freqs))
     rows = math.ceil(len(freqs) / cols)
     reach = 1.1 * max(float(part.abs().max()) for part in (*freqs.values(), axial))

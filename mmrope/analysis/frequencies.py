@@ -12,6 +12,7 @@ procedure is not known here; :func:`reconstruct` is this project's choice.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,14 +47,12 @@ def freqs_of(backbone: RoPEViT | RoPESwin) -> dict[str, Tensor]:
     }
 
 
-def axial_theta_of(backbone: RoPEViT | RoPESwin) -> float:
-    """The paper's base of RoPE-Axial for a backbone."""
-    return (vit if isinstance(backbone, RoPEViT) else swin).THETAS['axial']
-
-
-def theta_of(backbone: RoPEViT | RoPESwin) -> float:
-    """The paper's base of RoPE-Mixed for a backbone."""
-    return (vit if isinstance(backbone, RoPEViT) else swin).THETAS['mixed']
+def thetas_of(backbone: RoPEViT | RoPESwin, settings: Mapping[str, Any]) -> tuple[float, float]:
+    """Bases of RoPE-Mixed and RoPE-Axial: the paper's for the kind of backbone, or ``rope_theta`` of its config."""
+    thetas = dict((vit if isinstance(backbone, RoPEViT) else swin).THETAS)
+    if settings.get('rope_theta') is not None:
+        thetas[settings.get('rope', 'mixed')] = settings['rope_theta']
+    return thetas['mixed'], thetas['axial']
 
 
 def changes(freqs: Tensor, theta: float, initial: Tensor | None = None) -> list[HeadChange]:
@@ -121,47 +120,55 @@ def target_functions(size: int) -> dict[str, Tensor]:
     }
 
 
-def reconstruction_errors(
-    functions: Mapping[str, Tensor], freqs: Mapping[str, Tensor], axial_theta: float, theta: float, seed: int = 0
-) -> dict[str, dict[str, float]]:
-    """How much of each function different sets miss (:func:`error`), mean over the blocks.
+def reconstruction_sets(
+    freqs: Mapping[str, Tensor], axial_theta: float, theta: float, seed: int = 0
+) -> dict[str, list[Tensor]]:
+    """The sets of frequencies to compare, each with its members; the first is that of the first block and head.
 
     Args:
-        functions: what to represent, ``(H, W)`` each.
-        freqs: the learned ones of each block, ``(2, heads, head_dim // 2)``.
+        freqs: those of each block of a model, ``(2, heads or 1, head_dim // 2)``.
         axial_theta: base of the axial set.
         theta: base of the initial mixed sets, which are drawn at random: ``INITIAL_SETS`` for each block.
         seed: of that.
 
     Returns:
-        By the name of a function and of a set: one head of a block (mean over heads) and all its heads together.
+        By name: the axial set, which all heads share, and unless the model itself is axial the sets of one head and of
+        all heads of a block together, initial and learned.
     """
-    sets = frequency_sets(freqs, axial_theta, theta, seed)
-    return {
-        name: {
-            kind: sum(error(function, reconstruct(function, each)[0]) for each in members) / len(members)
-            for kind, members in sets.items()
-        }
-        for name, function in functions.items()
-    }
-
-
-def frequency_sets(
-    freqs: Mapping[str, Tensor], axial_theta: float, theta: float, seed: int = 0
-) -> dict[str, list[Tensor]]:
-    """The sets that :func:`reconstruction_errors` compares, with their members."""
-    head_dim = 2 * next(iter(freqs.values())).shape[-1]
+    learned = list(freqs.values())
+    head_dim = 2 * learned[0].shape[-1]
+    sets = {'axial': [axial_freqs(head_dim, axial_theta)]}
+    if learned[0].shape[1] == 1:
+        return sets
     generator = torch.Generator().manual_seed(seed)
     initial = [
         mixed_freqs(head_dim, torch.rand(part.shape[1], generator=generator) * 2 * math.pi, theta)
-        for part in freqs.values()
+        for part in learned
         for _ in range(INITIAL_SETS)
     ]
-    learned = list(freqs.values())
+    for kind, blocks in (('initial', initial), ('learned', learned)):
+        sets[f'{kind}, one head'] = [head for block in blocks for head in block.unbind(1)]
+        sets[f'{kind}, all heads'] = blocks
+    return sets
+
+
+def reconstruction_errors(
+    functions: Mapping[str, Tensor], freqs: Mapping[str, Tensor], axial_theta: float, theta: float, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """How much of each function the :func:`reconstruction_sets` miss (:func:`error`), mean over the members of a set.
+
+    Args:
+        functions: what to represent, ``(H, W)`` each.
+        freqs: as in :func:`reconstruction_sets`, like all the rest.
+
+    Returns:
+        By the name of a function and of a set.
+    """
+    sets = reconstruction_sets(freqs, axial_theta, theta, seed)
     return {
-        'axial': [axial_freqs(head_dim, axial_theta)],
-        'mixed, initial, one head': [head for block in initial for head in block.unbind(1)],
-        'mixed, initial, all heads': initial,
-        'mixed, learned, one head': [head for block in learned for head in block.unbind(1)],
-        'mixed, learned, all heads': learned,
+        name: {
+            kind: sum(error(function, reconstruct(function, member)[0]) for member in members) / len(members)
+            for kind, members in sets.items()
+        }
+        for name, function in functions.items()
     }

@@ -99,7 +99,7 @@ def brute_force(name: str, block: str, layer: torch.nn.Module, x: Tensor, grid: 
             logits = torch.stack(
                 [logit(layer, q[i, head].clone(), k[j, head].clone(), head, at, tokens[j]) for j in keys]
             )
-            out[head, *at] = dict(
+            out[(head, *at)] = dict(
                 zip([tokens[j] if tokens[j] else j - prefix for j in keys], logits.softmax(0).tolist())
             )
     return out

@@ -1,0 +1,110 @@
+"""Counts against formulas worked out by hand."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmrope import RoPESwin, RoPEViT
+from mmrope.analysis.cost import Cost, config_cost, count
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+
+
+class Model(nn.Module):
+    """As the hosts' models have a backbone."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.backbone(inputs)
+
+
+def count_of(backbone: nn.Module, height: int, width: int, batch: int = 1) -> Cost:
+    return count(Model(backbone).eval(), dict(inputs=torch.randn(batch, 3, height, width)))
+
+
+def of_block(tokens: int, windows: list[int], dim: int) -> int:
+    """Multiply-adds of a block: qkv, attention in windows of so many tokens, projection, MLP of ratio 4."""
+    assert sum(windows) == tokens
+    attention = sum(2 * n * n * dim for n in windows)  # q k^T, and weights times v
+    return tokens * dim * (3 * dim + dim + 4 * dim + 4 * dim) + attention
+
+
+def test_a_global_vit_with_a_cls_token() -> None:
+    model = RoPEViT(arch=dict(embed_dims=24, depth=3, num_heads=2), patch_size=8, with_cls_token=True)
+    cost = count_of(model, 40, 56, batch=2)
+    patches = 5 * 7
+    macs = 2 * (patches * 3 * 8 * 8 * 24 + 3 * of_block(patches + 1, [patches + 1], 24))
+    assert cost.flops == dict(backbone=2 * macs, neck=0, heads=0, total=2 * macs)
+    assert cost.params['total'] == cost.params['backbone'] == sum(p.numel() for p in model.parameters())
+    # a pair (a, b) becomes (a cos - b sin, a sin + b cos): 6 FLOPs, for 12 pairs of q and 12 of k
+    assert cost.rotation_flops == 3 * 2 * (patches + 1) * (12 + 12) * 6
+    # by axis an angle, its cosine and sine for each of 2 heads x 6 pairs; then a rotation for each token
+    assert cost.table_flops == 3 * ((5 + 7) * 12 * 3 + 5 * 7 * 12 * 6)
+    assert cost.rotation_share == cost.rotation_flops / (2 * macs + cost.rotation_flops)
+    assert cost.size == (40, 56)
+
+
+@pytest.mark.parametrize('rope, factor', [('axial', 1), (None, 0)])
+def test_windows_count_by_their_real_sizes(rope: str | None, factor: int) -> None:
+    arch = dict(embed_dims=24, depth=2, num_heads=2, mlp_ratio=4)
+    model = RoPEViT(arch=arch, patch_size=8, rope=rope, window_size=3, global_attn_indexes=(1,))
+    cost = count_of(model, 40, 56)
+    windows = [3 * 3, 3 * 2, 3 * 2, 2 * 3, 2 * 2, 2 * 2]  # 5 x 7 tokens: rows 3 2, columns 3 2 2
+    macs = 35 * 3 * 8 * 8 * 24 + of_block(35, windows, 24) + of_block(35, [35], 24)
+    assert cost.flops['total'] == 2 * macs
+    assert cost.rotation_flops == factor * 2 * 35 * 24 * 6
+    # axial: one set of 6 pairs for all heads; a windowed block has the table of its largest window
+    assert cost.table_flops == factor * 6 * ((3 + 3) * 3 + 9 * 6 + (5 + 7) * 3 + 35 * 6)
+
+
+def test_a_swin_with_shifted_windows_and_a_bias() -> None:
+    model = RoPESwin(
+        arch=dict(embed_dims=8, depths=(2, 1), num_heads=(2, 2)),
+        patch_size=2,
+        window_size=4,
+        rpb=True,
+        out_indices=(1,),
+    )
+    cost = count_of(model, 12, 18)  # tokens: 6 x 9, then 3 x 5
+    plain = [h * w for h in (4, 2) for w in (4, 4, 1)]
+    shifted = [h * w for h in (2, 4) for w in (2, 4, 3)]
+    macs = 54 * 3 * 2 * 2 * 8 + of_block(54, plain, 8) + of_block(54, shifted, 8)
+    macs += 15 * 32 * 16 + of_block(15, [12, 3], 16)
+    assert cost.flops['total'] == 2 * macs
+    assert cost.rotation_flops == 6 * (2 * 54 * 8 + 15 * 16)
+
+
+@pytest.fixture
+def _no_random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing them takes longer than counting."""
+    for module in ('backbone', 'vit'):
+        monkeypatch.setattr(f'mmrope.models.{module}.trunc_normal_', lambda x, std: x)
+
+
+@pytest.mark.usefixtures('_no_random_weights')
+def test_vit_b_has_its_known_size_and_the_rotation_is_small_in_every_unit() -> None:
+    cost = config_cost(Config.fromfile(CONFIGS / 'imagenet_rope_mixed_vit_b.py'), (224, 224))
+    assert cost.params['total'] == 86_444_008
+    assert cost.flops['total'] / 2 == pytest.approx(17.56e9, rel=1e-3)  # multiply-adds
+    assert cost.flops['heads'] == 2 * 768 * 1000
+    assert cost.rotation_flops == 12 * 197 * 768 * 6
+    assert f'{cost.rotation_share:.3%}' == '0.031%'
+    # a complex multiplication, for a pair of q or k, as one operation, over multiply-adds
+    assert f'{cost.rotation_flops / 6 / (cost.flops["total"] / 2):.2%}' == '0.01%'
+
+
+@pytest.mark.parametrize('name', ['mask_rcnn_rope_mixed_vit_tiny_digits', 'upernet_rope_mixed_swin_tiny_digits'])
+def test_a_whole_model_is_its_parts(name: str) -> None:
+    cfg = Config.fromfile(CONFIGS / f'{name}.py')
+    cost, larger = (config_cost(cfg, size) for size in ((72, 100), (96, 128)))
+    assert cost.size == (72, 100)
+    for counts in (cost.params, cost.flops):
+        assert counts['total'] == counts['backbone'] + counts['neck'] + counts['heads']
+        assert counts['backbone'] > 0 and counts['heads'] > 0 and (counts['neck'] > 0) == name.startswith('mask')
+    assert larger.params == cost.params and larger.flops['backbone'] > cost.flops['backbone']

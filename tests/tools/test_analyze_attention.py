@@ -1,0 +1,151 @@
+"""tools/analyze_attention.py on detectors, segmenters and classifiers: what it writes, prints and refuses."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from tiny import ROOT, load_tool
+
+from mmrope.analysis.attention import attention_statistics
+from mmrope.analysis.models import backbone_of, load_model, prepare_image
+
+CONFIGS = {
+    'detection': ('mask_rcnn_rope_mixed_vit_tiny_digits.py', dict(embed_dims=16, depth=3, num_heads=2)),
+    'segmentation': (
+        'upernet_rope_mixed_swin_tiny_digits.py',
+        dict(embed_dims=8, depths=(2, 1, 1), num_heads=(1, 2, 2)),
+    ),
+    'classification': ('imagenet_rope_mixed_vit_s.py', dict(embed_dims=16, depth=2, num_heads=2)),
+}
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Return a function that writes a small config of a kind and a checkpoint, and names them."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(kind: str, name: str | None = None, **backbone: Any) -> list[str]:
+        base, arch = CONFIGS[kind]
+        path = tmp_path / f'{name or kind}.py'
+        settings = dict(arch=arch, init_cfg=None, **backbone)
+        if kind == 'detection':
+            settings['global_attn_indexes'] = (1,)
+        path.write_text(f'_base_ = {str(ROOT / "configs" / base)!r}\nmodel = dict(backbone={settings!r})\n')
+        torch.manual_seed(len(str(backbone)))
+        model = mmrope_backbone(path)
+        torch.save({'state_dict': {f'backbone.{key}': value for key, value in model.items()}}, path.with_suffix('.pth'))
+        return [str(path), str(path.with_suffix('.pth'))]
+
+    return write
+
+
+def mmrope_backbone(config: Path) -> dict[str, torch.Tensor]:
+    from mmengine.registry import MODELS
+
+    model = MODELS.build(Config.fromfile(config).model.backbone)
+    for name, param in model.named_parameters():
+        if name.endswith('qkv.weight'):
+            torch.nn.init.normal_(param, std=0.7)
+    return model.state_dict()
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('images')
+    rng = np.random.default_rng(0)
+    for name, shape in (('a.png', (90, 128)), ('b.jpg', (128, 128)), ('c.png', (64, 100))):
+        cv2.imwrite(str(folder / name), rng.integers(0, 255, (*shape, 3), dtype=np.uint8))
+    (folder / 'notes.txt').write_text('no image')
+    return folder
+
+
+@pytest.mark.parametrize('kind', CONFIGS)
+def test_the_numbers_are_those_of_images_as_the_config_feeds_them(study, images, capsys, kind) -> None:
+    config, checkpoint = study(kind)
+    load_tool('analyze_attention').main([config, checkpoint, '--images', str(images), '--out', 'out'])
+    (row,) = json.loads(Path('out/attention.json').read_text())
+    assert (row['label'], row['images'], Path('out/attention.png').read_bytes()[:4]) == (kind, 3, b'\x89PNG')
+    cfg = Config.fromfile(config)
+    model = load_model(cfg, checkpoint, 'cpu')
+    fed = [prepare_image(cfg, model, str(images / name)) for name in ('a.png', 'b.jpg', 'c.png')]
+    assert {tuple(x.shape) for x in fed} == {
+        'detection': {(1, 3, 90, 128), (1, 3, 128, 128), (1, 3, 82, 128)},
+        'segmentation': {(1, 3, 48, 64), (1, 3, 64, 64), (1, 3, 44, 64)},
+        'classification': {(1, 3, 224, 224)},
+    }[kind]
+    expected = attention_statistics(backbone_of(model), fed)
+    assert [block['block'] for block in row['blocks']] == [block.block for block in expected]
+    for ours, theirs in zip(row['blocks'], expected):
+        assert ours['distance_px'] == pytest.approx(theirs.distance_px)
+        assert ours['entropy_nats'] == pytest.approx(theirs.entropy_nats)
+    printed = capsys.readouterr().out
+    assert all(block.block in printed for block in expected) and 'wrote out/attention.png' in printed
+
+
+def test_several_checkpoints_share_a_plot_and_a_query_is_drawn(study, images, monkeypatch) -> None:
+    tool, drawn = load_tool('analyze_attention'), []
+    monkeypatch.setattr('mmrope.analysis.figures.plt.close', drawn.append)
+    pairs = study('detection', 'mixed') + study('detection', 'axial', rope='axial')
+    options = ['--query', '100', '40', '--blocks', '2', '1', '--heads', '0', '--max-images', '1']
+    tool.main([*pairs, '--images', str(images / 'a.png'), str(images), *options, '--out', 'out'])
+    assert sorted(path.name for path in Path('out').iterdir()) == [
+        'attention.json', 'attention.png', 'maps_axial_a.png', 'maps_mixed_a.png',
+    ]  # fmt: skip
+    maps, curves = drawn[0], drawn[-1]
+    titles = [axis.get_title() for axis in maps.axes]
+    assert titles == [f'blocks.{i}, {what}' for what in ('mean of heads', 'head 0') for i in (2, 1)]
+    left, right = curves.axes
+    assert (left.get_xlabel(), left.get_ylabel()) == ('block', 'mean attention distance (pixels)')
+    assert right.get_ylabel() == 'attention entropy (nats)'
+    (legend,) = curves.legends
+    assert [text.get_text() for text in legend.get_texts()] == ['mixed', 'axial', 'uniform attention', 'one head']
+
+
+MISTAKES = {
+    'no image': (['--images', 'nowhere.png'], '--images: there is no file or folder nowhere.png'),
+    'empty folder': (['--images', 'empty'], '--images: the folder empty holds no image'),
+    'outside': (
+        ['--query', '128', '0'],
+        '--query: x and y must be within 0 .. 127 and 0 .. 89, but got x = 128, y = 0',
+    ),
+    'block': (['--query', '1', '0', '--blocks', '3'], '--blocks: the backbone has the blocks 0 to 2, and got [3]'),
+    'head': (['--query', '1', '0', '--heads', '2'], '--heads: the blocks to draw have the heads 0 to 1, and got [2]'),
+    'option': (['--cfg-options', 'modle.x=1'], "a config has no part 'modle'; did you mean model?"),
+}
+
+
+@pytest.mark.parametrize('options, words', MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_ends_in_one_sentence(study, images, capsys, options, words) -> None:
+    Path('empty').mkdir()
+    pair = study('detection')
+    with pytest.raises(SystemExit):
+        load_tool('analyze_attention').main([*pair, '--images', str(images / 'a.png'), *options])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith('analyze_attention.py: error: ') and words in error
+
+
+def test_a_missing_checkpoint_and_an_odd_name_are_refused(study, images, capsys) -> None:
+    config, _ = study('detection')
+    with pytest.raises(SystemExit):
+        load_tool('analyze_attention').main([config, 'none.pth', '--images', str(images)])
+    assert 'CHECKPOINT: there is no checkpoint none.pth' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        load_tool('analyze_attention').main([config, '--images', str(images)])
+    assert 'wants pairs of CONFIG CHECKPOINT, and got 1 names' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        load_tool('analyze_attention').main([config, 'a.pth', config, 'b.pth', '--images', str(images)])
+    assert '--labels wants 2 names that differ' in capsys.readouterr().err
+
+
+def test_another_backbone_is_refused(study, write_config, tmp_path, images, capsys) -> None:
+    config = write_config(tmp_path, 'detection')
+    with pytest.raises(SystemExit):
+        load_tool('analyze_attention').main([config, study('segmentation')[1], '--images', str(images)])
+    words = 'model.backbone must be mmrope.RoPEViT or mmrope.RoPESwin, but the config has ResNet'
+    assert words in capsys.readouterr().err
