@@ -62,9 +62,12 @@ def make_table(label: str, blocks: Sequence[BlockStatistics]) -> Table:
         'heads',
         'uniform',
     ):
-        table.add_column(header, justify='left' if header == 'block' else 'right')
+        table.add_column(header, justify='left' if header == 'block' else 'right', no_wrap=header == 'block')
     for block in blocks:
-        sizes = (' '.join(f'{h}x{w}' for h, w in part) for part in (block.grids, block.largest_windows))
+        sizes = (
+            '{}x{}'.format(*part[0]) if len(part) == 1 else f'{len(part)} sizes'
+            for part in (block.grids, block.largest_windows)
+        )
         cells = [block.block, *sizes]
         for heads, uniform in (
             (block.distance_px, block.uniform_distance_px),

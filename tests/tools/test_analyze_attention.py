@@ -33,7 +33,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
     def write(kind: str, name: str | None = None, **backbone: Any) -> list[str]:
         base, arch = CONFIGS[kind]
         path = tmp_path / f'{name or kind}.py'
-        settings = dict(arch=arch, init_cfg=None, **backbone)
+        settings = dict(arch=dict(_delete_=True, **arch), init_cfg=None, **backbone)
         if kind == 'detection':
             settings['global_attn_indexes'] = (1,)
         path.write_text(f'_base_ = {str(ROOT / "configs" / base)!r}\nmodel = dict(backbone={settings!r})\n')
