@@ -60,7 +60,7 @@ def draw_attention(curves: Mapping[str, Sequence[BlockStatistics]], out: Path) -
                 at = np.arange(len(blocks)) + 0.12 * (i - (len(curves) - 1) / 2)
                 for x, values in zip(at, heads):
                     axis.plot([x] * len(values), values, '.', color=colour, alpha=0.45, markersize=5)
-                axis.plot(at, uniform, '--', color=colour, alpha=0.6, linewidth=1)
+                axis.plot(uniform, '--', color=colour, alpha=0.6, linewidth=1)
                 axis.plot(at, [np.mean(values) for values in heads], color=colour, marker=marker, label=name)
             axis.set(xlabel='block', ylabel=label, ylim=(0, None))
             axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(12, integer=True))
