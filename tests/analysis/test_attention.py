@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Iterator
+from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -120,12 +122,12 @@ def test_statistics_and_maps_are_those_of_the_brute_force(name: str) -> None:
     torch.manual_seed(1)
     model = spread(CASES[name])
     image = torch.randn(1, 3, 18, 26, dtype=torch.float64)  # grids of 5 x 7 (ViT); 9 x 13 and 5 x 7 (Swin)
-    x, y = 21, 9
+    queries = [(21, 9), (3, 12), (12, 2), (25, 17)]
     inputs = attention_inputs(model, image)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     statistics = {block.block: block for block in attention_statistics(model, [image])}
-    maps = attention_maps(model, image, x, y)
-    assert list(statistics) == list(maps) == [key.removesuffix('.attn') for key in inputs]
+    maps = {query: attention_maps(model, image, *query) for query in queries}
+    assert list(statistics) == list(maps[queries[0]]) == [key.removesuffix('.attn') for key in inputs]
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not any(module._forward_pre_hooks for module in model.modules())
     for block, ours in statistics.items():
@@ -140,12 +142,10 @@ def test_statistics_and_maps_are_those_of_the_brute_force(name: str) -> None:
         uniform = {key: dict.fromkeys(keys, 1 / len(keys)) for key, keys in weights.items() if key[0] == 0}
         (distance,), (entropy,) = averages(uniform, 1, stride)
         assert (ours.uniform_distance_px, ours.uniform_entropy_nats) == pytest.approx((distance, entropy))
-        for head in range(layer.num_heads):
+        for (x, y), head in product(queries, range(layer.num_heads)):
             keys = weights[head, y // stride, x // stride]
-            for row in range(grid[0]):
-                for col in range(grid[1]):
-                    expected = keys.get((row, col), math.nan)
-                    assert float(maps[block][head, row, col]) == pytest.approx(expected, rel=1e-5, nan_ok=True)
+            expected = [[keys.get((row, col), math.nan) for col in range(grid[1])] for row in range(grid[0])]
+            assert maps[x, y][block][head].numpy() == pytest.approx(np.array(expected), rel=1e-5, nan_ok=True)
 
 
 def test_images_of_several_sizes_count_alike() -> None:
