@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..engine.preflight import LaunchError
-from ..layers import Attention, Span, Windows
+from ..layers import Attention, Span, Windows, one_window, window_order
 from ..models import RoPESwin, RoPEViT
 
 # Attention weights alive at a time: 64 MiB in float32. All heads of a 64 x 64 grid would be 12 times as many.
@@ -79,20 +79,24 @@ def watch_attention(backbone: nn.Module, visit: Visit) -> Iterator[None]:
 
     ``name`` is that of the block. The backbone runs as it is: what is seen are the arguments of its attention calls.
     """
-    running: list[Any] = []  # of the layer that runs: its name, grid, and windows still to come
+    running: list[Any] = []  # of the layer that runs: its name and cut, and the windows still to come
 
-    def enter(name: str, args: tuple) -> None:
-        _, grid, windows = args
-        if windows is None:
-            windows = Windows([Span(0, grid[0], 1)], [Span(0, grid[1], 1)])
-        running[:] = [name, grid, product(windows.rows, windows.cols)]  # in the order that they are cut in
+    def enter(name: str, layer: Attention, windows: Windows) -> None:
+        whole = one_window(windows.grid)
+        seen = whole if layer.across_windows else windows
+        order = None if not layer.across_windows or windows == whole else window_order(windows)
+        running[:] = [name, windows.grid, order, product(seen.rows, seen.cols)]  # in the order of the calls
 
     def see(q: Tensor, k: Tensor, bias: Tensor | None) -> None:
-        name, grid, spans = running
+        name, grid, order, spans = running
+        if order is not None:  # tokens lie window by window, but are one run: put them row by row
+            q, k = (x[:, :, order.argsort().to(x.device)] for x in (q, k))
         visit(name, grid, Batch(q, k, bias, *next(spans)))
 
     hooks = [
-        layer.register_forward_pre_hook(lambda _, args, name=name: enter(name.removesuffix('.attn'), args))
+        layer.register_forward_pre_hook(
+            lambda layer, args, name=name: enter(name.removesuffix('.attn'), layer, args[1])
+        )
         for name, layer in backbone.named_modules()
         if isinstance(layer, Attention)
     ]

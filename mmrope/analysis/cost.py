@@ -80,10 +80,11 @@ def count(model: nn.Module, inputs: Mapping[str, Any]) -> Cost:
         nonlocal rotation, table
         if layer.rope is None:
             return
-        x, grid, windows = args
-        height, width = grid if windows is None else windows.largest
+        x, windows = args
+        tokens = windows.grid[0] * windows.grid[1]  # a cls token is not rotated
+        height, width = windows.grid if layer.across_windows else windows.largest
         _, heads, pairs = layer.rope.freqs.shape
-        rotation += PAIR_FLOPS * x.numel()  # x.numel() / 2 pairs of q and as many of k
+        rotation += PAIR_FLOPS * len(x) * tokens * x.shape[2]  # half as many pairs in q as channels, and in k
         sines = 3 * (height + width) * heads * pairs  # angle, cosine and sine along each axis
         table += sines + PAIR_FLOPS * height * width * heads * pairs
 

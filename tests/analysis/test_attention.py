@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmrope import RoPESwin, RoPEViT
 from mmrope.analysis.attention import Batch, attention_maps, attention_statistics, distance_and_entropy
-from mmrope.layers import Span
+from mmrope.layers import Span, Windows, window_order
 
 VIT = dict(arch=dict(embed_dims=16, depth=2, num_heads=2), patch_size=4)
 SWIN = dict(arch=dict(embed_dims=8, depths=(2, 2), num_heads=(1, 2)), patch_size=2, window_size=4, out_indices=(0, 1))
@@ -52,10 +52,16 @@ def bounds(name: str, block: str, length: int) -> list[int]:
 
 
 def attention_inputs(model: torch.nn.Module, image: Tensor) -> dict[str, tuple[Tensor, tuple[int, int]]]:
-    """What goes into each attention layer, and the grid."""
+    """What goes into each attention layer, row by row, and the grid."""
     seen = {}
+
+    def note(name: str, x: Tensor, windows: Windows) -> None:
+        order = window_order(windows)
+        prefix = x.shape[1] - len(order)
+        seen[name] = torch.cat((x[:, :prefix], x[:, prefix:][:, order.argsort()]), dim=1), windows.grid
+
     hooks = [
-        module.register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[:2]}))
+        module.register_forward_pre_hook(lambda _, args, name=name: note(name, *args))
         for name, module in model.named_modules()
         if name.endswith('.attn')
     ]

@@ -43,7 +43,7 @@ def test_a_global_vit_with_a_cls_token() -> None:
     assert cost.flops == dict(backbone=2 * macs, neck=0, heads=0, total=2 * macs)
     assert cost.params['total'] == cost.params['backbone'] == sum(p.numel() for p in model.parameters())
     # a pair (a, b) becomes (a cos - b sin, a sin + b cos): 6 FLOPs, for 12 pairs of q and 12 of k
-    assert cost.rotation_flops == 3 * 2 * (patches + 1) * (12 + 12) * 6
+    assert cost.rotation_flops == 3 * 2 * patches * (12 + 12) * 6
     # by axis an angle, its cosine and sine for each of 2 heads x 6 pairs; then a rotation for each token
     assert cost.table_flops == 3 * ((5 + 7) * 12 * 3 + 5 * 7 * 12 * 6)
     assert cost.rotation_share == cost.rotation_flops / (2 * macs + cost.rotation_flops)
@@ -93,7 +93,7 @@ def test_vit_b_has_its_known_size_and_the_rotation_is_small_in_every_unit() -> N
     assert cost.params['total'] == 86_444_008
     assert cost.flops['total'] / 2 == pytest.approx(17.56e9, rel=1e-3)  # multiply-adds
     assert cost.flops['heads'] == 2 * 768 * 1000
-    assert cost.rotation_flops == 12 * 197 * 768 * 6
+    assert cost.rotation_flops == 12 * 196 * 768 * 6
     assert f'{cost.rotation_share:.3%}' == '0.031%'
     # a complex multiplication, for a pair of q or k, as one operation, over multiply-adds
     assert f'{cost.rotation_flops / 6 / (cost.flops["total"] / 2):.2%}' == '0.01%'
