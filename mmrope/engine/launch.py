@@ -361,6 +361,8 @@ def use_cpu_processes(cfg: Config) -> None:
 
 def join_with_gloo(cfg: Config) -> None:
     """Make the process group, which MMEngine then finds there: its own way binds each process to a GPU."""
+    if torch.distributed.is_initialized():  # by an earlier runner of this process
+        return
     for target, source in zip(RANK_VARIABLES['pytorch'], RANK_VARIABLES[cfg.launcher], strict=True):
         os.environ[target] = os.environ.get(source, '0')
     if cfg.launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:

@@ -132,7 +132,7 @@ def _check_blob(path: str, name: str) -> None:
     if not os.path.islink(path):
         return
     blob = Path(path).parent / os.readlink(path)
-    if SHA256.fullmatch(blob.name) and _sha256(blob) != blob.name:
+    if SHA256.fullmatch(blob.name) and sha256(blob) != blob.name:
         Path(path).unlink(missing_ok=True)
         blob.unlink(missing_ok=True)
         raise SourceError(f'{name}: the file is not the one that the Hub announced (its SHA-256 differs): removed it')
@@ -159,7 +159,7 @@ def _download(url: str, path: Path) -> None:
         with partial.open('wb') as file:
             http_get(url, file, displayed_filename=path.name)
         expected = HASH_IN_NAME.search(path.name)
-        if expected is not None and not _sha256(partial).startswith(expected[1]):
+        if expected is not None and not sha256(partial).startswith(expected[1]):
             raise SourceError(f'{url}: the file is not the one of this name (its SHA-256 differs): nothing was kept')
         partial.replace(path)
     except SourceError:
@@ -171,9 +171,10 @@ def _download(url: str, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
-    with path.open('rb') as file:
+    with open(path, 'rb') as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()

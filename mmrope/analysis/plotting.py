@@ -1,0 +1,69 @@
+"""Curves over the image size, in colours and markers that readers who do not see colours alike tell apart."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from statistics import mean
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+
+# Okabe and Ito's colours but for the yellow, which a light background swallows.
+COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000')
+MARKERS = 'os^Dv<>'
+STYLES = tuple(zip(COLOURS, MARKERS, strict=True))
+
+
+def draw_panels(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+    ticks: Mapping[float, str],
+    out: Path,
+    ylabel: str | None = None,
+    dashed: float | None = None,
+) -> None:
+    """Draw curves over the image size, a panel each.
+
+    Args:
+        panels: For each panel its vertical axis, or with ``ylabel`` its title, and the points ``(size, value)`` of each
+            curve by its name. Several points at a size are drawn small, and the curve goes through their mean.
+        ticks: The image sizes in pixels, and what to write there.
+        out: The image to write.
+        ylabel: The vertical axis of all panels, which then have one scale.
+        dashed: An image size to mark, that of the training say.
+    """
+    with plt.rc_context({'font.size': 11, 'axes.spines.top': False, 'axes.spines.right': False}):
+        figure, axes = plt.subplots(
+            1,
+            len(panels),
+            figsize=(4.5 * len(panels), 3.8),
+            squeeze=False,
+            layout='constrained',
+            sharey=ylabel is not None,
+        )
+        for axis, (label, curves) in zip(axes[0], panels.items(), strict=True):
+            for (name, points), (colour, marker) in zip(curves.items(), cycle(STYLES)):
+                draw_curve(axis, points, colour, marker, name)
+            if dashed is not None:
+                axis.axvline(dashed, color='#777777', linestyle='--', linewidth=1)
+            axis.set(xlabel='image size (pixels)', xscale='log')
+            axis.set(**({'ylabel': label} if ylabel is None else {'title': label, 'ylabel': ylabel}))
+            axis.set_xticks(list(ticks), list(ticks.values()))
+            axis.minorticks_off()
+            axis.grid(alpha=0.3)
+            axis.legend(frameon=False, fontsize=9)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, dpi=150, facecolor='white')
+        plt.close(figure)
+
+
+def draw_curve(axis: plt.Axes, points: Sequence[tuple[float, float]], colour: str, marker: str, name: str) -> None:
+    """Draw a curve through the mean at each size, and behind it the single points where there are several."""
+    values: dict[float, list[float]] = {}
+    for size, value in sorted(points):
+        values.setdefault(size, []).append(value)
+    if len(points) > len(values):
+        axis.plot(*zip(*points, strict=True), color=colour, marker='.', markersize=4, linestyle='', alpha=0.5)
+    means = [mean(several) for several in values.values()]
+    axis.plot(list(values), means, color=colour, marker=marker, markersize=5, linewidth=1.8, label=name)

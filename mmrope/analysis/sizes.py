@@ -1,0 +1,182 @@
+"""Another image size for the test of a config: what changes in its pipeline, its padding and its windows."""
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+from ..engine.preflight import LaunchError
+
+LONGEST = 100  # times the shorter side: as good as no limit, where a limit has to be given
+
+
+@dataclass(frozen=True)
+class Size:
+    """An image size as the command line has it.
+
+    ``height`` and ``width`` are pixels. ``kind`` is ``'scaled'`` for a plain number (both are that number), ``'exact'``
+    for ``HxW`` and ``'short'`` for ``short:N``.
+    """
+
+    text: str
+    kind: str
+    height: int
+    width: int
+
+    @property
+    def pixels(self) -> float:
+        """Where it lies on the axis of a plot: the side of a square of the same area."""
+        return (self.height * self.width) ** 0.5
+
+
+def parse_size(text: str) -> Size:
+    """Read ``'128'``, ``'96x160'`` (height first) or ``'short:800'``.
+
+    Raises:
+        ValueError: If it is none of these, or a side is 0.
+    """
+    found = re.fullmatch(r'(short:)?(\d+)(?:x(\d+))?', text, re.ASCII)
+    if found is None or (found[1] and found[3]) or 0 in (int(side) for side in found.groups()[1:] if side):
+        raise ValueError(f'a size is N, HEIGHTxWIDTH or short:N, as 128, 96x160 or short:800, and {text!r} is not')
+    kind = 'short' if found[1] else 'exact' if found[3] else 'scaled'
+    return Size(text, kind, int(found[2]), int(found[3] or found[2]))
+
+
+def size_overrides(cfg: Config, size: Size, scale_windows: bool = False) -> dict[str, Any]:
+    """What to override in a config to test at another size, as ``Config.merge_from_dict`` takes it.
+
+    A plain number keeps the config's own way to resize, all its sides in proportion, so that the shorter one gets the
+    number: of ``scale=(1333, 800)``, 400 makes ``(666, 400)``. ``HxW`` resizes to exactly that. ``short:N`` resizes the
+    shorter side to N, however long the other becomes.
+
+    Args:
+        cfg: The config, with a ``test_dataloader``.
+        size: The size.
+        scale_windows: Whether the backbone's ``window_size`` grows along with the image.
+
+    Raises:
+        LaunchError: If the pipeline resizes in a way for which this is not defined.
+    """
+    pipelines = list(_pipelines(cfg.test_dataloader.dataset, 'test_dataloader.dataset'))
+    overrides: dict[str, Any] = {}
+    for path, pipeline in pipelines:
+        reference, cropped = reference_size(pipeline), any(_name(step) == 'CenterCrop' for step in pipeline)
+        for index, transform in enumerate(pipeline):
+            for key, value in _resized(transform, reference, size, cropped).items():
+                overrides[f'{path}.{index}.{key}'] = value
+    overrides |= _padding(cfg, reference_size(pipelines[0][1]), size)
+    if scale_windows and (window := _window_size(cfg)):
+        ratio = min(size.height, size.width) / reference_size(pipelines[0][1])
+        overrides['model.backbone.window_size'] = max(1, round(window * ratio))
+    return overrides
+
+
+def reference_size(pipeline: list[dict[str, Any]]) -> int:
+    """The size that a test pipeline has: the shorter side of its crop, or else of what it resizes to, in pixels.
+
+    Raises:
+        LaunchError: If it does not resize images, or by a factor.
+    """
+    sides = {_name(transform): transform for transform in pipeline}
+    for name, key in (('CenterCrop', 'crop_size'), ('Resize', 'scale'), ('ResizeShortestEdge', 'scale')):
+        if name in sides and sides[name].get(key):
+            return min(_as_pair(sides[name][key]))
+    if 'ResizeEdge' in sides and sides['ResizeEdge'].get('edge', 'short') == 'short':
+        return sides['ResizeEdge']['scale']
+    names = ', '.join(sides) or 'nothing'
+    raise LaunchError(
+        'the test pipeline has no Resize with a scale, ResizeShortestEdge or ResizeEdge of the short edge, whose size '
+        f'could be changed; it has {names}'
+    )
+
+
+def _pipelines(dataset: Mapping[str, Any], path: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yield the pipeline of each data set below the wrappers, with its path in the config."""
+    if 'dataset' in dataset:
+        yield from _pipelines(dataset['dataset'], f'{path}.dataset')
+    elif 'datasets' in dataset:
+        for index, part in enumerate(dataset['datasets']):
+            yield from _pipelines(part, f'{path}.datasets.{index}')
+    else:
+        yield f'{path}.pipeline', dataset['pipeline']
+
+
+def _resized(transform: Mapping[str, Any], reference: int, size: Size, cropped: bool) -> dict[str, Any]:
+    """The arguments of one transform for another size. OpenMMLab's pairs are (width, height)."""
+    name = _name(transform)
+    keys = {
+        'Resize': ('scale',),
+        'ResizeEdge': ('scale',),
+        'ResizeShortestEdge': ('scale', 'max_size'),
+        'CenterCrop': ('crop_size',),
+        'Pad': ('size',),
+    }
+    sides = {key: transform[key] for key in keys.get(name, ()) if transform.get(key)}
+    if not sides:
+        return {}
+    if size.kind == 'scaled':
+        return {key: _scaled(value, size.height / reference) for key, value in sides.items()}
+    if size.kind == 'exact':
+        return _exact(name, sides, reference, size, cropped)
+    if name in ('CenterCrop', 'Pad'):
+        raise LaunchError(f'{size.text}: the test pipeline has {name}, which gives all images one size; name it as N')
+    return {
+        'Resize': dict(scale=(LONGEST * size.height, size.height), keep_ratio=True),
+        'ResizeEdge': dict(scale=size.height),
+        'ResizeShortestEdge': dict(scale=size.height, max_size=LONGEST * size.height),
+    }[name]
+
+
+def _exact(name: str, sides: dict[str, Any], reference: int, size: Size, cropped: bool) -> dict[str, Any]:
+    if name in ('CenterCrop', 'Pad'):
+        return {key: (size.width, size.height) for key in sides}
+    ratio = min(_as_pair(sides['scale'])) / reference  # above 1 before a crop
+    if name == 'Resize':
+        return dict(scale=(round(size.width * ratio), round(size.height * ratio)), keep_ratio=False)
+    if cropped and name == 'ResizeEdge':
+        return dict(scale=round(max(size.height, size.width) * ratio))  # large enough for the crop
+    raise LaunchError(f'{size.text}: the test pipeline has {name}, which keeps the shape of an image; name a size as N')
+
+
+def _padding(cfg: Config, reference: int, size: Size) -> dict[str, Any]:
+    """MMSegmentation's preprocessor may pad each image to a fixed ``(height, width)``; divisors stay as they are."""
+    test_cfg = (cfg.model.get('data_preprocessor') or {}).get('test_cfg') or {}
+    fixed = test_cfg.get('size')
+    if not fixed:
+        return {}
+    if size.kind == 'short':
+        raise LaunchError(f'{size.text}: model.data_preprocessor.test_cfg.size gives all images one size; name it as N')
+    sides = (size.height, size.width) if size.kind == 'exact' else _scaled(tuple(fixed), size.height / reference)
+    return {'model.data_preprocessor.test_cfg.size': sides}
+
+
+def _window_size(cfg: Config) -> int:
+    """The backbone's ``window_size``, its default where the config has none, 0 where the backbone has none."""
+    backbone = cfg.model.get('backbone') or {}
+    if 'window_size' in backbone or 'type' not in backbone:
+        return backbone.get('window_size') or 0
+    with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+        kind = backbone.type if isinstance(backbone.type, type) else registry.get(backbone.type)
+    if kind is None:
+        return 0  # building it says which type is unknown
+    parameter = inspect.signature(kind).parameters.get('window_size')
+    return parameter.default if parameter and isinstance(parameter.default, int) else 0
+
+
+def _scaled(value: Any, factor: float) -> Any:
+    if isinstance(value, (tuple, list)):
+        return tuple(_scaled(side, factor) for side in value)
+    return max(1, round(value * factor))
+
+
+def _as_pair(value: Any) -> tuple[int, int]:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+
+
+def _name(transform: Mapping[str, Any]) -> str:
+    kind = transform['type']
+    return getattr(kind, '__name__', kind).rpartition('.')[2]

@@ -1,0 +1,252 @@
+"""tools/test_resolutions.py: it measures what tools/test.py measures, once a size, however often it is called."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner
+from tiny import ROOT, isolated, load_tool, python_path
+
+from mmrope.engine.launch import has_accelerator
+
+RESIZE = "dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), keep_ratio=True)"
+CLASSIFICATION = """
+default_scope = 'mmpretrain'
+model = dict(
+    type='ImageClassifier',
+    data_preprocessor=dict(num_classes=3, mean=[127.] * 3, std=[60.] * 3),
+    backbone=dict(
+        type='mmrope.RoPESwin', arch=dict(embed_dims=16, depths=(2, 1), num_heads=(1, 2)), rope=None, rpb=True,
+        patch_size=2, window_size=4, out_indices=(1,), out_type='avg_featmap'),
+    head=dict(type='LinearClsHead', num_classes=3, in_channels=32))
+test_dataloader = dict(
+    batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='CustomDataset', data_root='{data}', pipeline=[
+        dict(type='LoadImageFromFile'), dict(type='Resize', scale=(16, 16)), dict(type='PackInputs')]))
+test_evaluator = [dict(type='Accuracy', topk=(1, 2)), dict(type='SingleLabelMetric')]
+test_cfg = dict(type='TestLoop')
+"""
+PIPELINE = 'test_dataloader.dataset.pipeline.1'
+
+
+@pytest.fixture(scope='module')
+def tools() -> SimpleNamespace:
+    return SimpleNamespace(**{name: load_tool(name).main for name in ('train', 'test', 'test_resolutions')})
+
+
+@pytest.fixture(scope='module')
+def models(
+    write_config: Callable[..., str], tools: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[str, str]]:
+    """Configs and checkpoints of all three kinds, good enough that not everything they say is wrong."""
+    folder = tmp_path_factory.mktemp('models')
+    found = {}
+    for kind, checkpoint in (('detection', 'epoch_1.pth'), ('segmentation', 'iter_2.pth')):
+        config = Path(write_config(folder, kind))
+        if kind == 'segmentation':
+            config.write_text(config.read_text().replace("dict(type='LoadImageFromFile')", RESIZE))
+        with isolated():
+            tools.train([str(config), '--work-dir', str(folder / kind)])
+        found[kind] = str(config), str(folder / kind / checkpoint)
+    state = torch.load(found['segmentation'][1], weights_only=False)
+    torch.nn.init.normal_(state['state_dict']['decode_head.conv_seg.weight'])  # or all pixels would be one class
+    torch.save(state, found['segmentation'][1])
+    found['classification'] = make_classifier(folder)
+    return found
+
+
+def make_classifier(folder: Path) -> tuple[str, str]:
+    """A Swin with a bias table, random but large weights, and images whose labels it mostly gets right at 16 pixels."""
+    data, config = folder / 'classes', folder / 'classification.py'
+    config.write_text(CLASSIFICATION.replace('{data}', str(data)))
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(Config.fromfile(config).model).eval()
+    for name, param in model.named_parameters():
+        if 'table' in name or 'weight' in name and param.dim() == 2:
+            torch.nn.init.normal_(param, std=1.0)
+    rng = np.random.default_rng(0)
+    for label in range(3):
+        (data / str(label)).mkdir(parents=True)
+    for index in range(30):
+        image = cv2.resize(rng.integers(0, 256, (6, 6, 3), np.uint8), (48, 48), interpolation=cv2.INTER_CUBIC)
+        small = torch.from_numpy(cv2.resize(image, (16, 16)).transpose(2, 0, 1).astype(np.float32))[None]
+        with torch.no_grad():
+            scores = model.head.fc(model.extract_feat((small - 127) / 60)[-1])
+        label = int(scores.argmax()) if index % 10 else index % 3
+        cv2.imwrite(str(data / str(label) / f'{index}.png'), image)
+    torch.save(dict(state_dict=model.state_dict()), folder / 'classification.pth')
+    return str(config), str(folder / 'classification.pth')
+
+
+def measured_by_test(tools: SimpleNamespace, model: tuple[str, str], work_dir: Path, *options: str) -> dict[str, float]:
+    """The metrics that tools/test.py writes."""
+    with isolated():
+        tools.test([*model, '--work-dir', str(work_dir), *(['--cfg-options', *options] if options else [])])
+    (path,) = work_dir.glob('*/*.json')
+    return {key: value for key, value in json.loads(path.read_text()).items() if not key.endswith('time')}
+
+
+def results_in(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    results = json.loads((folder / 'resolutions.json').read_text())
+    return {(result['label'], result['size']): result for result in results}
+
+
+CASES = {
+    'detection': {
+        '64': [],
+        '96': [f'{PIPELINE}.scale=(96,96)'],
+        '48x80': [f'{PIPELINE}.scale=(80,48)', f'{PIPELINE}.keep_ratio=False'],
+    },
+    'segmentation': {'64': [], '32': [f'{PIPELINE}.scale=(32,32)'], 'short:40': [f'{PIPELINE}.scale=(4000,40)']},
+    'classification': {
+        '16': [],
+        '24': [f'{PIPELINE}.scale=(24,24)', 'model.backbone.window_size=6'],
+        '8': [f'{PIPELINE}.scale=(8,8)', 'model.backbone.window_size=2'],
+    },
+}
+METRICS = {'detection': 'coco/bbox_mAP', 'segmentation': 'mIoU', 'classification': 'accuracy/top1'}
+
+
+@pytest.mark.parametrize('kind', CASES)
+def test_every_size_is_measured_as_by_the_test_tool(
+    tools: SimpleNamespace,
+    models: dict[str, tuple[str, str]],
+    tmp_path: Path,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """At the config's own size and at others, whose options are written here by hand; one checkpoint is read once."""
+    loads: list[str] = []
+    load = Runner.load_checkpoint
+    monkeypatch.setattr(
+        Runner, 'load_checkpoint', lambda self, *args, **kwargs: loads.append('') or load(self, *args, **kwargs)
+    )
+    sizes = list(reversed(CASES[kind]))  # not the model's own first
+    with isolated():
+        tools.test_resolutions([*models[kind], '--sizes', *sizes, '--scale-windows', '--work-dir', str(tmp_path)])
+    assert len(loads) == 1
+    out = capsys.readouterr().out
+    results = results_in(tmp_path)
+    assert list(results) == [(kind, size) for size in sizes]
+    for number, (size, options) in enumerate(CASES[kind].items()):
+        expected = measured_by_test(tools, models[kind], tmp_path / str(number), *options)
+        assert results[kind, size]['metrics'] == pytest.approx(expected, abs=1e-6)
+        assert f'{expected[METRICS[kind]]:.4g}' in out
+        assert 0 < results[kind, size]['ms_per_image'] < 60_000
+    values = {results[kind, size]['metrics'][METRICS[kind]] for size in sizes}
+    assert len(values) > 1 and max(values) > 0  # or nothing would have been compared
+    rows = list(csv.DictReader((tmp_path / 'resolutions.csv').open()))
+    assert [float(row[METRICS[kind]]) for row in rows] == [
+        results[kind, size]['metrics'][METRICS[kind]] for size in sizes
+    ]
+    assert (tmp_path / 'resolutions.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_an_interrupted_sweep_measures_the_rest_only(
+    tools: SimpleNamespace, models: dict[str, tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ['--sizes', '64', '32', '48', '--work-dir', str(tmp_path), '--labels', 'a', 'b']
+    pairs = [*models['detection'], *models['segmentation']]
+    tests: list[int] = []
+    test = Runner.test
+
+    def interrupted(self: Runner) -> dict[str, float]:
+        if len(tests) == 4:
+            raise KeyboardInterrupt
+        tests.append(1)
+        return test(self)
+
+    with monkeypatch.context() as patched, isolated():
+        patched.setattr(Runner, 'test', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tools.test_resolutions([*pairs, *arguments])
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / 'results').iterdir()}
+    assert len(kept) == 4 and all(path.suffix == '.json' for path in kept)
+
+    monkeypatch.setattr(Runner, 'test', lambda self: tests.append(1) or test(self))
+    for _ in range(2):  # a third call has nothing left to do
+        with isolated():
+            tools.test_resolutions([*pairs, *arguments])
+        assert len(tests) == 6
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert list(results_in(tmp_path)) == [(label, size) for label in 'ab' for size in ('64', '32', '48')]
+
+    state = torch.load(models['segmentation'][1], weights_only=False)
+    other = tmp_path / 'other.pth'  # other weights, or another config, are another measurement
+    state['state_dict']['decode_head.conv_seg.bias'] += 1
+    torch.save(state, other)
+    for changed in ([models['segmentation'][0], str(other)], [*models['segmentation']]):
+        option = [] if changed[1] == str(other) else ['--cfg-options', 'test_evaluator.iou_metrics=[mDice]']
+        before = len(tests)
+        with isolated():
+            tools.test_resolutions([*changed, '--sizes', '64', '--work-dir', str(tmp_path), *option])
+        assert len(tests) == before + 1
+
+
+@pytest.mark.skipif(has_accelerator(), reason='one process would compute elsewhere than the two')
+def test_two_processes_measure_what_one_does(
+    tools: SimpleNamespace, models: dict[str, tuple[str, str]], tmp_path: Path
+) -> None:
+    """Two models, one after the other, in the same two processes."""
+    arguments = [*models['segmentation'], *models['classification'], '--sizes', '32', '48', '--scale-windows']
+    with isolated():
+        tools.test_resolutions([*arguments, '--work-dir', str(tmp_path / 'one')])
+    command = [sys.executable, str(ROOT / 'tools/torchrun.py'), '--nproc_per_node=2', '--master_port=0']
+    command += [str(ROOT / 'tools/test_resolutions.py'), *arguments, '--launcher', 'pytorch']
+    environment = os.environ | {'PYTHONPATH': python_path(), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    done = subprocess.run(
+        [*command, '--work-dir', str(tmp_path / 'two')], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count('resolutions.csv') == 1  # rank 0 alone speaks
+    one, two = results_in(tmp_path / 'one'), results_in(tmp_path / 'two')
+    assert one.keys() == two.keys() and len(one) == 4
+    for name in one:
+        assert two[name]['metrics'] == pytest.approx(one[name]['metrics'], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        (['detection.py', '--sizes', '64'], 'each CONFIG needs a CHECKPOINT, and these are 1: detection.py'),
+        (['a.py', 'b.pth', '--sizes', '64xx'], 'a size is N, HEIGHTxWIDTH or short:N, as 128, 96x160 or short:800'),
+        (['a.py', 'b.pth'], 'the following arguments are required: --sizes'),
+        (['a.py', 'b.pth', '--sizes', '64', '--labels', 'x', 'y'], '--labels: 1 models need as many different names'),
+        (['detectoin.py', 'b.pth', '--sizes', '64'], 'no config detectoin.py; did you mean detection.py?'),
+        (['detection.py', 'none.pth', '--sizes', '64'], 'CHECKPOINT: there is no checkpoint none.pth'),
+        (['segmentation.py', 'empty.pth', '--sizes', '64'], 'the test pipeline has no Resize with a scale'),
+        (['detection.py', 'empty.pth', '--sizes', '64'], 'empty.pth does not fit the model of the config'),
+    ],
+)
+def test_a_mistake_ends_in_one_sentence(
+    tools: SimpleNamespace,
+    write_config: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for kind in ('detection', 'segmentation'):
+        write_config(tmp_path, kind)
+    torch.save(dict(state_dict={}), 'empty.pth')
+    with pytest.raises(SystemExit) as caught:
+        tools.test_resolutions(arguments)
+    assert caught.value.code != 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith('test_resolutions.py: error: ') and words in last

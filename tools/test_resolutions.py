@@ -1,0 +1,88 @@
+"""Test one or more models at many image sizes: a table, a CSV and a JSON file, and curves of metric and time."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from rich.console import Console
+
+from mmrope.analysis.resolutions import check_metric, make_table, plan, sweep, write_atomically, write_csv
+from mmrope.analysis.sizes import parse_size
+from mmrope.engine.launch import ToolParser, add_arguments, errors_in_one_sentence
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = ToolParser(prog='test_resolutions.py', description=__doc__)
+    parser.add_argument(
+        'pairs',
+        nargs='+',
+        metavar='CONFIG CHECKPOINT',
+        help='a config file and a checkpoint (a file, a URL, hf-hub:OWNER/NAME), and more of these for one plot',
+    )
+    parser.add_argument(
+        '--sizes',
+        nargs='+',
+        required=True,
+        type=_size,
+        metavar='SIZE',
+        help="N: the config's way to resize, its shorter side made N; HEIGHTxWIDTH: exactly this; "
+        'short:N: the shorter side N, the longer one without limit',
+    )
+    parser.add_argument('--labels', nargs='+', metavar='NAME', help='a name for each pair (default: the config)')
+    parser.add_argument('--metric', help='what to draw (default: the first of box mAP, mask mAP, mIoU, top-1)')
+    parser.add_argument(
+        '--scale-windows', action='store_true', help="scale the backbone's window_size along with the image, rounded"
+    )
+    add_arguments(parser)
+    parser.set_defaults(work_dir='work_dirs/resolutions')
+    args = parser.parse_args(arguments)
+    if len(args.pairs) % 2:
+        parser.error(f'each CONFIG needs a CHECKPOINT, and these are {len(args.pairs)}: {" ".join(args.pairs)}')
+    args.pairs = list(zip(args.pairs[::2], args.pairs[1::2], strict=True))
+    if args.labels is not None and len(set(args.labels)) != len(args.pairs):
+        parser.error(f'--labels: {len(args.pairs)} models need as many different names, not {" ".join(args.labels)}')
+    return args
+
+
+def _size(text: str):
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Test as the command line says."""
+    args = parse_arguments(arguments)
+    with errors_in_one_sentence('test_resolutions.py', args) as run:
+        measurements = plan(args, args.pairs, args.sizes, args.labels, args.scale_windows)
+        sweep(measurements, run)
+        if is_main_process():
+            run.started = False  # what goes wrong from here on is the tool's
+            report([measurement.result for measurement in measurements], args)
+
+
+def report(results: list[dict], args: argparse.Namespace) -> None:
+    """Print the table and write the files."""
+    from mmrope.analysis.plotting import draw_panels
+
+    folder = Path(args.work_dir)
+    metric = check_metric(args.metric, results)
+    Console().print(make_table(results))
+    write_csv(results, folder / 'resolutions.csv')
+    write_atomically(folder / 'resolutions.json', json.dumps(results, indent=2) + '\n')
+    drawn = [result for result in results if metric in result['metrics']]
+    pixels = {size.text: size.pixels for size in args.sizes}
+    curves: dict[str, dict[str, list[tuple[float, float]]]] = {metric: {}, 'time (ms / image)': {}}
+    for result in drawn:
+        for axis, value in zip(curves, (result['metrics'][metric], result['ms_per_image']), strict=True):
+            curves[axis].setdefault(result['label'], []).append((pixels[result['size']], value))
+    draw_panels(curves, {size.pixels: size.text for size in args.sizes}, folder / 'resolutions.png')
+    print(f'{folder}/resolutions.csv, .json and .png are written')
+
+
+if __name__ == '__main__':
+    main()
