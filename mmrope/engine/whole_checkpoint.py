@@ -33,12 +33,7 @@ class WholeCheckpoint(Hook):
         Raises:
             WeightsError: If the checkpoint holds no weights for this backbone.
         """
-        model = unwrapped(runner.model)
-        if is_image_classifier(model) and is_published_classifier(checkpoint):
-            checkpoint['state_dict'] = classifier_state_dict(model, checkpoint, self.source)
-        # PyTorch counts the changes of a tensor: whatever a model does to names and shapes while it loads, this tells
-        # which parameters were set.
-        self.versions = {name: param._version for name, param in model.named_parameters()}
+        self.note(unwrapped(runner.model), checkpoint)
 
     def before_test(self, runner: Runner) -> None:
         """Check that all parameters have been set.
@@ -46,7 +41,19 @@ class WholeCheckpoint(Hook):
         Raises:
             CheckpointError: If some have not.
         """
-        params = dict(unwrapped(runner.model).named_parameters())
+        self.check(unwrapped(runner.model))
+
+    def note(self, model: nn.Module, checkpoint: dict[str, Any]) -> None:
+        """What ``after_load_checkpoint`` does, for a model without a runner."""
+        if is_image_classifier(model) and is_published_classifier(checkpoint):
+            checkpoint['state_dict'] = classifier_state_dict(model, checkpoint, self.source)
+        # PyTorch counts the changes of a tensor: whatever a model does to names and shapes while it loads, this tells
+        # which parameters were set.
+        self.versions = {name: param._version for name, param in model.named_parameters()}
+
+    def check(self, model: nn.Module) -> None:
+        """What ``before_test`` does, for a model without a runner."""
+        params = dict(model.named_parameters())
         unset = [name for name, version in self.versions.items() if params[name]._version == version]
         if unset:
             raise CheckpointError(

@@ -1,0 +1,222 @@
+"""tools/demo.py: what it writes is what the model predicts, and what is no image is named and counted."""
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from PIL import Image
+from pycocotools.mask import decode
+from tiny import isolated, load_tool
+
+RESIZE = "dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), keep_ratio=True)"
+CLASSIFICATION = """
+default_scope = 'mmpretrain'
+model = dict(
+    type='ImageClassifier', data_preprocessor=dict(num_classes=3, mean=[127.] * 3, std=[60.] * 3, to_rgb=True),
+    backbone=dict(
+        type='mmrope.RoPEViT', arch=dict(embed_dims=16, depth=1, num_heads=1), patch_size=8, with_cls_token=True,
+        final_norm=True, out_type='cls_token'),
+    head=dict(type='LinearClsHead', num_classes=3, in_channels=16))
+test_dataloader = dict(
+    batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='CustomDataset', data_root='{data}', data_prefix='images', with_label=False, pipeline=[
+        dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')]))
+test_evaluator = []
+test_cfg = dict(type='TestLoop')
+"""
+
+
+@pytest.fixture(scope='module')
+def tools() -> SimpleNamespace:
+    return SimpleNamespace(**{name: load_tool(name).main for name in ('test', 'demo')})
+
+
+@pytest.fixture(scope='module')
+def models(
+    write_config: Callable[..., str], tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[str, str]]:
+    """Configs of all three kinds with random weights."""
+    folder = tmp_path_factory.mktemp('models')
+    found = {}
+    for kind, scope in (('detection', 'mmdet'), ('segmentation', 'mmseg'), ('classification', 'mmpretrain')):
+        if kind == 'classification':
+            config = folder / f'{kind}.py'
+            config.write_text(CLASSIFICATION.replace('{data}', str(tiny_data)))
+        else:
+            config = Path(write_config(folder, kind))
+            text = config.read_text()
+            config.write_text(text.replace("dict(type='LoadImageFromFile'), dict(type='L", f"{RESIZE}, dict(type='L"))
+        with DefaultScope.overwrite_default_scope(scope):
+            model = MODELS.build(Config.fromfile(config).model)
+        torch.manual_seed(0)
+        for name, param in model.named_parameters():
+            if 'conv_seg' in name or 'head.fc' in name or 'retina_cls' in name:
+                torch.nn.init.normal_(param)
+        classes = {'detection': ('box',), 'segmentation': ('ground', 'box', 'sky'), 'classification': ('a', 'b', 'c')}
+        palette = [[0, 0, 0], [255, 0, 0], [0, 0, 255]]
+        meta = dict(dataset_meta=dict(classes=classes[kind], palette=palette[: len(classes[kind])]))
+        torch.save(dict(state_dict=model.state_dict(), meta=meta), folder / f'{kind}.pth')
+        found[kind] = str(config), str(folder / f'{kind}.pth')
+    return found
+
+
+def run(tools: SimpleNamespace, *arguments: object) -> int | str | None:
+    """The exit code of the demo."""
+    with isolated():
+        try:
+            tools.demo([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            return stop.code
+    return 0
+
+
+def predictions_of_test(tools: SimpleNamespace, model: tuple[str, str], tmp_path: Path, *options: str) -> list[dict]:
+    """What tools/test.py predicts for the images of the data set, in their order."""
+    with isolated():
+        tools.test([*model, '--work-dir', str(tmp_path / 'test'), '--out', str(tmp_path / 'out.pkl'), *options])
+    return pickle.loads((tmp_path / 'out.pkl').read_bytes())
+
+
+@pytest.mark.parametrize('kind', ['detection', 'segmentation', 'classification'])
+def test_it_writes_what_the_test_tool_predicts(
+    tools: SimpleNamespace, models: dict[str, tuple[str, str]], tiny_data: Path, tmp_path: Path, kind: str
+) -> None:
+    """At another size than the config's."""
+    images = sorted((tiny_data / 'images').iterdir())
+    out = tmp_path / 'out'
+    assert run(tools, tiny_data / 'images', *models[kind], '--size', '48', '--out-dir', out) == 0
+    written = json.loads((out / 'predictions.json').read_text())
+    assert list(written['images']) == [str(path) for path in images]
+    options = ['--cfg-options', 'test_dataloader.dataset.pipeline.1.scale=(48,48)']
+    for path, expected in zip(images, predictions_of_test(tools, models[kind], tmp_path, *options), strict=True):
+        record = written['images'][str(path)]
+        assert np.asarray(Image.open(out / record['drawn'])).ndim == 3
+        CHECKS[kind](record, expected, out, written['classes'])
+
+
+def check_detection(record: dict[str, Any], expected: dict[str, Any], out: Path, classes: list[str]) -> None:
+    assert classes == ['box'] and len(record['scores']) > 0
+    for key in ('labels', 'scores', 'bboxes'):
+        np.testing.assert_allclose(record[key], expected['pred_instances'][key].numpy(), rtol=1e-4, atol=1e-3)
+
+
+def check_segmentation(record: dict[str, Any], expected: dict[str, Any], out: Path, classes: list[str]) -> None:
+    class_map = expected['pred_sem_seg']['data'][0].numpy()
+    np.testing.assert_array_equal(np.asarray(Image.open(out / record['map'])), class_map)
+    counts = {name: int((class_map == label).sum()) for label, name in enumerate(classes)}
+    assert record['pixels'] == {name: count for name, count in counts.items() if count}
+
+
+def check_classification(record: dict[str, Any], expected: dict[str, Any], out: Path, classes: list[str]) -> None:
+    np.testing.assert_allclose(record['pred_scores'], expected['pred_score'].numpy(), rtol=1e-4)
+    best = int(expected['pred_score'].argmax())
+    assert (record['pred_label'], record['pred_class']) == (best, classes[best])
+
+
+CHECKS = dict(detection=check_detection, segmentation=check_segmentation, classification=check_classification)
+
+
+def test_files_folders_and_globs_and_what_is_no_image(
+    tools: SimpleNamespace,
+    models: dict[str, tuple[str, str]],
+    tiny_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, broken, empty = tmp_path / 'more', tmp_path / 'broken.png', tmp_path / 'empty'
+    for path in (folder / 'deep', empty):
+        path.mkdir(parents=True)
+    (folder / 'notes.txt').touch()
+    broken.write_bytes(b'\x89PNG, but no more')
+    Image.open(tiny_data / 'images/0.png').save(folder / '0.jpg')
+    Image.open(tiny_data / 'images/1.png').convert('L').save(folder / 'deep/1.png')
+    inputs = [tiny_data / 'images/0.png', folder, folder / '**/*.png', broken, tmp_path / 'none.png', empty]
+    inputs += [tiny_data / 'images/0.png']  # twice
+    code = run(tools, *inputs, *models['classification'], '--out-dir', tmp_path / 'out')
+    assert code == 'demo.py: 3 skipped, 3 predicted'  # Python prints it and leaves with 1
+    err = capsys.readouterr().err
+    for words in (f'{broken} is no image', f'{tmp_path}/none.png does not exist', f'{empty} has no images'):
+        assert f'demo.py: skipped: {words}' in err
+    images = json.loads((tmp_path / 'out/predictions.json').read_text())['images']
+    assert list(images) == [str(path) for path in (inputs[0], folder / '0.jpg', folder / 'deep/1.png')]
+    assert [record['drawn'] for record in images.values()] == ['drawn/0.png', 'drawn/0_2.png', 'drawn/1.png']
+
+
+def test_masks_are_written_as_coco_has_them(tools: SimpleNamespace, tiny_data: Path, tmp_path: Path) -> None:
+    """The quickstart's Mask R-CNN, with random weights."""
+    from tiny import ROOT
+
+    config = ROOT / 'configs/mask_rcnn_rope_mixed_vit_tiny_digits.py'
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(Config.fromfile(config).model)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'model.pth')
+    image = tiny_data / 'images/0.png'
+    assert run(tools, image, config, tmp_path / 'model.pth', '--out-dir', tmp_path / 'out', '--score-thr', '0') == 0
+    record = json.loads((tmp_path / 'out/predictions.json').read_text())['images'][str(image)]
+    assert len(record['masks']) == len(record['scores']) > 0
+    assert all(decode(mask).shape == (64, 64) for mask in record['masks'])
+    assert (np.asarray(Image.open(tmp_path / 'out' / record['drawn'])) != np.asarray(Image.open(image))).any()
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ('was_here',)
+
+
+@pytest.mark.parametrize('kind', ['detection', 'segmentation', 'classification'])
+@pytest.mark.parametrize(
+    'checkpoint, words',
+    [
+        ('malicious.pth', 'malicious.pth was not loaded: it asks for'),
+        ('part.pth', 'part.pth does not fit the model of the config: no weights, or of another shape'),
+        ('none.pth', 'CHECKPOINT: there is no checkpoint none.pth'),
+    ],
+)
+def test_a_checkpoint_must_be_weights_and_all_of_them(
+    tools: SimpleNamespace,
+    models: dict[str, tuple[str, str]],
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    checkpoint: str,
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(state_dict={}, extra=Malicious()), 'malicious.pth')
+    part = torch.load(models[kind][1])
+    del part['state_dict'][next(name for name in reversed(part['state_dict']) if name.endswith('.bias'))]
+    torch.save(part, 'part.pth')
+    assert run(tools, tiny_data / 'images/0.png', models[kind][0], checkpoint) == 1
+    assert words in capsys.readouterr().err.splitlines()[-1]
+    assert not Path('was_here').exists()
+
+
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        (['--size', '48x'], '--size: a size is N, HEIGHTxWIDTH or short:N'),
+        (['--cfg-options', 'default_scope=mmocr'], 'default_scope of the config must be one of mmdet, mmseg,'),
+    ],
+)
+def test_a_mistake_ends_in_one_sentence(
+    tools: SimpleNamespace,
+    models: dict[str, tuple[str, str]],
+    tiny_data: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    assert run(tools, tiny_data / 'images/0.png', *models['detection'], *arguments) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith('demo.py: error: ') and words in last

@@ -1,0 +1,99 @@
+"""Predict images with a detector, a segmenter or a classifier: draw what it finds, and write it as JSON."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from mmrope.analysis.inference import Predictor, UnreadableImageError, find_images
+from mmrope.analysis.sizes import parse_size, size_overrides
+from mmrope.engine.launch import OptionsAction, ToolParser, errors_in_one_sentence, load_config
+from mmrope.engine.preflight import LaunchError, check_checkpoint
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = ToolParser(prog='demo.py', description=__doc__)
+    parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files, folders of images, or globs')
+    parser.add_argument('config', metavar='CONFIG', help='config file')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint: a file, a URL, hf-hub:OWNER/NAME')
+    parser.add_argument('--size', help='another image size: N, HEIGHTxWIDTH or short:N, as in test_resolutions.py')
+    parser.add_argument('--out-dir', type=Path, default=Path('outputs'), help='where to write (default: %(default)s)')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='least score that is drawn (default: %(default)s)')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='as in test.py')
+    parser.add_argument('--traceback', action='store_true', help='show the frames of an error, not only its message')
+    parser.set_defaults(data_root=None, work_dir=None, launcher='none', local_rank=0)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Predict as the command line says; what is no image is named and counted, and the exit code is 1."""
+    args = parse_arguments(arguments)
+    with errors_in_one_sentence('demo.py', args):
+        cfg = load_config(args)
+        check_checkpoint(args.checkpoint, 'CHECKPOINT')
+        if args.size is not None:
+            try:
+                cfg.merge_from_dict(size_overrides(cfg, parse_size(args.size)))
+            except ValueError as error:
+                raise LaunchError(f'--size: {error}') from error
+        files, skipped = find_images(args.images)
+        results = {}
+        if files:
+            cfg.log_level = 'WARNING'
+            predictor = Predictor(cfg, args.checkpoint, args.score_thr)
+            results, unreadable = predict(predictor, files, args.out_dir)
+            skipped += unreadable
+            described = {'config': args.config, 'checkpoint': args.checkpoint, 'classes': predictor.classes}
+            text = json.dumps({**described, 'images': results}, indent=2)
+            (args.out_dir / 'predictions.json').write_text(f'{text}\n')
+    for problem in skipped:
+        sys.stderr.write(f'demo.py: skipped: {problem}\n')
+    if results:
+        print(f'{args.out_dir}: predictions.json and {len(results)} drawn images')
+    if skipped:
+        sys.exit(f'demo.py: {len(skipped)} skipped, {len(results)} predicted')
+
+
+def predict(predictor: Predictor, files: Sequence[Path], out_dir: Path) -> tuple[dict[str, dict], list[str]]:
+    """Predict files and write what is drawn. Returns the records by file, and a sentence for each that is no image."""
+    results: dict[str, dict] = {}
+    problems, names = [], set()
+    for folder in ('drawn', 'maps')[: 2 if predictor.scope == 'mmseg' else 1]:
+        (out_dir / folder).mkdir(parents=True, exist_ok=True)
+    for path in track(files, 'images', console=Console(stderr=True)):
+        try:
+            record, picture, class_map = predictor(path)
+        except UnreadableImageError as error:
+            problems.append(str(error))
+            continue
+        name = unused(f'{path.stem}.png', names)
+        Image.fromarray(picture).save(out_dir / 'drawn' / name)
+        record = {'drawn': f'drawn/{name}', **record}
+        if class_map is not None:
+            Image.fromarray(class_map.astype(np.uint8 if class_map.max() < 256 else np.uint16)).save(
+                out_dir / 'maps' / name
+            )
+            record['map'] = f'maps/{name}'
+        results[str(path)] = record
+    return results, problems
+
+
+def unused(name: str, names: set[str]) -> str:
+    """Number a name that another image of this call has, and remember it."""
+    stem, suffix = name[:-4], name[-4:]
+    numbers = (f'{stem}_{number}{suffix}' for number in count(2))
+    free = name if name not in names else next(other for other in numbers if other not in names)
+    names.add(free)
+    return free
+
+
+if __name__ == '__main__':
+    main()
