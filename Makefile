@@ -3,7 +3,7 @@ VENV := $(if $(filter openmmlab,$(STACK)),.venv-openmmlab,.venv)
 PY := $(VENV)/bin/python
 export STACK PYTHON
 
-.PHONY: help setup quickstart quickstart-seg test test-all lint clean
+.PHONY: help setup quickstart quickstart-seg reproduce-resolution test test-all lint clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -30,6 +30,9 @@ quickstart: setup ## train, test and plot a small detector on a small data set; 
 quickstart-seg: setup ## the same for semantic segmentation, in work_dirs/quickstart_seg
 	$(call train-and-test,configs/upernet_rope_mixed_vit_tiny_digits.py,work_dirs/quickstart_seg,work_dirs/quickstart_seg/predictions)
 	$(PY) tools/plot_training.py work_dirs/quickstart_seg --predictions work_dirs/quickstart_seg/predictions/vis_data/vis_image
+
+reproduce-resolution: setup ## repeat the paper's experiment with image sizes on digits, into docs/resolution.md; goes on where it was
+	$(PY) tools/reproduce_resolution.py
 
 test: setup ## run the tests, without the slow ones
 	$(PY) -m pytest tests/ -q -m "not slow"

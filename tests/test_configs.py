@@ -42,8 +42,9 @@ FAMILIES = {
     'imagenet_vit': names('imagenet_*_vit_*.py', 'rope_axial rope_mixed', 's b l'),
     'imagenet_swin': names('imagenet_*_swin_*.py', 'rope_axial rope_mixed', 't s b'),
     'digits': ['mask_rcnn_rope_mixed_vit_tiny_digits.py', *names('upernet_rope_mixed_*_tiny_digits.py', 'vit swin')],
+    'digit_crops': names('classifier_rope_mixed_*_tiny_digit_crops.py', 'vit swin'),
 }
-TRAINED = ('mask_rcnn', 'dino', 'upernet', 'mask2former', 'digits')  # imagenet configs are for tests alone
+TRAINED = ('mask_rcnn', 'dino', 'upernet', 'mask2former', 'digit')  # imagenet configs are for tests alone
 MEMBERS = [(family, name) for family, members in FAMILIES.items() for name in members]
 
 
@@ -54,7 +55,7 @@ def members(*prefixes: str) -> pytest.MarkDecorator:
 
 def test_all_configs_are_here():
     assert CONFIGS == sorted(name for _, name in MEMBERS)
-    assert len(CONFIGS) == 7 + 9 + 3 + 6 + 3 + 6 + 9 + 6 + 6 + 6 + 3
+    assert len(CONFIGS) == 7 + 9 + 3 + 6 + 3 + 6 + 9 + 6 + 6 + 6 + 3 + 2
 
 
 def load(name: str) -> Config:
@@ -85,7 +86,7 @@ def segmentation_batch(cfg: Config) -> dict:
 def classification_batch(cfg: Config) -> dict:
     from mmpretrain.structures import DataSample
 
-    samples = [DataSample().set_gt_label(label) for label in (3, 999)]
+    samples = [DataSample().set_gt_label(label) for label in (3, cfg.model.head.num_classes - 1)]
     return dict(inputs=[torch.randint(256, (3, 101, 133)).byte() for _ in samples], data_samples=samples)
 
 
@@ -111,7 +112,8 @@ def build(cfg: Config) -> torch.nn.Module:
 
 def check_prediction(cfg: Config, prediction: BaseDataElement) -> None:
     if cfg.default_scope == 'mmpretrain':
-        assert prediction.pred_score.shape == (1000,) and prediction.pred_score.sum() == pytest.approx(1)
+        assert prediction.pred_score.shape == (cfg.model.head.num_classes,)
+        assert prediction.pred_score.sum() == pytest.approx(1)
         return
     shape = tuple(prediction.ori_shape)
     if cfg.default_scope == 'mmseg':
@@ -184,7 +186,7 @@ def check_variant(cfg: Config, name: str) -> None:
 @members('')
 def test_config_names_the_weights_of_its_backbone(family, name):
     backbone = load(name).model.backbone
-    if family == 'digits':
+    if family.startswith('digit'):
         assert backbone.init_cfg.type == 'Xavier'
         return
     model = (backbone.type, backbone.arch, backbone.get('rope'), backbone.get('ape', False))

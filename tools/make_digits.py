@@ -5,6 +5,7 @@ import argparse
 import re
 import sys
 
+from mmrope.datasets.digit_crops import make_digit_crops
 from mmrope.datasets.digits import make_digits
 
 
@@ -16,6 +17,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--size', default='128', help='pixels, N or HEIGHTxWIDTH (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='another seed, other scenes (default: %(default)s)')
     parser.add_argument('--overwrite', action='store_true', help='replace a digits data set that is there')
+    parser.add_argument(
+        '--crops',
+        action='store_true',
+        help='cut single digits from scenes instead, a folder a class; defaults: --out data/digit_crops '
+        '--images 2500 --val-images 400 --size 256',
+    )
+    if '--crops' in sys.argv[1:]:
+        parser.set_defaults(out='data/digit_crops', images=2500, val_images=400, size='256')
     return parser.parse_args()
 
 
@@ -30,14 +39,19 @@ def parse_size(text: str) -> tuple[int, int]:
 def main() -> None:
     args = parse_args()
     try:
-        made = make_digits(
-            args.out, args.images, args.val_images, parse_size(args.size), args.seed, overwrite=args.overwrite
-        )
+        size = parse_size(args.size)
+        if args.crops and args.overwrite:
+            raise ValueError('--overwrite is for scenes: remove the folder of the crops yourself')
+        if args.crops:
+            made = make_digit_crops(args.out, args.images, args.val_images, size, args.seed)
+        else:
+            made = make_digits(args.out, args.images, args.val_images, size, args.seed, overwrite=args.overwrite)
     except (ValueError, ImportError, OSError) as error:
         sys.exit(f'make_digits: {error}')
     except KeyboardInterrupt:
         sys.exit('make_digits: interrupted, nothing was written')
-    print(f'{args.out} is {"made" if made else "complete"}: {args.images} + {args.val_images} images')
+    kind = 'scenes cut into digits' if args.crops else 'images'
+    print(f'{args.out} is {"made" if made else "complete"}: {args.images} + {args.val_images} {kind}')
 
 
 if __name__ == '__main__':

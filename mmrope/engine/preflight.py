@@ -195,6 +195,8 @@ def _check_path(path: str, reader: str) -> None:
     advice = 'put the data set there as README.md says, or name its folder with --data-root DIR'
     if re.search(r'(^|/)data/digits/', path):
         advice = 'make it with `make quickstart` or `python tools/make_digits.py`'
+    elif re.search(r'(^|/)data/digit_crops(/|$)', path):
+        advice = 'make it with `python tools/make_digits.py --crops`'
     raise LaunchError(f'{reader} reads {path}, which does not exist: {advice}')
 
 

@@ -1,0 +1,13 @@
+# A classifier of single digits at 32 x 32 pixels; its last layer starts at ten times the usual 0.01, as the digits'
+# segmenters' does. An experiment merges a backbone into this.
+model = dict(
+    type='ImageClassifier',
+    data_preprocessor=dict(
+        type='ClsDataPreprocessor',
+        num_classes=10,
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        to_rgb=True,
+    ),
+    head=dict(type='LinearClsHead', num_classes=10, init_cfg=dict(type='Normal', layer='Linear', std=0.1)),
+)
