@@ -61,9 +61,10 @@ def compose_scene(rng: np.random.Generator, glyphs: np.ndarray, labels: np.ndarr
 
 def visible_masks(shapes: np.ndarray) -> np.ndarray:
     """Cut from each shape what later shapes cover, (N, H, W) bool to the same."""
-    at_or_after = np.bitwise_or.accumulate(shapes[::-1])[::-1]
-    masks = shapes.copy()
-    masks[:-1] &= ~at_or_after[1:]
+    masks, covered = shapes.copy(), np.zeros(shapes.shape[1:], bool)
+    for mask, shape in zip(masks[::-1], shapes[::-1], strict=True):
+        mask &= ~covered
+        covered |= shape
     return masks
 
 

@@ -73,6 +73,20 @@ def test_same_arguments_give_the_same_bytes(root, tmp_path):
     assert len(contents(root)) == 2 * (8 + 4) + 3
 
 
+def test_several_processes_write_what_one_writes(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(digits, '_MANY', 1)
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {0, 1})
+    here = os.getpid()
+
+    def compose(*args):
+        assert os.getpid() != here
+        return scenes.compose_scene(*args)
+
+    monkeypatch.setattr(digits, 'compose_scene', compose)
+    make_digits(tmp_path / 'again', **ARGUMENTS)
+    assert contents(tmp_path / 'again') == contents(root)
+
+
 def test_scene_does_not_depend_on_how_many_are_made(root, tmp_path):
     make_digits(tmp_path / 'few', **ARGUMENTS | {'images': 2, 'val_images': 1})
     many = contents(root)
@@ -438,6 +452,19 @@ def test_interrupted_overwrite_leaves_the_old_data_set(small, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         make_digits(small, 5, 1, 32, progress=False, overwrite=True)
     assert contents(small.parent) == before
+
+
+@pytest.mark.parametrize('error', [RuntimeError, KeyboardInterrupt])
+def test_failure_in_one_of_several_processes_leaves_nothing(tmp_path, monkeypatch, error):
+    monkeypatch.setattr(digits, '_MANY', 1)
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {0, 1})
+    if error is RuntimeError:
+        monkeypatch.setattr(digits, 'compose_scene', interrupt_at(3, error))
+    else:  # an interrupt reaches the parent
+        monkeypatch.setattr(digits, 'coco_table', interrupt_at(1, error))
+    with pytest.raises(error, match='stop'):
+        make_digits(tmp_path / 'digits', 5, 1, 32, progress=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_failed_exchange_puts_the_old_data_set_back(small, monkeypatch):
