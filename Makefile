@@ -3,7 +3,7 @@ VENV := $(if $(filter openmmlab,$(STACK)),.venv-openmmlab,.venv)
 PY := $(VENV)/bin/python
 export STACK PYTHON
 
-.PHONY: help setup quickstart quickstart-seg reproduce-resolution test test-all lint clean
+.PHONY: help setup quickstart quickstart-seg reproduce-resolution bench test test-all lint clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -33,6 +33,9 @@ quickstart-seg: setup ## the same for semantic segmentation, in work_dirs/quicks
 
 reproduce-resolution: setup ## repeat the paper's experiment with image sizes on digits, into docs/resolution.md; goes on where it was
 	$(PY) tools/reproduce_resolution.py
+
+bench: setup ## measure time and memory beside other packages' backbones, about 45 minutes; docs/benchmarks.md has the figures
+	$(PY) tools/benchmark.py --suite benchmarks/cpu.py
 
 test: setup ## run the tests, without the slow ones
 	$(PY) -m pytest tests/ -q -m "not slow"

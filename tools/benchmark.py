@@ -5,13 +5,16 @@ import argparse
 import itertools
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from rich.console import Console
+from rich.status import Status
 
 from mmrope.analysis.benchmark import (
     DTYPES,
@@ -23,6 +26,8 @@ from mmrope.analysis.benchmark import (
     import_modules,
     load_backbone,
 )
+
+DEFAULT_ROUNDS = 5
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -46,14 +51,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """Read the command line."""
     parser = argparse.ArgumentParser(prog='benchmark.py', description=__doc__)
     parser.add_argument(
-        'configs', nargs='*', metavar='CONFIG', help='model configs; the first is compared with the others'
+        'configs', nargs='*', metavar='CONFIG', help='model configs; the first is the measure of the others'
     )
     parser.add_argument('--suite', metavar='FILE', help='measure the rows of this file instead, as benchmarks/cpu.py')
     parser.add_argument('--rows', nargs='+', metavar='ROW', help='only these rows of the suite')
     parser.add_argument('--sizes', nargs='+', type=parse_size, default=[(512, 512)], metavar='SIZE', help='N or HxW')
     parser.add_argument('--modes', nargs='+', choices=MODES, default=['inference'])
     parser.add_argument('--batch', type=positive, default=1, help='images at a time (default: %(default)s)')
-    parser.add_argument('--rounds', type=positive, default=5, help='timed rounds (default: %(default)s)')
+    parser.add_argument(
+        '--rounds', type=positive, help=f'timed rounds (default: {DEFAULT_ROUNDS}, or as the suite has it)'
+    )
     parser.add_argument('--device', default='cpu', help="as torch names it, 'cuda' (default: %(default)s)")
     parser.add_argument('--dtype', choices=DTYPES, default='float32', help='what to autocast to (default: %(default)s)')
     parser.add_argument('--compile', action='store_true', help='with torch.compile')
@@ -91,6 +98,7 @@ def read_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
             candidates={key: suite['candidates'][key] for key in row['candidates']},
             sizes=[parse_size(size) for size in row['sizes']],
             modes=row['modes'],
+            rounds=row.get('rounds', DEFAULT_ROUNDS),
         )
         for name, row in suite['rows'].items()
         if not args.rows or name in args.rows
@@ -125,31 +133,46 @@ def table_of(measurements: list[Measurement]) -> str:
     return '\n'.join(lines)
 
 
+def draw(measurements: list[Measurement], out: Path) -> None:
+    """Time and memory against the image size, a curve for each candidate and mode."""
+    from mmrope.analysis.plotting import draw_panels  # here: a machine without matplotlib can measure
+
+    panels = defaultdict(lambda: defaultdict(list))
+    ticks = {}
+    for entry in measurements:
+        height, width = entry.setting.size
+        pixels = (height * width) ** 0.5
+        name = f'{entry.candidate}, {entry.setting.mode}'
+        ticks[pixels] = str(height) if height == width else f'{height}x{width}'
+        panels['time (s)'][name].append((pixels, entry.median))
+        if entry.memory is not None:
+            panels['memory (GiB)'][name].append((pixels, entry.memory / 2**30))
+    draw_panels(panels, ticks, out)
+
+
 def run(args: argparse.Namespace) -> None:
     """Measure and write after each setting, so that an interruption loses one at most."""
     console = Console(stderr=True)
     for name, row in read_rows(args).items():
         done: list[Measurement] = []
         for setting in settings_of(row, args):
-            title = f'{name}, {setting.mode}, {setting.size[0]} x {setting.size[1]}'
+            title = f'{name}, {setting.mode}, {setting.size[0]} x {setting.size[1]}: '
             with console.status(title) as status:
-                measurements = compare(
-                    row['candidates'],
-                    setting,
-                    args.rounds,
-                    not args.no_memory,
-                    lambda text: status.update(f'{title}: {text}'),
-                )
+                progress = partial(_show, status, title)
+                rounds = args.rounds or row.get('rounds', DEFAULT_ROUNDS)
+                measurements = compare(row['candidates'], setting, rounds, not args.no_memory, progress)
             print(f'\n{name}: {table_of(measurements)}', flush=True)
             done += measurements
             args.out.mkdir(parents=True, exist_ok=True)
             result = dict(environment=environment(args.device), measurements=[entry.as_dict() for entry in done])
             (args.out / f'{name}.json').write_text(json.dumps(result, indent=1) + '\n')
         if len(row['sizes']) > 1:
-            from mmrope.analysis.figures import draw_benchmark
-
-            draw_benchmark(done, args.out / f'{name}.png')
+            draw(done, args.out / f'{name}.png')
     print(f'\nwritten to {args.out}')
+
+
+def _show(status: Status, title: str, text: str) -> None:
+    status.update(title + text)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

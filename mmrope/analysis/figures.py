@@ -1,47 +1,17 @@
 """Pictures of attention and frequencies, in colours and markers for readers who do not see colours alike."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
+import matplotlib.patches
 import numpy as np
 from torch import Tensor
 
 from ..layers import axial_freqs
 from .attention import BlockStatistics
-
-# Okabe and Ito's colours but for the yellow, which a light background swallows.
-COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000')
-MARKERS = 'os^Dv<>'
-GREY = '#777777'
-
-
-@contextmanager
-def saved_figure(out: Path, rows: int, cols: int, size: tuple[float, float], **options: Any) -> Iterator[np.ndarray]:
-    """Axes ``(rows, cols)`` of ``size`` inches each, written to ``out`` in the end."""
-    with plt.rc_context({'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False}):
-        figure, axes = plt.subplots(
-            rows,
-            cols,
-            figsize=(size[0] * cols, size[1] * rows),
-            squeeze=False,
-            layout='constrained',
-            facecolor='white',
-            **options,
-        )
-        try:
-            yield axes
-            out.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(out, dpi=130)
-        finally:
-            plt.close(figure)
+from .plotting import COLOURS, GREY, MARKERS, saved_figure
 
 
 def draw_attention(curves: Mapping[str, Sequence[BlockStatistics]], out: Path) -> None:
@@ -123,7 +93,9 @@ def draw_frequencies(
         for axis, (name, part) in zip(axes.flat, freqs.items()):
             for k in range(part.shape[-1] // 2):
                 radius = theta ** (-2 * k / part.shape[-1])
-                axis.add_patch(plt.Circle((0, 0), radius, fill=False, color=GREY, linewidth=0.5, alpha=0.5))
+                axis.add_patch(
+                    matplotlib.patches.Circle((0, 0), radius, fill=False, color=GREY, linewidth=0.5, alpha=0.5)
+                )
             axis.plot(*axial.flatten(1), 's', color=COLOURS[2], markersize=4, fillstyle='none', label='axial')
             if initial is not None:
                 points = initial[name].flatten(1)

@@ -1,19 +1,44 @@
-"""Curves over the image size, in colours and markers that readers who do not see colours alike tell apart."""
+"""Figures in colours and markers that readers who do not see colours alike tell apart."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
+import numpy as np
 
 # Okabe and Ito's colours but for the yellow, which a light background swallows.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000')
 MARKERS = 'os^Dv<>'
 STYLES = tuple(zip(COLOURS, MARKERS, strict=True))
+GREY = '#777777'
+
+
+@contextmanager
+def saved_figure(out: Path, rows: int, cols: int, size: tuple[float, float], **options: Any) -> Iterator[np.ndarray]:
+    """Axes ``(rows, cols)`` of ``size`` inches each, written to ``out`` in the end."""
+    with plt.rc_context({'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False}):
+        figure, axes = plt.subplots(
+            rows,
+            cols,
+            figsize=(size[0] * cols, size[1] * rows),
+            squeeze=False,
+            layout='constrained',
+            facecolor='white',
+            **options,
+        )
+        try:
+            yield axes
+            out.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(out, dpi=130)
+        finally:
+            plt.close(figure)
 
 
 def draw_panels(
@@ -33,29 +58,18 @@ def draw_panels(
         ylabel: The vertical axis of all panels, which then have one scale.
         dashed: An image size to mark, that of the training say.
     """
-    with plt.rc_context({'font.size': 11, 'axes.spines.top': False, 'axes.spines.right': False}):
-        figure, axes = plt.subplots(
-            1,
-            len(panels),
-            figsize=(4.5 * len(panels), 3.8),
-            squeeze=False,
-            layout='constrained',
-            sharey=ylabel is not None,
-        )
+    with saved_figure(out, 1, len(panels), (4.5, 3.8), sharey=ylabel is not None) as axes:
         for axis, (label, curves) in zip(axes[0], panels.items(), strict=True):
             for (name, points), (colour, marker) in zip(curves.items(), cycle(STYLES)):
                 draw_curve(axis, points, colour, marker, name)
             if dashed is not None:
-                axis.axvline(dashed, color='#777777', linestyle='--', linewidth=1)
+                axis.axvline(dashed, color=GREY, linestyle='--', linewidth=1)
             axis.set(xlabel='image size (pixels)', xscale='log')
             axis.set(**({'ylabel': label} if ylabel is None else {'title': label, 'ylabel': ylabel}))
             axis.set_xticks(list(ticks), list(ticks.values()))
             axis.minorticks_off()
             axis.grid(alpha=0.3)
             axis.legend(frameon=False, fontsize=9)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, dpi=150, facecolor='white')
-        plt.close(figure)
 
 
 def draw_curve(axis: plt.Axes, points: Sequence[tuple[float, float]], colour: str, marker: str, name: str) -> None:

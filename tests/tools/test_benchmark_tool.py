@@ -1,0 +1,58 @@
+"""The benchmark tool writes a table, JSON and a plot, and names what is wrong."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / 'configs/mask_rcnn_rope_mixed_vit_tiny_digits.py'
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / 'tools/benchmark.py'), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+
+
+def test_two_candidates_at_two_sizes(tmp_path):
+    (tmp_path / 'axial.py').write_text(f'_base_ = {str(CONFIG)!r}\nmodel = dict(backbone=dict(rope="axial"))')
+    arguments = ['--sizes', '32', '32x64', '--modes', 'inference', 'training', '--rounds', '2', '--out', str(tmp_path)]
+    done = bench(str(CONFIG), str(tmp_path / 'axial.py'), *arguments)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / 'configs.json').read_text())
+    assert {'device', 'threads', 'torch', 'timm', 'mmrope'} <= set(result['environment'])
+    measured = [(m['candidate'], m['setting']['size'], m['setting']['mode']) for m in result['measurements']]
+    names = (CONFIG.stem, 'axial')
+    assert measured == [(n, s, m) for m in ('inference', 'training') for s in ([32, 32], [32, 64]) for n in names]
+    assert all(len(m['times']) == 2 and m['median'] > 0 and m['memory'] > 0 for m in result['measurements'])
+    rows = [line for line in done.stdout.splitlines() if line.startswith('| axial |')]
+    last = result['measurements'][-1]
+    ratio = last['median'] / result['measurements'][-2]['median']
+    assert len(rows) == 4 and f'| {last["median"]:.3f} |' in rows[-1] and f'| {ratio:.3f} |' in rows[-1]
+    assert (tmp_path / 'configs.png').stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    'arguments, named',
+    [
+        ([], 'either configs or --suite'),
+        ([str(CONFIG), '--suite', 'benchmarks/cpu.py'], 'either configs or --suite'),
+        ([str(CONFIG), '--sizes', '0x32'], "HEIGHTxWIDTH.*'0x32'"),
+        ([str(CONFIG), '--rounds', '0'], "at least 1.*'0'"),
+        ([str(CONFIG), '--device', 'abacus'], '--device abacus'),
+        ([str(CONFIG), str(CONFIG)], 'different names'),
+        ([str(CONFIG), '--rows', 'swin'], '--rows chooses from a --suite'),
+        (['--suite', 'benchmarks/cpu.py', '--rows', 'resnet'], '--rows must be of .*vit_global.*resnet'),
+        (['configs/nothing.py'], 'nothing.py'),
+        (['configs/_base_/default_runtime.py'], 'model.backbone.*default_runtime.py'),
+    ],
+)
+def test_what_is_wrong_is_named(arguments, named, tmp_path):
+    done = bench(*arguments, '--out', str(tmp_path))
+    assert done.returncode != 0 and 'Traceback' not in done.stderr
+
+    assert re.search(named, done.stderr), done.stderr
+    assert not list(tmp_path.iterdir())
