@@ -51,12 +51,6 @@ rows = dict(
         sizes=['800x1333'],
         modes=['inference'],
     ),
-    checkpointing=dict(
-        candidates=['rope_mixed_vit_l_windowed', 'rope_mixed_vit_l_windowed_with_cp'],
-        sizes=['1024x1024'],
-        modes=['training'],
-        rounds=1,
-    ),
     swin=dict(candidates=_swins, sizes=['800x1333'], modes=_both),
     # Sizes that divide nothing beside even ones: compare the time per token.
     uneven_sizes=dict(
@@ -68,5 +62,11 @@ rows = dict(
         candidates=['rope_mixed_vit_b_windowed'],
         sizes=['512x512', '724x724', '1024x1024', '1448x1448', '2048x2048'],
         modes=['inference'],
+    ),
+    checkpointing=dict(
+        candidates=['rope_mixed_vit_l_windowed', 'rope_mixed_vit_l_windowed_with_cp'],
+        sizes=['1024x1024'],
+        modes=['training'],
+        rounds=1,
     ),
 )
