@@ -164,7 +164,9 @@ def run(args: argparse.Namespace) -> None:
             print(f'\n{name}: {table_of(measurements)}', flush=True)
             done += measurements
             args.out.mkdir(parents=True, exist_ok=True)
-            result = dict(environment=environment(args.device), measurements=[entry.as_dict() for entry in done])
+            result = dict(
+                environment=environment(args.device, args.threads), measurements=[entry.as_dict() for entry in done]
+            )
             (args.out / f'{name}.json').write_text(json.dumps(result, indent=1) + '\n')
         if len(row['sizes']) > 1:
             draw(done, args.out / f'{name}.png')

@@ -118,6 +118,8 @@ def compare(
 ) -> list[Measurement]:
     """Measure candidates in turns: a round runs each of them once, so that a noisy machine disturbs all alike.
 
+    Every second round goes through them backwards.
+
     Args:
         candidates: configs of backbones by name.
         setting: the same for all.
@@ -131,13 +133,14 @@ def compare(
     measurements = [Measurement(name, setting) for name in candidates]
     with _threads(setting.threads):
         for measurement, cfg in zip(measurements, candidates.values()):
-            if memory:
+            if memory and not (setting.compile and setting.device == 'cpu'):  # the compiler's would count
                 progress(f'{measurement.candidate}: memory')
                 measurement.memory = peak_memory(cfg, setting)
         models = [build_candidate(cfg, setting) for cfg in candidates.values()]
         images = torch.randn(setting.batch, 3, *setting.size, device=setting.device)
         for number in range(WARM_UP + rounds):
-            for measurement, model in zip(measurements, models):
+            turns = list(zip(measurements, models))
+            for measurement, model in turns if number % 2 else reversed(turns):
                 progress(f'{measurement.candidate}: round {number} of {rounds}')
                 seconds = time_step(model, images, setting)
                 if number >= WARM_UP:
@@ -153,7 +156,9 @@ def time_step(model: nn.Module, images: Tensor, setting: Setting) -> float:
     start = time.perf_counter()
     _step(model, images, setting)
     _synchronize(setting)
-    return time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    model.zero_grad(set_to_none=True)
+    return seconds
 
 
 def peak_memory(cfg: dict, setting: Setting) -> int:
@@ -168,8 +173,8 @@ def peak_memory(cfg: dict, setting: Setting) -> int:
         return pool.apply(_peak_on_cpu, (cfg, setting, list(sys.path), torch.get_num_threads(), list(_imported)))
 
 
-def environment(device: str) -> dict[str, str | int]:
-    """What the figures depend on besides the setting."""
+def environment(device: str, threads: int | None = None) -> dict[str, str | int]:
+    """What the figures depend on besides the setting; ``threads`` as in it."""
     packages = {}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -177,7 +182,7 @@ def environment(device: str) -> dict[str, str | int]:
     cuda = device != 'cpu'
     return dict(
         device=torch.cuda.get_device_name(device) if cuda else _cpu_name(),
-        threads=torch.get_num_threads(),
+        threads=threads or torch.get_num_threads(),
         python=platform.python_version(),
         **packages,
     )
@@ -229,6 +234,7 @@ def _peak_on_device(cfg: dict, setting: Setting) -> int:
     model = build_candidate(cfg, setting)
     images = torch.randn(setting.batch, 3, *setting.size, device=setting.device)
     _step(model, images, setting)
+    model.zero_grad(set_to_none=True)
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(setting.device)
@@ -246,7 +252,6 @@ def _step(model: nn.Module, images: Tensor, setting: Setting) -> None:
         outs = [out] if isinstance(out, Tensor) else list(out)
     if training:
         sum(out.float().mean() for out in outs).backward()
-        model.zero_grad(set_to_none=True)
 
 
 def _synchronize(setting: Setting) -> None:

@@ -19,7 +19,8 @@ class Attention(nn.Module):
 
     RoPE depends on offsets only, so positions count from the corner of each window: one table of the largest window
     serves them all. In eager mode queries and keys are turned where they lie, in the output of ``qkv``: a forward hook
-    on ``qkv`` that keeps its output should clone it.
+    on ``qkv`` that keeps its output should clone it, and what takes the place of ``qkv`` must not end in an operation
+    that saves its output. Differentiable once, and not under ``torch.func``'s transforms.
 
     Args:
         dim: channels of a token.
@@ -97,8 +98,15 @@ class _Parts(NamedTuple):
         return [Group(1, *self.windows.grid)] if self.across else self.windows.groups
 
     def cut(self, x: Tensor) -> list[Tensor]:
-        """From ``(B, P + H * W, ...)`` to one ``(B, count, length, ...)`` a part, views."""
+        """From ``(B, P + H * W, ...)`` to one ``(B, count, length, ...)`` a part, views.
+
+        Raises:
+            ValueError: if there are tokens besides the grid's, and several windows.
+        """
         groups = self.groups
+        height, width = self.windows.grid
+        if x.shape[1] != height * width and (len(groups) > 1 or groups[0].count > 1):
+            raise ValueError(f'several windows take {height} x {width} tokens and no others, but got {x.shape[1]}')
         if len(groups) == 1:
             return [x.unflatten(1, (groups[0].count, -1))]
         lengths = [count * height * width for count, height, width in groups]
@@ -141,10 +149,11 @@ def _split(qkv: Tensor, parts: _Parts, rope: RoPE | None) -> list[Tensor]:
 
 
 class _Split(torch.autograd.Function):
-    """:func:`_split` in one pass over memory each way, which keeps nothing for backward but what it returns.
+    """:func:`_split` without copies of its own, which keeps nothing for backward but what it returns.
 
-    Queries and keys are turned where they lie. A rotation is undone by the opposite one and the gradient of an angle
-    follows from the turned vectors, so that neither the vectors as they were nor the table have to be kept.
+    Queries and keys are turned where they lie, in one pass over memory; half precision is turned in float32 and takes
+    more. A rotation is undone by the opposite one and the gradient of an angle follows from the turned vectors, so that
+    neither the vectors as they were nor the table have to be kept.
     """
 
     @staticmethod
@@ -163,8 +172,9 @@ class _Split(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         freqs, *turned = ctx.saved_tensors
         parts = ctx.parts
+        grad_freqs = _grad_freqs(freqs, parts, turned, grads) if turned else None
+        tables = parts.tables(partial(rotary_table, -freqs)) if freqs is not None else []
         grad = grads[0].new_empty(ctx.shape)
-        tables = parts.tables(partial(rotary_table, freqs)) if freqs is not None else []
         for i, piece in enumerate(parts.cut(grad)):
             for j, out in enumerate(piece.unbind(3)):  # (B, count, length, heads, head_dim)
                 back = grads[3 * i + j].unflatten(0, piece.shape[:2]).transpose(2, 3)
@@ -173,26 +183,26 @@ class _Split(torch.autograd.Function):
                     continue
                 prefix, table = piece.shape[2] - tables[i].shape[1], tables[i].transpose(0, 1)
                 out[:, :, :prefix] = back[:, :, :prefix]
-                rotate_into(out[:, :, prefix:], back[:, :, prefix:], table * table.new_tensor((1, -1)))
-        grad_freqs = _grad_freqs(freqs, parts, turned, grads) if turned else None
+                rotate_into(out[:, :, prefix:], back[:, :, prefix:], table)
         return grad, grad_freqs, None, None
 
 
 def _grad_freqs(freqs: Tensor, parts: _Parts, turned: list[Tensor], grads: tuple[Tensor, ...]) -> Tensor:
     """Gradient of the frequencies from turned queries and keys, and theirs: an angle turns ``y`` along ``i * y``."""
-    out = torch.zeros_like(freqs)
+    dtype = torch.promote_types(freqs.dtype, torch.float32)
+    out = torch.zeros_like(freqs, dtype=dtype)
     for i, place in enumerate(parts.tables(partial(_places, freqs))):
         for j in (0, 1):
-            y, grad = (as_complex(x[3 * i + j][:, :, -place.shape[1] :].to(freqs.dtype)) for x in (turned, grads))
+            y, grad = (as_complex(x[3 * i + j][:, :, -place.shape[1] :].to(dtype)) for x in (turned, grads))
             turn = torch.view_as_real((y.conj() * grad).transpose(1, 2))  # (B * count, length, heads, head_dim // 2, 2)
             with torch.autocast(freqs.device.type, enabled=False):
                 grad_freqs = place[0].T.repeat(1, len(turn)) @ turn.flatten(0, 1).flatten(1)
-            grad_freqs = grad_freqs.unflatten(1, turn.shape[2:])[..., 1]
-            out += grad_freqs if freqs.shape[1] > 1 else grad_freqs.sum(1, keepdim=True)
-    return out
+            out += grad_freqs.unflatten(1, turn.shape[2:])[..., 1].sum_to_size(out.shape)  # freqs that heads share
+    return out.to(freqs.dtype)
 
 
 def _places(freqs: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Column and row of each token, ``(1, H * W, 2)``, of the dtype of the frequencies."""
-    rows, cols = (torch.arange(size, device=freqs.device, dtype=freqs.dtype) for size in grid)
+    """Column and row of each token, ``(1, H * W, 2)``, of the dtype of a table."""
+    dtype = torch.promote_types(freqs.dtype, torch.float32)
+    rows, cols = (torch.arange(size, device=freqs.device, dtype=dtype) for size in grid)
     return torch.stack(torch.meshgrid(cols, rows, indexing='xy'), dim=-1).view(1, -1, 2)

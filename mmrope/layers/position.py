@@ -81,9 +81,9 @@ class RelativePositionBias(nn.Module):
         if max(window) > self.window_size:
             raise ValueError(f'window must be at most {self.window_size} along each axis, but got {tuple(window)}')
         rows, cols = (self._offsets(size) for size in window)
-        table = self.relative_position_bias_table.to(dtype).unflatten(0, (2 * self.window_size - 1, -1))
+        table = self.relative_position_bias_table.unflatten(0, (2 * self.window_size - 1, -1))
         bias = table[rows[:, None, :, None], cols[None, :, None, :]]  # (h, w, h, w, heads)
-        return bias.flatten(2, 3).flatten(0, 1).permute(2, 0, 1)
+        return bias.flatten(2, 3).flatten(0, 1).permute(2, 0, 1).to(dtype)
 
     def _offsets(self, size: int) -> Tensor:
         """Row or column of the table for each query and key along one axis, ``(size, size)``."""

@@ -77,8 +77,8 @@ def rotary_table(freqs: Tensor, grid: tuple[int, int]) -> Tensor:
 def axis_tables(freqs: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Cosine and sine of what each row and each column adds to the angles, ``H + W`` instead of ``H * W`` of them.
 
-    Multiplication by element stays in the dtype of ``freqs`` under autocast on every device; a matrix product would
-    not.
+    In the dtype of ``freqs`` and never below float32: multiplication by element stays there under autocast on every
+    device; a matrix product would not.
 
     Args:
         freqs: radians a token step, ``(2, heads or 1, head_dim // 2)``.
@@ -87,6 +87,7 @@ def axis_tables(freqs: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     Returns:
         Those of the rows, ``(H, heads or 1, head_dim // 2, 2)``, and those of the columns, ``(W, ...)``.
     """
+    freqs = freqs.to(torch.promote_types(freqs.dtype, torch.float32))
     rows, cols = (torch.arange(size, device=freqs.device, dtype=freqs.dtype)[:, None, None] for size in grid)
     return _cos_sin(rows * freqs[1]), _cos_sin(cols * freqs[0])
 
@@ -129,7 +130,7 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 def rotate_into(out: Tensor, x: Tensor, table: Tensor) -> None:
     """:func:`rotate`, written to ``out``, which may be ``x`` itself. Not for use under autograd."""
-    if x.dtype in _COMPLEX_TWINS and x.dtype == table.dtype:
+    if x.dtype in _COMPLEX_TWINS and x.dtype == table.dtype and out.stride(-1) == 1:
         torch.mul(as_complex(x), torch.view_as_complex(table), out=as_complex(out))
     else:
         out.copy_(rotate(x, table))
@@ -158,10 +159,10 @@ class RoPE(nn.Module):
     whatever dtype the model is moved to: in bfloat16 the angles of a 64 x 64 grid would be off by 0.65 radians.
 
     The table of a grid is made anew in each call, so that no more than one block's is alive at a time; those of its
-    axes, ``H + W`` rows instead of ``H * W``, are kept between calls when the frequencies cannot be learning (frozen,
-    or in eval without gradients). They are dropped when the frequencies change: ``load_state_dict``, an optimiser
-    step, ``.to()``, and every ``.train()`` or ``.eval()``. A write through ``freqs.data`` is invisible to autograd;
-    call ``.eval()`` after one.
+    axes, ``H + W`` rows instead of ``H * W``, are kept between calls where the frequencies are frozen or in eval,
+    unless a gradient is to flow through the table. They are dropped when the frequencies change: ``load_state_dict``,
+    an optimiser step, ``.to()``, and every ``.train()`` or ``.eval()``. A write through ``freqs.data`` is invisible to
+    autograd; call ``.eval()`` after one.
 
     Args:
         head_dim: channels a head, a multiple of 4.

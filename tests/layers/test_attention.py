@@ -214,3 +214,28 @@ def test_wrong_heads_are_named(dim, heads):
 def test_no_bias_across_windows():
     with pytest.raises(ValueError, match='across_windows.*rpb_window_size = 7'):
         Attention(8, 2, None, None, rpb_window_size=7, across_windows=True)
+
+
+def test_several_windows_take_no_other_tokens():
+    with pytest.raises(ValueError, match='4 x 4 tokens and no others, but got 20'):
+        make('mixed')(torch.randn(1, 20, 24), even_windows((4, 4), 2))
+
+
+def test_an_empty_batch_is_an_empty_batch():
+    x = torch.randn(0, 35, 24, requires_grad=True)
+    out = make('mixed')(x, even_windows((5, 7), 3))
+    out.sum().backward()
+    assert out.shape == x.grad.shape == (0, 35, 24)
+
+
+def test_frequencies_that_were_cast_to_half_are_turned_into_angles_in_float32():
+    """As sharded training with half precision parameters has them."""
+    attn, x, windows = make('mixed'), torch.randn(1, 35, 24), even_windows((5, 7), 3)
+    rounded = attn.rope.freqs.detach().bfloat16()
+    state = {name: value.requires_grad_() for name, value in attn.state_dict().items()}
+    grads = []
+    for freqs in (rounded.float().requires_grad_(), rounded.clone().requires_grad_()):
+        out = torch.func.functional_call(attn, state | {'rope.freqs': freqs}, (x, windows))
+        grads.append((out, *torch.autograd.grad(out.square().sum(), freqs)))
+    assert torch.equal(grads[0][0], grads[1][0])
+    assert grads[1][1].dtype == torch.bfloat16 and torch.equal(grads[0][1].bfloat16(), grads[1][1])

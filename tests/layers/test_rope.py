@@ -256,3 +256,10 @@ def test_copies_do_not_share_what_they_keep():
 def test_wrong_arguments_are_named(arguments, named):
     with pytest.raises(ValueError, match=named):
         RoPE(*arguments)
+
+
+def test_rotation_into_memory_that_is_laid_out_otherwise():
+    x, table = torch.randn(6, 4), rotary_table(random_freqs(1, 4), (2, 3))[0]
+    out = torch.empty(4, 6).T
+    rotate_into(out, x, table)
+    assert torch.equal(out, rotate(x, table))

@@ -1,0 +1,68 @@
+import pytest
+import torch
+from torch import nn
+
+from mmrope.layers import Block, block, even_windows, one_window
+
+
+def make(**kwargs) -> Block:
+    made = Block(16, 2, 2.0, 'mixed', 10.0, layer_scale_init_value=0.5, **kwargs)
+    for param in made.parameters():
+        nn.init.normal_(param, std=0.3)
+    return made
+
+
+def plain(made: Block, x: torch.Tensor, windows) -> torch.Tensor:
+    x = x + made.gamma_1 * made.attn(made.norm1(x), windows)
+    return x + made.gamma_2 * made.mlp(made.norm2(x))
+
+
+@pytest.mark.parametrize('chunk', [1, 100, 32 * 7 * 2, 10**9])
+@pytest.mark.parametrize('batch', [0, 1, 2])
+def test_the_mlp_takes_any_number_of_tokens_at_a_time(chunk, batch, monkeypatch, close):
+    monkeypatch.setattr(block, 'CHUNK', chunk)
+    made, x, windows = make().eval(), torch.randn(batch, 5 * 7, 16), even_windows((5, 7), 3)
+    sizes = []
+    made.mlp.register_forward_hook(lambda module, inputs, output: sizes.append(output.shape[1]))
+    with torch.no_grad():
+        ours = made(x, windows)
+    assert sum(sizes) == 35
+    if batch:
+        assert max(sizes) <= max(1, chunk // (32 * batch))
+    close(ours, plain(made, x, windows))
+
+
+def test_the_mlp_is_whole_in_training_with_and_without_gradients(monkeypatch):
+    monkeypatch.setattr(block, 'CHUNK', 1)
+    made, x, calls = make(drop_path_rate=0.5), torch.randn(2, 12, 16), []
+    made.mlp.register_forward_hook(lambda *args: calls.append(1))
+    with torch.no_grad():
+        made(x, one_window((3, 4)))
+    made(x, one_window((3, 4)))
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize('gamma', [True, False])
+def test_drop_path_drops_whole_samples_and_scales_the_others(gamma):
+    made = make(drop_path_rate=0.75)
+    if not gamma:
+        made.gamma_1 = made.gamma_2 = None
+    x, windows = torch.randn(4000, 2, 16), one_window((1, 2))
+    nn.init.zeros_(made.attn.proj.weight)
+    nn.init.zeros_(made.attn.proj.bias)  # one branch is left
+    change = made(x, windows) - x
+    kept = change.abs().amax((1, 2)) > 0
+    assert 0.2 < kept.float().mean() < 0.3
+    branch = made.mlp(made.norm2(x)) * (made.gamma_2 if gamma else 1)
+    torch.testing.assert_close(change[kept], 4 * branch[kept], rtol=1e-4, atol=1e-4)
+    made.eval()
+    torch.testing.assert_close(made(x, windows) - x, branch, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision_branches_add_to_a_float32_stream(dtype):
+    made, x = make().eval(), torch.randn(1, 12, 16)
+    with torch.autocast('cpu', dtype):
+        out = made(x, one_window((3, 4)))
+    assert out.dtype == torch.float32
+    assert (out - plain(made, x, one_window((3, 4)))).norm() < 0.02 * out.norm()
