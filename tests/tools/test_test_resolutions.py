@@ -205,11 +205,11 @@ def test_two_processes_measure_what_one_does(
     arguments = [*models['segmentation'], *models['classification'], '--sizes', '32', '48', '--scale-windows']
     with isolated():
         tools.test_resolutions([*arguments, '--work-dir', str(tmp_path / 'one')])
-    command = [sys.executable, str(ROOT / 'tools/torchrun.py'), '--nproc_per_node=2', '--master_port=0']
+    command = [sys.executable, str(ROOT / 'tools/torchrun.py'), '--nproc_per_node=2', '--standalone']
     command += [str(ROOT / 'tools/test_resolutions.py'), *arguments, '--launcher', 'pytorch']
     environment = os.environ | {'PYTHONPATH': python_path(), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
     done = subprocess.run(
-        [*command, '--work-dir', str(tmp_path / 'two')], env=environment, capture_output=True, text=True
+        [*command, '--work-dir', str(tmp_path / 'two')], env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count('resolutions.csv') == 1  # rank 0 alone speaks
