@@ -160,7 +160,7 @@ def test_optimiser_builds_and_covers_the_model(family, name):
     for key, param in model.named_parameters():
         if not param.requires_grad:
             continue
-        tables = key.endswith(('rope.freqs', 'pos_embed', 'relative_position_bias_table'))
+        tables = key.endswith(('rope.freqs', 'pos_embed', 'cls_token', 'relative_position_bias_table'))
         if 'constructor' in cfg.optim_wrapper:
             decays = param.ndim > 1 and not tables and not key.endswith(('query_feat.weight', 'query_embed.weight'))
             decays = decays and not key.endswith('level_embed.weight') and 'level_encoding' not in key

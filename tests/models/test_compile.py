@@ -143,8 +143,8 @@ def test_windows_are_compiled_once_for_each_size_and_not_for_a_batch(make, dynam
     assert len(graphs) <= 4
 
 
-def test_more_sizes_than_torchs_limit_are_an_error_with_fullgraph_alone(monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, 'recompile_limit', 2)
+@torch._dynamo.config.patch(recompile_limit=2)
+def test_more_sizes_than_torchs_limit_are_an_error_with_fullgraph_alone():
     model = vit(window_size=3).eval()
     ours, _ = compiled(model)
     for size in SIZES[:2]:

@@ -95,7 +95,7 @@ def test_the_numbers_are_those_of_images_as_the_config_feeds_them(study, images,
 
 def test_several_checkpoints_share_a_plot_and_a_query_is_drawn(study, images, monkeypatch) -> None:
     tool, drawn = load_tool('analyze_attention'), []
-    monkeypatch.setattr('mmrope.analysis.figures.plt.close', drawn.append)
+    monkeypatch.setattr('mmrope.analysis.plotting.plt.close', drawn.append)
     pairs = study('detection', 'mixed') + study('detection', 'axial', rope='axial')
     options = ['--query', '100', '40', '--blocks', '2', '1', '--heads', '0', '--max-images', '1']
     tool.main([*pairs, '--images', str(images / 'a.png'), str(images), *options, '--out', 'out'])

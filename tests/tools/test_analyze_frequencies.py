@@ -36,7 +36,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
 
 def test_frequencies_and_their_changes_are_written(files, tiny_data, capsys, monkeypatch) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr('mmrope.analysis.figures.plt.close', drawn.append)
+    monkeypatch.setattr('mmrope.analysis.plotting.plt.close', drawn.append)
     image = str(tiny_data / 'images' / '0.png')
     load_tool('analyze_frequencies').main(
         [*files(), '--initial', 'initial.pth', '--out', 'out', '--grid', '20', '--image', image]
