@@ -113,7 +113,8 @@ class RoPEViT(Backbone):
         self.out_type = out_type
         self.out_indices = indexes_in_order('out_indices', out_indices, depth, at_least_one=True)
         self.in_channels = in_channels
-        self.window_size = window_size
+        # Blocks that are all global need no windows, and a cls token lies in none.
+        self.window_size = window_size if len(global_blocks) < depth else 0
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
 
@@ -131,7 +132,7 @@ class RoPEViT(Backbone):
                 settings['mlp_ratio'],
                 rope,
                 theta,
-                across_windows=window_size > 0 and i in global_blocks,
+                across_windows=self.window_size > 0 and i in global_blocks,
                 layer_scale_init_value=layer_scale_init_value,
                 drop_path_rate=drop_path_rate * i / max(depth - 1, 1),
             )

@@ -107,6 +107,15 @@ def test_windows_that_hold_the_grid_are_global_attention():
     torch.testing.assert_close(model(x), twin(x), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize('with_cls_token', [False, True])
+def test_windows_that_no_block_attends_in_change_nothing(with_cls_token):
+    model = tiny(window_size=3, global_attn_indexes=(0, 1, 2, 3), with_cls_token=with_cls_token)
+    twin = tiny(with_cls_token=with_cls_token)
+    twin.load_state_dict(model.state_dict())
+    x = torch.randn(2, 3, 61, 100)
+    assert torch.equal(model(x)[0], twin(x)[0])
+
+
 def test_window_only_model_equals_itself_on_each_window():
     model = tiny(window_size=3).eval()
     x = torch.randn(1, 3, 48, 72)  # 6 x 9 tokens, 2 x 3 windows of 3 x 3
