@@ -105,7 +105,7 @@ class SeedEachIteration(Hook):
             runner.logger.warning('A data loader without batches: a resumed training will differ from a whole one.')
             return
         sampler = loader.batch_sampler.sampler
-        if hasattr(sampler, 'seed') and not runner._randomness_cfg.get('diff_rank_seed'):
+        if hasattr(sampler, 'seed') and not (runner.cfg.get('randomness') or {}).get('diff_rank_seed'):
             sampler.seed = runner.seed
         self.batches = SeededBatches(loader.batch_sampler, runner.seed)
         vars(loader)['batch_sampler'] = self.batches  # what a loader refuses to be told once it is built
