@@ -84,8 +84,9 @@ class SeededBatches:
         while count:
             if next(self.stream, None) is None:
                 iterator._epoch += 1
-                if hasattr(self.batches.sampler, 'set_epoch'):
-                    self.batches.sampler.set_epoch(iterator._epoch)
+                sampler = getattr(self.batches, 'sampler', None)
+                if hasattr(sampler, 'set_epoch'):
+                    sampler.set_epoch(iterator._epoch)
                 self.stream = iter(self.batches)
             else:
                 count -= 1
@@ -104,7 +105,7 @@ class SeedEachIteration(Hook):
         if loader.batch_sampler is None:
             runner.logger.warning('A data loader without batches: a resumed training will differ from a whole one.')
             return
-        sampler = loader.batch_sampler.sampler
+        sampler = getattr(loader.batch_sampler, 'sampler', None)
         if hasattr(sampler, 'seed') and not (runner.cfg.get('randomness') or {}).get('diff_rank_seed'):
             sampler.seed = runner.seed
         self.batches = SeededBatches(loader.batch_sampler, runner.seed)
