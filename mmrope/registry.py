@@ -1,9 +1,11 @@
 """Child registries of MMEngine's: with them ``type='mmrope.RoPEViT'`` resolves under any host scope."""
 
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import Registry
 
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmrope', locations=['mmrope.engine'])
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmrope', locations=['mmrope.models'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',

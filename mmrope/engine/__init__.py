@@ -1,5 +1,6 @@
 """What MMEngine's runner uses."""
 
 from .layer_decay import LayerDecayOptimWrapperConstructor
+from .saving import WholeCheckpointHook
 
-__all__ = ['LayerDecayOptimWrapperConstructor']
+__all__ = ['LayerDecayOptimWrapperConstructor', 'WholeCheckpointHook']

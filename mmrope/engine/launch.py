@@ -5,6 +5,8 @@ config.
 """
 
 import argparse
+import errno
+import logging
 import os
 import subprocess
 import sys
@@ -20,7 +22,8 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
 from mmengine.evaluator import DumpResults
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -36,6 +39,8 @@ from .preflight import (
     set_data_root,
     suggest_type,
 )
+from .resuming import SeedEachIteration
+from .saving import is_whole, latest_checkpoints
 from .sources import CheckpointError
 
 # Where each launcher says the rank, the number of processes and the rank within the machine.
@@ -47,6 +52,7 @@ RANK_VARIABLES = {
 # Seconds in which the launcher ends the other ranks after rank 0 has reported an error and left.
 GRACE = 30
 LONGEST_MESSAGE = 600
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # The hooks that take a folder for drawn predictions, and the argument; others draw where the visualizer saves.
 FOLDER_OF_HOOK = {'DetVisualizationHook': 'test_out_dir', 'VisualizationHook': 'out_dir'}
 
@@ -117,6 +123,8 @@ class RunStarted(Hook):
 def errors_in_one_sentence(tool: str, args: argparse.Namespace) -> Iterator[RunStarted]:
     """Leave with one sentence on stderr and exit code 1 when something fails before the run has started.
 
+    So it does later on when the disk is full, and with exit code 130 on Ctrl-C.
+
     Args:
         tool: The name that the sentence begins with.
         args: The arguments of the tool; with ``--traceback`` an error passes through.
@@ -129,15 +137,27 @@ def errors_in_one_sentence(tool: str, args: argparse.Namespace) -> Iterator[RunS
         yield run
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-    except Exception as error:
-        if run.started or args.traceback:
+    except KeyboardInterrupt:
+        if args.traceback:
             raise
         _let_rank_0_speak()
-        sys.stderr.write(f'{tool}: error: {sentence(error)}\n')
+        sys.stderr.write(f'{tool}: interrupted{_advice(args)}\n')
+        sys.exit(130)
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in DISK_IS_FULL
+        if args.traceback or (run.started and not full):
+            raise
+        _let_rank_0_speak()
+        sys.stderr.write(f'{tool}: error: {sentence(error)}{_advice(args) if full else ""}\n')
         sys.exit(1)
     finally:
         if args.launcher != 'none' and not has_accelerator():
             _let_gloo_finish()
+
+
+def _advice(args: argparse.Namespace) -> str:
+    """Say what becomes of a training that ends early; nothing for other tools."""
+    return '; the checkpoints in the work dir are whole: go on with --resume' if hasattr(args, 'resume') else ''
 
 
 def _let_gloo_finish() -> None:
@@ -184,6 +204,7 @@ def prepare_training(args: argparse.Namespace) -> Config:
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
+    resume_from_a_whole_checkpoint(cfg)
     check_checkpoint(cfg.get('load_from'), '--resume' if args.resume else 'load_from')
     if args.trust_checkpoint:
         trust_checkpoint(cfg)
@@ -254,6 +275,28 @@ def trust_checkpoint(cfg: Config) -> None:
     refuse_code_in_checkpoints(trusted=cfg.load_from)
 
 
+def resume_from_a_whole_checkpoint(cfg: Config) -> None:
+    """Set ``load_from`` of a config that resumes from the latest checkpoint, if the work dir has one.
+
+    One that is not whole is passed over with a warning for the one before.
+
+    Raises:
+        LaunchError: If there are checkpoints, and none is whole.
+    """
+    saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if not cfg.get('resume') or cfg.get('load_from') or saving.get('out_dir') or saving.get('backend_args'):
+        return  # MMEngine finds what is not on this machine
+    template = saving.get('filename_tmpl') or ('epoch_{}.pth' if saving.get('by_epoch', True) else 'iter_{}.pth')
+    candidates = latest_checkpoints(cfg.work_dir, template)
+    for path in candidates:
+        if is_whole(path):
+            cfg.load_from = path
+            return
+        print_log(f'{path} is missing or cut short: passed over for the one before', 'current', logging.WARNING)
+    if candidates:
+        raise LaunchError(f'--resume: no checkpoint in {cfg.work_dir} is whole, of {len(candidates)}: start without it')
+
+
 def use_amp(cfg: Config) -> None:
     """Train in mixed precision, keeping the settings of a config that does already.
 
@@ -316,11 +359,22 @@ def build_runner(cfg: Config, run: RunStarted, training: bool) -> Runner:
         replaced = use_local_batch_norm(cfg)
         if training:  # what a test normalises by was learned: nothing to note there
             notes = [*use_full_precision(cfg), *replaced]
+    if training:
+        use_whole_checkpoints(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.register_hook(run)
+    if training:
+        runner.register_hook(SeedEachIteration())
     for note in notes:
         runner.logger.warning(note)
     return runner
+
+
+def use_whole_checkpoints(cfg: Config) -> None:
+    """Replace MMEngine's ``CheckpointHook``, but none that a project has made of it."""
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint')
+    if hook and hook.get('type') in ('CheckpointHook', CheckpointHook):
+        hook['type'] = 'mmrope.WholeCheckpointHook'
 
 
 def has_accelerator() -> bool:

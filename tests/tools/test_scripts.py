@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,22 @@ def test_the_command_of_a_script(name: str, tmp_path: Path, stubs: dict[str, str
     assert done.stdout.splitlines() == expected
 
 
+@pytest.mark.parametrize('script', ['slurm_train', 'slurm_test'])
+def test_srun_gets_the_environment_as_it_is(script: str, tmp_path: Path, stubs: dict[str, str]) -> None:
+    """srun hands it on to the processes; the scripts add nothing to it and take nothing away."""
+    srun = tmp_path / 'bin' / 'srun'
+    srun.write_text('#!/bin/sh\nenv\n')
+    done = call(script, ['part', 'job', 'a.py', 'b'], tmp_path, **stubs, MASTER_PORT='29511', GPUS='2', MINE='a b')
+    assert done.returncode == 0, done.stderr
+    added = {'_', 'PWD', 'OLDPWD', 'SHLVL'}  # by the shells
+    seen = dict(line.partition('=')[::2] for line in done.stdout.splitlines() if '=' in line)
+    expected = {**os.environ, **stubs, 'MASTER_PORT': '29511', 'GPUS': '2', 'MINE': 'a b'}
+    expected = {key: value for key, value in expected.items() if '\n' not in value}
+    assert seen['MINE'] == 'a b'
+    assert seen.keys() - added == expected.keys() - added
+    assert all(seen[key] == expected[key] for key in expected.keys() - added)
+
+
 @pytest.mark.parametrize(
     ('script', 'arguments'),
     [
@@ -164,8 +181,8 @@ def in_folder(folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         'OMP_NUM_THREADS': '1',
     }
 
-    def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return call(script, list(arguments), folder, PORT=_free_port(), **environment)
+    def run(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return call(script, list(arguments), folder, **{'PORT': _free_port(), **environment, **variables})
 
     return run
 
@@ -233,6 +250,67 @@ def test_two_processes_measure_the_miou_that_one_does(write_config: Callable[...
     assert done.returncode == 0, done.stderr
     one, two = _metrics(tmp_path / 'by_one'), _metrics(tmp_path / 'by_two')
     assert one == two and one['mIoU'] > 0
+
+
+def on_two_nodes(folder: Path, script: str, *arguments: str) -> None:
+    """Run a script once as each of two nodes, with a process each."""
+    port = _free_port()
+    with ThreadPoolExecutor() as pool:
+        nodes = [
+            pool.submit(in_folder(folder), script, *arguments, NNODES='2', NODE_RANK=str(rank), PORT=port)
+            for rank in range(2)
+        ]
+    for node in nodes:
+        assert node.result().returncode == 0, node.result().stderr
+
+
+def test_two_nodes_train_what_two_processes_do(on_two_cpus: TwoProcesses, checkpoint: Path) -> None:
+    config, folder, _ = on_two_cpus
+    on_two_nodes(folder, 'dist_train', config, '1', '--work-dir', 'by_nodes')
+    one, two = (load_checkpoint(path)['state_dict'] for path in (checkpoint, folder / 'by_nodes' / 'epoch_1.pth'))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(has_accelerator(), reason='one process would compute elsewhere than the two')
+def test_two_nodes_measure_what_one_process_does(on_two_cpus: TwoProcesses, checkpoint: Path) -> None:
+    config, folder, _ = on_two_cpus
+    on_two_nodes(folder, 'dist_test', config, str(checkpoint), '1', '--work-dir', 'nodes_tested')
+    with isolated():
+        load_tool('test').main([config, str(checkpoint), '--work-dir', str(folder / 'one_tested')])
+    assert _metrics(folder / 'nodes_tested') == _metrics(folder / 'one_tested')
+
+
+@pytest.mark.skipif(has_accelerator(), reason='one process would compute elsewhere than the two')
+def test_two_processes_train_what_one_does_with_their_batches(
+    write_config: Callable[..., str], tmp_path: Path, close: Callable[..., None]
+) -> None:
+    """SyncBN apart, which needs an accelerator: a RoPE ViT with a head that has no norm, and no dropout."""
+    config = Path(write_config(tmp_path, 'segmentation'))
+    config.write_text(config.read_text() + ROPE_SEGMENTER)
+    done = in_folder(tmp_path)('dist_train', str(config), '2', '--work-dir', 'two')
+    assert done.returncode == 0, done.stderr
+    with isolated():
+        options = ('--cfg-options', 'train_dataloader.batch_size=4')
+        load_tool('train').main([str(config), '--work-dir', str(tmp_path / 'one'), *options])
+    one, two = (load_checkpoint(tmp_path / name / 'iter_6.pth') for name in ('one', 'two'))
+    assert one['state_dict'].keys() == two['state_dict'].keys()
+    for key, value in one['state_dict'].items():
+        close(two['state_dict'][key], value)
+    losses = [torch.tensor(run['message_hub']['log_scalars']['train/loss'].data[0]) for run in (one, two)]
+    assert len(losses[0]) == len(losses[1]) == 6  # of the two processes that of rank 0 alone: another half of a batch
+    start = load_checkpoint(tmp_path / 'one' / 'iter_1.pth')['state_dict']
+    assert max((one['state_dict'][key] - start[key]).abs().max() for key in start) > 1e-3
+
+
+ROPE_SEGMENTER = """
+model['backbone'] = dict(type='mmrope.RoPEViT', arch=dict(embed_dims=16, depth=2, num_heads=2), window_size=3)
+model['decode_head'].update(in_channels=16, norm_cfg=None, dropout_ratio=0.0)
+train_cfg['max_iters'] = 6
+default_hooks['checkpoint']['interval'] = 1
+optim_wrapper['optimizer']['lr'] = 0.1
+"""
 
 
 def test_a_mistake_is_said_once(on_two_cpus: TwoProcesses) -> None:
