@@ -1,5 +1,6 @@
 """Child registries of MMEngine's: with them ``type='mmrope.RoPEViT'`` resolves under any host scope."""
 
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import Registry
@@ -11,3 +12,4 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope='mmrope',
     locations=['mmrope.engine'],
 )
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmrope', locations=['mmrope.engine'])

@@ -25,6 +25,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from .checkpoint import refuse_code_in_checkpoints
+from .numbers import NonFiniteError
 from .preflight import (
     LaunchError,
     check_checkpoint,
@@ -117,6 +118,8 @@ class RunStarted(Hook):
 def errors_in_one_sentence(tool: str, args: argparse.Namespace) -> Iterator[RunStarted]:
     """Leave with one sentence on stderr and exit code 1 when something fails before the run has started.
 
+    So ends a training whose numbers are no longer finite, too.
+
     Args:
         tool: The name that the sentence begins with.
         args: The arguments of the tool; with ``--traceback`` an error passes through.
@@ -130,7 +133,7 @@ def errors_in_one_sentence(tool: str, args: argparse.Namespace) -> Iterator[RunS
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     except Exception as error:
-        if run.started or args.traceback:
+        if args.traceback or (run.started and not isinstance(error, NonFiniteError)):
             raise
         _let_rank_0_speak()
         sys.stderr.write(f'{tool}: error: {sentence(error)}\n')
@@ -163,7 +166,7 @@ def sentence(error: Exception) -> str:
     if len(text) > LONGEST_MESSAGE:
         text = f'{text[:LONGEST_MESSAGE]} ...'
     text += suggest_type(text)
-    if isinstance(error, (LaunchError, CheckpointError)):
+    if isinstance(error, (LaunchError, CheckpointError, NonFiniteError)):
         return text
     return f'{type(error).__name__}: {text} (--traceback shows where)'
 

@@ -1,5 +1,6 @@
 """What a config cannot mean, and what is missing, is said before anything is built."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,12 @@ def test_an_optimizer_that_does_not_exist_is_named() -> None:
 
 def make_data(root: Path) -> None:
     (root / 'images').mkdir(parents=True)
+    (root / 'images' / 'a.png').write_bytes(b'a file')
+    box = dict(id=1, image_id=1, category_id=1, bbox=[0, 0, 8, 8], area=64, iscrowd=0)
+    image = dict(id=1, file_name='a.png', width=8, height=8)
+    coco = dict(images=[image], annotations=[box], categories=[dict(id=1, name='box')])
     for name in ('train.json', 'val.json'):
-        (root / name).write_text('{}')
+        (root / name).write_text(json.dumps(coco))
 
 
 def test_a_complete_data_set_passes(tmp_path: Path) -> None:
