@@ -83,23 +83,23 @@ def check_coco(
 
 
 def check_files(folder: str, names: Iterable[str]) -> None:
-    """Check that files are in a folder, with one listing for each folder, and of few images that none is empty.
+    """Check that files are in a folder: few of them one by one, which tells empty ones, many by listing their folders.
 
     Raises:
         DataError: if some are missing or empty.
     """
-    wanted: dict[str, set[str]] = {}
-    for name in names:
-        head, tail = os.path.split(os.path.join(folder, name))
-        wanted.setdefault(head, set()).add(tail)
-    sized = sum(map(len, wanted.values())) <= MOST_SIZED
-    for head, tails in wanted.items():
-        found, empty = _listed(head, sized)
-        missing = sorted(tails - found)
-        if missing:
-            raise DataError(f'names images that {head} does not have: {few(missing)}')
-        if tails & empty:
-            raise DataError(f'names images of {head} that are empty files: {few(sorted(tails & empty))}')
+    paths = [os.path.join(folder, name) for name in names]
+    if len(paths) <= MOST_SIZED:
+        sizes = {path: _size(path) for path in paths}
+        missing = [path for path, size in sizes.items() if size is None]
+        empty = [path for path, size in sizes.items() if size == 0]
+    else:
+        heads = {os.path.dirname(path) for path in paths}
+        there = {os.path.join(head, tail) for head in heads if os.path.isdir(head) for tail in os.listdir(head)}
+        missing, empty = [path for path in paths if path not in there], []
+    for found, what in ((missing, 'do not exist'), (empty, 'are empty files')):
+        if found:
+            raise DataError(f'names images that {what}: {few(found)}')
 
 
 def check_maps(images: str, maps: str, image_suffix: str, map_suffix: str) -> None:
@@ -116,13 +116,11 @@ def check_maps(images: str, maps: str, image_suffix: str, map_suffix: str) -> No
         raise DataError(f'has images without a class map (*{map_suffix}) in {maps}: {few(missing)}')
 
 
-def _listed(folder: str, sized: bool) -> tuple[set[str], set[str]]:
-    """Names in a folder, and those of empty files if ``sized``."""
-    if not os.path.isdir(folder):
-        return set(), set()
-    with os.scandir(folder) as entries:
-        sizes = {entry.name: entry.stat().st_size if sized else 1 for entry in entries}
-    return set(sizes), {name for name, size in sizes.items() if not size}
+def _size(path: str) -> int | None:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return None
 
 
 def _stems(folder: str, suffix: str) -> set[str]:

@@ -1,6 +1,6 @@
 """Both backbones against their definitions in float64, outputs and every gradient, at whatever sizes Hypothesis finds.
 
-`make test` tries 100 models of each kind, `make test-all` 2,000.
+`make test` tries 100 examples of each kind, `make test-all` 2,000.
 """
 
 from typing import Any
