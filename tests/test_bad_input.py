@@ -22,7 +22,7 @@ from mmrope import LayerDecayOptimWrapperConstructor, RoPESwin, RoPEViT, SimpleF
 from mmrope.engine import annotations
 from mmrope.engine.checkpoint import load_checkpoint
 from mmrope.engine.numbers import FiniteLossHook
-from mmrope.engine.preflight import LaunchError, check_data
+from mmrope.engine.preflight import LaunchError, check_data, check_keys
 from mmrope.engine.sources import CheckpointError
 from mmrope.layers import RelativePositionBias
 
@@ -210,7 +210,7 @@ BROKEN_ANNOTATIONS: dict[str, tuple[Callable[[dict], Any], str]] = {
     'an image of no width': (spoil('images', 1, width=0), 'image of size 0 x 48: 2.png'),
     'an image listed twice': (spoil('images', 1, id=1), 'several images of the same id: 1'),
     'a missing image': (spoil('images', 1, file_name='9.png'), r'names images that do not exist: .*/images/9\.png'),
-    'an image in a missing folder': (spoil('images', 1, file_name='b/2.png'), r'names images that do not exist: .*/images/b/2\.png'),
+    'an image in a missing folder': (spoil('images', 1, file_name='b/2.png'), r'do not exist: .*/images/b/2\.png'),
     'a category without a name': (spoil('categories', 0, name=...), 'category without id or name'),
     'a category twice': (spoil('categories', 1, id=1), 'several categories of the same id: 1'),
     'a misspelt category': (spoil('categories', 1, name='dogg'), 'no category dog, .* it has cat, dogg'),
@@ -412,6 +412,32 @@ def test_the_host_names_an_image_of_another_format_and_reads_a_cut_jpeg_as_far_a
     path.write_bytes(path.read_bytes()[:-2000])
     cut = load(dict(img_path=str(path)))['img']
     assert np.array_equal(cut[:16], whole[:16]) and not np.array_equal(cut[-16:], whole[-16:])
+
+
+# Configs: the rest is in tests/engine/test_preflight.py and tests/tools.
+
+
+@pytest.mark.parametrize(
+    'key, meant',
+    [
+        ('param_schedulr', 'param_scheduler'),
+        ('custom_hook', 'custom_hooks'),
+        ('default_hook', 'default_hooks'),
+        ('env_cfgs', 'env_cfg'),
+        ('trian_cfg', 'train_cfg'),
+    ],
+)
+def test_a_misspelt_part_of_a_config_is_named(key: str, meant: str) -> None:
+    with pytest.raises(LaunchError, match=f'the config has {key}, which nothing reads; did you mean {meant}'):
+        check_keys(Config({'model': dict(type='A'), 'data_root': 'data', key: []}))
+    check_keys(Config({'model': dict(type='A'), key: [], meant: []}))  # a variable of a part that is there
+
+
+@pytest.mark.parametrize(
+    'path', sorted((Path(__file__).parents[1] / 'configs').glob('*.py')), ids=lambda path: path.stem
+)
+def test_no_config_of_ours_is_taken_for_misspelt(path: Path) -> None:
+    check_keys(Config.fromfile(str(path)))
 
 
 # Checkpoints: the rest is in tests/engine/test_checkpoint.py and tests/weights.

@@ -30,6 +30,7 @@ from .preflight import (
     LaunchError,
     check_checkpoint,
     check_data,
+    check_keys,
     check_optimizer,
     check_options,
     datasets_of,
@@ -234,6 +235,7 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg = Config.fromfile(args.config)
     except Exception as error:
         raise LaunchError(f'{args.config} cannot be read as a config: {type(error).__name__}: {error}') from error
+    check_keys(cfg)
     if args.cfg_options:
         check_options(cfg, args.cfg_options)
         cfg.merge_from_dict(args.cfg_options)

@@ -109,6 +109,18 @@ def did_you_mean(key: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return f'; did you mean {similar[0]}?' if similar else ''
 
 
+def check_keys(cfg: Config) -> None:
+    """Check that no variable at the top of a config is a misspelt part that is missing: MMEngine would not read it.
+
+    Raises:
+        LaunchError: If one is.
+    """
+    for key in set(cfg) - RUNNER_KEYS:
+        hint = did_you_mean(key, RUNNER_KEYS - set(cfg), TYPO_SIMILARITY)
+        if hint:
+            raise LaunchError(f'the config has {key}, which nothing reads{hint}')
+
+
 def check_optimizer(cfg: Config) -> None:
     """Check that the optimiser of a config exists; MMEngine's own error for one that does not has no name in it.
 
