@@ -339,6 +339,10 @@ def test_masks_that_are_not_read_may_be_missing(root: Path) -> None:
     check_data(config(root, pipeline=[dict(type='LoadAnnotations', with_bbox=True)]), ('train',))
 
 
+def test_a_class_that_is_a_text_is_named(root: Path) -> None:
+    refused(config(root, metainfo=dict(classes=('cat'))), r"classes 'cat', which must be several names.* \('cat',\)")
+
+
 # Folders.
 
 

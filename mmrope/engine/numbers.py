@@ -74,7 +74,7 @@ class FiniteLossHook(Hook):
             return
         losses = {name: _mean(value) for name, value in losses.items() if 'loss' in name}
         total = sum(losses.values())
-        if torch.isfinite(total):
+        if not losses or torch.isfinite(total):
             return
         values = ', '.join(f'{name} = {loss.item():.4g}' for name, loss in losses.items())
         raise NonFiniteError(
@@ -133,7 +133,7 @@ def _concerned(model: nn.Module, total: Tensor) -> str:
     names = _not_finite(params)
     if names:
         return f'weights were NaN or infinite already: {few(names)}'
-    grads = torch.autograd.grad(total, list(params.values()), allow_unused=True)
+    grads = torch.autograd.grad(total, list(params.values()), allow_unused=True) if total.requires_grad else ()
     names = _not_finite({name: grad for name, grad in zip(params, grads) if grad is not None})
     return f'all weights are finite, and so are the gradients but for: {few(names) or "none"}'
 

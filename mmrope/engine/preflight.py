@@ -8,7 +8,7 @@ import inspect
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import mmengine.registry
@@ -243,9 +243,9 @@ def _check_contents(dataset: Mapping[str, Any], scope: str | None, stage: str) -
     try:
         path = file
         if file and kind.__name__ == 'CocoDataset':
-            classes = (dataset.get('metainfo') or kind.METAINFO).get('classes')
-            pipeline = dataset.get('pipeline') or ()
-            with_masks = any(transform.get('with_mask') for transform in pipeline)
+            classes = _classes_of(dataset, kind, f'{stage}_dataloader')
+            steps = [step for step in dataset.get('pipeline') or () if isinstance(step, Mapping)]
+            with_masks = any(step.get('with_mask') for step in steps)
             notes = check_coco(file, classes, _path_of(dataset, prefixes.get('img')), with_masks, stage == 'train')
             for note in notes:
                 warnings.warn(f'{stage}_dataloader reads {file}: {note}', stacklevel=2)
@@ -254,6 +254,16 @@ def _check_contents(dataset: Mapping[str, Any], scope: str | None, stage: str) -
             check_maps(images, maps, arguments['img_suffix'], arguments['seg_map_suffix'])
     except DataError as error:
         raise LaunchError(f'{stage}_dataloader reads {path}, which {error}') from None
+
+
+def _classes_of(dataset: Mapping[str, Any], kind: type, reader: str) -> Sequence[str] | None:
+    """The classes of a data set, as its config or its class has them; ``None`` if a file has."""
+    classes = {**kind.METAINFO, **(dataset.get('metainfo') or {})}.get('classes')
+    if isinstance(classes, str):
+        if os.path.isfile(classes):
+            return None
+        raise LaunchError(f'{reader} has classes {classes!r}, which must be several names: one alone is ({classes!r},)')
+    return classes
 
 
 def set_data_root(cfg: Config, data_root: str) -> None:
