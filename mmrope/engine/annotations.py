@@ -94,9 +94,9 @@ def check_files(folder: str, names: Iterable[str]) -> None:
         missing = [path for path, size in sizes.items() if size is None]
         empty = [path for path, size in sizes.items() if size == 0]
     else:
-        heads = {os.path.dirname(path) for path in paths}
-        there = {os.path.join(head, tail) for head in heads if os.path.isdir(head) for tail in os.listdir(head)}
-        missing, empty = [path for path in paths if path not in there], []
+        folders = {os.path.dirname(path) for path in paths}
+        there = {(head, tail) for head in folders if os.path.isdir(head) for tail in os.listdir(head)}
+        missing, empty = [path for path in paths if os.path.split(path) not in there], []
     for found, what in ((missing, 'do not exist'), (empty, 'are empty files')):
         if found:
             raise DataError(f'names images that {what}: {few(found)}')

@@ -51,20 +51,20 @@ class FiniteLossHook(Hook):
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         savers = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
         if any(self._saves_now(runner, hook) for hook in savers):
-            self._check_weights(runner)
+            self._check_weights(runner, runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        self._check_weights(runner)
+        self._check_weights(runner, runner.iter)
 
     @staticmethod
     def _saves_now(runner: Runner, hook: CheckpointHook) -> bool:
         return hook.every_n_train_iters(runner, hook.interval, hook.save_begin) or hook.is_last_train_iter(runner)
 
-    def _check_weights(self, runner: Runner) -> None:
+    def _check_weights(self, runner: Runner, iteration: int) -> None:
         names = _not_finite(_unwrapped(runner.model).state_dict())
         if names:
             raise NonFiniteError(
-                f'after iteration {runner.iter + 1} these are NaN or infinite, so no checkpoint is written: '
+                f'after iteration {iteration} these are NaN or infinite, so no checkpoint is written: '
                 f'{few(names)}; {_last_checkpoint(runner)}'
             )
 
