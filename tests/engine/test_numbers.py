@@ -2,18 +2,26 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from isolation import isolated
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
 from mmrope import RoPESwin, RoPEViT
 from mmrope.engine.numbers import NonFiniteError
+
+
+@pytest.fixture(autouse=True)
+def isolated_test() -> Iterator[None]:
+    with isolated():
+        yield
+
 
 BACKBONES = {
     'mixed': lambda: RoPEViT(dict(embed_dims=8, depth=2, num_heads=2), patch_size=8, window_size=2),

@@ -21,6 +21,7 @@ from mmrope.engine.preflight import (
 def make_config(root: str = 'data/coco/', **extra: Any) -> Config:
     """A config as its file leaves it: variables beside the parts that copied them."""
     dataset = dict(type='CocoDataset', data_root=root, ann_file='train.json', data_prefix=dict(img='images/'))
+    dataset['metainfo'] = dict(classes=('box',))
     test = dict(dataset, ann_file='val.json', test_mode=True)
     evaluator = dict(type='CocoMetric', ann_file=f'{root}val.json', metric=['bbox', 'segm'])
     optimizer = dict(type='AdamW', lr=1e-4)
