@@ -403,19 +403,17 @@ def test_a_segmentation_set_with_gaps_is_named(tmp_path: Path, spoil_it: Callabl
     refused(cfg, f'train_dataloader reads {re.escape(str(tmp_path))}/images, which has .*{words}')
 
 
-def test_the_host_names_an_image_of_another_format_and_reads_a_cut_jpeg_as_far_as_it_goes(tmp_path: Path) -> None:
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+@pytest.mark.parametrize('kept', [0.3, 0.9, None], ids=['a third', 'nine tenths', 'a text'])
+def test_the_host_names_an_image_that_is_cut_short_or_none(tmp_path: Path, suffix: str, kept: float | None) -> None:
     from mmcv.transforms import LoadImageFromFile
 
-    load, path = LoadImageFromFile(), tmp_path / '1.jpg'
-    path.write_text('no image')
+    path = tmp_path / f'1{suffix}'
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    data = path.read_bytes()
+    path.write_bytes(b'no image' if kept is None else data[: int(kept * len(data))])
     with pytest.raises(AssertionError, match=f'failed to load image: {path}'):
-        load(dict(img_path=str(path)))
-    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    cv2.imwrite(str(path), image)
-    whole = load(dict(img_path=str(path)))['img']
-    path.write_bytes(path.read_bytes()[:-2000])
-    cut = load(dict(img_path=str(path)))['img']
-    assert np.array_equal(cut[:16], whole[:16]) and not np.array_equal(cut[-16:], whole[-16:])
+        LoadImageFromFile()(dict(img_path=str(path)))
 
 
 # Configs: the rest is in tests/engine/test_preflight.py and tests/tools.
@@ -428,7 +426,7 @@ def test_the_host_names_an_image_of_another_format_and_reads_a_cut_jpeg_as_far_a
         ('custom_hook', 'custom_hooks'),
         ('default_hook', 'default_hooks'),
         ('env_cfgs', 'env_cfg'),
-        ('trian_cfg', 'train_cfg'),
+        ('optim_wraper', 'optim_wrapper'),
     ],
 )
 def test_a_misspelt_part_of_a_config_is_named(key: str, meant: str) -> None:
@@ -437,11 +435,11 @@ def test_a_misspelt_part_of_a_config_is_named(key: str, meant: str) -> None:
     check_keys(Config({'model': dict(type='A'), key: [], meant: []}))  # a variable of a part that is there
 
 
-@pytest.mark.parametrize(
-    'path', sorted((Path(__file__).parents[1] / 'configs').glob('*.py')), ids=lambda path: path.stem
-)
-def test_no_config_of_ours_is_taken_for_misspelt(path: Path) -> None:
-    check_keys(Config.fromfile(str(path)))
+def test_no_config_of_ours_is_taken_for_misspelt() -> None:
+    paths = list((Path(__file__).parents[1] / 'configs').glob('*.py'))
+    assert len(paths) > 50
+    for path in paths:
+        check_keys(Config.fromfile(str(path)))
 
 
 # Checkpoints: the rest is in tests/engine/test_checkpoint.py and tests/weights.

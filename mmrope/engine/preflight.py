@@ -28,6 +28,8 @@ RUNNER_KEYS = (set(inspect.signature(Runner).parameters) | READ_FROM_CONFIG) - {
 FREE_KEYS = {'custom_keys', 'data_prefix', 'metainfo'}
 # Catches one wrong letter in eight, and takes `num_channels` for a new key beside `in_channels`.
 TYPO_SIMILARITY = 0.87
+# Takes `test_pipeline` for a variable beside `tta_pipeline`.
+PART_SIMILARITY = 0.92
 STAGES = ('train', 'val', 'test')
 
 
@@ -116,7 +118,7 @@ def check_keys(cfg: Config) -> None:
         LaunchError: If one is.
     """
     for key in set(cfg) - RUNNER_KEYS:
-        hint = did_you_mean(key, RUNNER_KEYS - set(cfg), TYPO_SIMILARITY)
+        hint = did_you_mean(key, RUNNER_KEYS - set(cfg), PART_SIMILARITY)
         if hint:
             raise LaunchError(f'the config has {key}, which nothing reads{hint}')
 
