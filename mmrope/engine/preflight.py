@@ -200,10 +200,16 @@ def check_data(cfg: Config, stages: tuple[str, ...]) -> None:
 
 def _paths_of(reader: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a data set or an evaluator reads from this machine."""
-    for name in [*_as_list(reader.get('ann_file')), *(reader.get('data_prefix') or {}).values()]:
+    for name in [*_as_list(reader.get('ann_file')), *_prefixes(reader).values()]:
         path = _path_of(reader, name)
         if path is not None:
             yield path
+
+
+def _prefixes(reader: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The folders of a data set by what they hold; MMPreTrain takes a single one for that of the images."""
+    prefix = reader.get('data_prefix') or {}
+    return {'img_path': prefix} if isinstance(prefix, str) else prefix
 
 
 def _path_of(reader: Mapping[str, Any], name: Any) -> str | None:
@@ -240,7 +246,7 @@ def _check_contents(dataset: Mapping[str, Any], scope: str | None, stage: str) -
     if kind is None:
         return  # for the registry to say
     arguments = {key: value.default for key, value in inspect.signature(kind).parameters.items()} | dict(dataset)
-    prefixes, file = dataset.get('data_prefix') or {}, _path_of(dataset, dataset.get('ann_file'))
+    prefixes, file = _prefixes(dataset), _path_of(dataset, dataset.get('ann_file'))
     images, maps = (_path_of(dataset, prefixes.get(key)) for key in ('img_path', 'seg_map_path'))
     try:
         path = file

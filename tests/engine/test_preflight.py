@@ -149,6 +149,15 @@ def test_a_missing_file_of_an_evaluator_is_named(tmp_path: Path) -> None:
         check_data(cfg, ('test',))
 
 
+def test_a_single_folder_of_images_is_looked_for(tmp_path: Path) -> None:
+    dataset = dict(type='CustomDataset', data_root=str(tmp_path), data_prefix='images')
+    cfg = Config(dict(test_dataloader=dict(dataset=dataset), test_cfg=dict()))
+    with pytest.raises(LaunchError, match=f'test_dataloader reads {tmp_path}/images, which does not exist'):
+        check_data(cfg, ('test',))
+    make_data(tmp_path)
+    check_data(cfg, ('test',))
+
+
 def test_what_a_run_does_not_read_may_be_missing(tmp_path: Path) -> None:
     make_data(tmp_path)
     cfg = make_config(f'{tmp_path}/')
