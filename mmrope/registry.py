@@ -13,3 +13,4 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope='mmrope',
     locations=['mmrope.engine'],
 )
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmrope', locations=['mmrope.engine'])

@@ -14,11 +14,14 @@ from torch import Tensor
 from mmrope import RoPESwin
 
 
-def classic_swin(model: RoPESwin, x: Tensor, window_size: int, roll: bool = False) -> list[Tensor]:
-    """The normalised outputs of all stages of ``model``, which returns all of them, for images ``x``."""
-    weights = {name: value.detach().double() for name, value in model.state_dict().items()}
-    for name, buffer in model.named_buffers():  # axial frequencies
-        weights[name] = buffer.detach().double()
+def classic_swin(
+    model: RoPESwin, x: Tensor, window_size: int, roll: bool = False, weights: dict[str, Tensor] | None = None
+) -> list[Tensor]:
+    """The normalised outputs of all stages of ``model``, which returns all of them, for images ``x``.
+
+    ``weights`` are those of ``model`` in float64, if gradients are wanted.
+    """
+    weights = weights_of(model) if weights is None else weights
     patch = model.patch_embed.proj.kernel_size[0]
     x = F.pad(x.double(), (0, -x.shape[3] % patch, 0, -x.shape[2] % patch))
     x = F.conv2d(x, weights['patch_embed.proj.weight'], weights['patch_embed.proj.bias'], stride=patch)
@@ -39,6 +42,11 @@ def classic_swin(model: RoPESwin, x: Tensor, window_size: int, roll: bool = Fals
             x = layer_norm(x, weights, f'layers.{i}.downsample.norm')
             x = x @ weights[f'layers.{i}.downsample.reduction.weight'].T
     return outs
+
+
+def weights_of(model: RoPESwin) -> dict[str, Tensor]:
+    """Parameters and axial frequencies in float64, leaves of their own."""
+    return {name: x.detach().double() for name, x in (*model.named_parameters(), *model.named_buffers())}
 
 
 def linear(x: Tensor, weights: dict, name: str) -> Tensor:

@@ -5,6 +5,7 @@ load takes tensors and plain containers; what else MMEngine's runner writes (the
 here, and anything beyond that is refused. A ``.safetensors`` file can hold nothing but tensors.
 """
 
+import errno
 import os
 import pickle
 import re
@@ -146,13 +147,15 @@ def _load_safetensors(path: str, map_location: Any) -> dict[str, torch.Tensor]:
 def _refuse_code(load: Callable[..., Any], source: str, **kwargs: Any) -> Any:
     try:
         return load(source, **kwargs)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except (pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
         asked = re.search(r'GLOBAL (\S+)', str(error))
         if asked is not None:
             raise UnsafeCheckpointError(
                 f'{source} was not loaded: it asks for {asked[1]}, which is no part of a checkpoint and could run code'
             ) from error
-        if isinstance(error, RuntimeError) and 'PytorchStreamReader' not in str(error):
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise  # what keeps the file from being read, not what it holds
+        if isinstance(error, RuntimeError) and not re.search('PytorchStreamReader|unexpected EOF', str(error)):
             raise  # the device, not the file
         raise UnsafeCheckpointError(f'{source} is not a checkpoint, or is damaged: no weights could be read') from error
 

@@ -28,10 +28,12 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from .checkpoint import refuse_code_in_checkpoints
+from .numbers import NonFiniteError
 from .preflight import (
     LaunchError,
     check_checkpoint,
     check_data,
+    check_keys,
     check_optimizer,
     check_options,
     datasets_of,
@@ -123,7 +125,7 @@ class RunStarted(Hook):
 def errors_in_one_sentence(tool: str, args: argparse.Namespace) -> Iterator[RunStarted]:
     """Leave with one sentence on stderr and exit code 1 when something fails before the run has started.
 
-    So it does later on when the disk is full, and with exit code 130 on Ctrl-C.
+    So it does later on when the disk is full or a training's losses are not finite, and with exit code 130 on Ctrl-C.
 
     Args:
         tool: The name that the sentence begins with.
@@ -145,7 +147,7 @@ def errors_in_one_sentence(tool: str, args: argparse.Namespace) -> Iterator[RunS
         sys.exit(130)
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in DISK_IS_FULL
-        if args.traceback or (run.started and not full):
+        if args.traceback or (run.started and not full and not isinstance(error, NonFiniteError)):
             raise
         _let_rank_0_speak()
         sys.stderr.write(f'{tool}: error: {sentence(error)}{_advice(args) if full else ""}\n')
@@ -183,7 +185,7 @@ def sentence(error: Exception) -> str:
     if len(text) > LONGEST_MESSAGE:
         text = f'{text[:LONGEST_MESSAGE]} ...'
     text += suggest_type(text)
-    if isinstance(error, (LaunchError, CheckpointError)):
+    if isinstance(error, (LaunchError, CheckpointError, NonFiniteError)):
         return text
     return f'{type(error).__name__}: {text} (--traceback shows where)'
 
@@ -252,6 +254,7 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg = Config.fromfile(args.config)
     except Exception as error:
         raise LaunchError(f'{args.config} cannot be read as a config: {type(error).__name__}: {error}') from error
+    check_keys(cfg)
     if args.cfg_options:
         check_options(cfg, args.cfg_options)
         cfg.merge_from_dict(args.cfg_options)

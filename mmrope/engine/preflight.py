@@ -7,13 +7,16 @@ import difflib
 import inspect
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import mmengine.registry
 from mmengine.config import Config
-from mmengine.registry import OPTIMIZERS
+from mmengine.registry import DATASETS, OPTIMIZERS
 from mmengine.runner import Runner
+
+from .annotations import DataError, check_coco, check_maps, check_readable
 
 # What MMEngine reads from a config beside the arguments of Runner, and what the tools read.
 READ_FROM_CONFIG = {
@@ -25,6 +28,8 @@ RUNNER_KEYS = (set(inspect.signature(Runner).parameters) | READ_FROM_CONFIG) - {
 FREE_KEYS = {'custom_keys', 'data_prefix', 'metainfo'}
 # Catches one wrong letter in eight, and takes `num_channels` for a new key beside `in_channels`.
 TYPO_SIMILARITY = 0.87
+# Takes `test_pipeline` for a variable beside `tta_pipeline`.
+PART_SIMILARITY = 0.92
 STAGES = ('train', 'val', 'test')
 
 
@@ -106,6 +111,18 @@ def did_you_mean(key: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return f'; did you mean {similar[0]}?' if similar else ''
 
 
+def check_keys(cfg: Config) -> None:
+    """Check that no variable at the top of a config is a misspelt part that is missing: MMEngine would not read it.
+
+    Raises:
+        LaunchError: If one is.
+    """
+    for key in set(cfg) - RUNNER_KEYS:
+        hint = did_you_mean(key, RUNNER_KEYS - set(cfg), PART_SIMILARITY)
+        if hint:
+            raise LaunchError(f'the config has {key}, which nothing reads{hint}')
+
+
 def check_optimizer(cfg: Config) -> None:
     """Check that the optimiser of a config exists; MMEngine's own error for one that does not has no name in it.
 
@@ -157,14 +174,16 @@ def datasets_of(dataset: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def check_data(cfg: Config, stages: tuple[str, ...]) -> None:
-    """Check that the files and folders exist which the data sets and evaluators of ``stages`` name.
+    """Check the files and folders which the data sets and evaluators of ``stages`` name, and what annotations hold.
+
+    Boxes that a training skips are a warning.
 
     Args:
         cfg: The config.
         stages: Some of ``STAGES``; one that the config does not run is skipped.
 
     Raises:
-        LaunchError: For the first that is missing.
+        LaunchError: For the first that is missing or wrong.
     """
     for stage in stages:
         loader = cfg.get(f'{stage}_dataloader')
@@ -173,31 +192,86 @@ def check_data(cfg: Config, stages: tuple[str, ...]) -> None:
         for dataset in datasets_of(loader.get('dataset', {})):
             for path in _paths_of(dataset):
                 _check_path(path, f'{stage}_dataloader')
+            _check_contents(dataset, cfg.get('default_scope'), stage)
         for evaluator in _as_list(cfg.get(f'{stage}_evaluator')):
             for path in _paths_of({**evaluator, 'data_root': None}):
                 _check_path(path, f'{stage}_evaluator')
 
 
 def _paths_of(reader: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a data set or an evaluator reads from this machine, joined as ``BaseDataset`` joins it."""
-    if (reader.get('backend_args') or {}).get('backend', 'local') != 'local':
-        return
-    root = reader.get('data_root') or ''
-    prefixes = reader.get('data_prefix')
-    for path in [*_as_list(reader.get('ann_file')), *(prefixes.values() if isinstance(prefixes, Mapping) else ())]:
-        if isinstance(path, str) and (path or root) and '://' not in root + path:
-            yield os.path.join(root, path)
+    """Yield what a data set or an evaluator reads from this machine."""
+    for name in [*_as_list(reader.get('ann_file')), *_prefixes(reader).values()]:
+        path = _path_of(reader, name)
+        if path is not None:
+            yield path
+
+
+def _prefixes(reader: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The folders of a data set by what they hold; MMPreTrain takes a single one for that of the images."""
+    prefix = reader.get('data_prefix') or {}
+    return {'img_path': prefix} if isinstance(prefix, str) else prefix
+
+
+def _path_of(reader: Mapping[str, Any], name: Any) -> str | None:
+    """A file or folder of a data set, joined as ``BaseDataset`` joins it; ``None`` for one not of this machine."""
+    if not isinstance(name, str) or (reader.get('backend_args') or {}).get('backend', 'local') != 'local':
+        return None
+    path = os.path.join(reader.get('data_root') or '', name)
+    return path if path and '://' not in path else None
 
 
 def _check_path(path: str, reader: str) -> None:
-    if os.path.exists(path):
-        return
-    advice = 'put the data set there as README.md says, or name its folder with --data-root DIR'
+    try:
+        check_readable(path)
+    except FileNotFoundError:
+        raise LaunchError(f'{reader} reads {path}, which does not exist: {_advice(path)}') from None
+    except DataError as error:
+        raise LaunchError(f'{reader} reads {path}, which {error}') from None
+
+
+def _advice(path: str) -> str:
     if re.search(r'(^|/)data/digits/', path):
-        advice = 'make it with `make quickstart` or `python tools/make_digits.py`'
-    elif re.search(r'(^|/)data/digit_crops(/|$)', path):
-        advice = 'make it with `python tools/make_digits.py --crops`'
-    raise LaunchError(f'{reader} reads {path}, which does not exist: {advice}')
+        return 'make it with `make quickstart` or `python tools/make_digits.py`'
+    if re.search(r'(^|/)data/digit_crops(/|$)', path):
+        return 'make it with `python tools/make_digits.py --crops`'
+    return 'put the data set there as README.md says, or name its folder with --data-root DIR'
+
+
+def _check_contents(dataset: Mapping[str, Any], scope: str | None, stage: str) -> None:
+    """Check the annotations of a ``CocoDataset``, and that the images of a segmentation set have class maps."""
+    kind = dataset.get('type')
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(scope) as registry:
+            kind = registry.get(kind)
+    if kind is None:
+        return  # for the registry to say
+    arguments = {key: value.default for key, value in inspect.signature(kind).parameters.items()} | dict(dataset)
+    prefixes, file = _prefixes(dataset), _path_of(dataset, dataset.get('ann_file'))
+    images, maps = (_path_of(dataset, prefixes.get(key)) for key in ('img_path', 'seg_map_path'))
+    try:
+        path = file
+        if file and kind.__name__ == 'CocoDataset':
+            classes = _classes_of(dataset, kind, f'{stage}_dataloader')
+            steps = [step for step in dataset.get('pipeline') or () if isinstance(step, Mapping)]
+            with_masks = any(step.get('with_mask') for step in steps)
+            notes = check_coco(file, classes, _path_of(dataset, prefixes.get('img')), with_masks, stage == 'train')
+            for note in notes:
+                warnings.warn(f'{stage}_dataloader reads {file}: {note}', stacklevel=2)
+        elif images and maps and not dataset.get('ann_file') and 'seg_map_suffix' in arguments:
+            path = images
+            check_maps(images, maps, arguments['img_suffix'], arguments['seg_map_suffix'])
+    except DataError as error:
+        raise LaunchError(f'{stage}_dataloader reads {path}, which {error}') from None
+
+
+def _classes_of(dataset: Mapping[str, Any], kind: type, reader: str) -> Sequence[str] | None:
+    """The classes of a data set, as its config or its class has them; ``None`` if a file has."""
+    classes = {**kind.METAINFO, **(dataset.get('metainfo') or {})}.get('classes')
+    if isinstance(classes, str):
+        if os.path.isfile(classes):
+            return None
+        raise LaunchError(f'{reader} has classes {classes!r}, which must be several names: one alone is ({classes!r},)')
+    return classes
 
 
 def set_data_root(cfg: Config, data_root: str) -> None:

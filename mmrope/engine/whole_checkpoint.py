@@ -7,8 +7,8 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from ..text import few
 from ..weights.classifier import classifier_state_dict, is_image_classifier, is_published_classifier
-from ..weights.report import few
 from .sources import CheckpointError
 
 

@@ -1,13 +1,21 @@
 """Checks of the arguments that the backbones share. Each raises a ValueError that names the argument and its value."""
 
 from collections.abc import Mapping, Sequence
-from numbers import Real
+from numbers import Integral, Real
+from typing import Any
 
 from torch import Tensor
 
 
-def arch_settings(arch: str | Mapping, archs: Mapping[str, dict], *required: str) -> dict:
-    """Settings of a model size: of a name in ``archs``, or a dict of ``required`` and optionally ``mlp_ratio`` (4)."""
+def arch_settings(
+    arch: str | Mapping, archs: Mapping[str, dict], *required: str, of_stages: Sequence[str] = ()
+) -> dict:
+    """Settings of a model size: of a name in ``archs``, or a dict of ``required`` and optionally ``mlp_ratio`` (4).
+
+    Those ``of_stages`` are a number for each stage.
+    """
+    if not isinstance(arch, (str, Mapping)):
+        raise ValueError(f'arch must be one of {", ".join(archs)} or a dict, but got {arch!r}')
     if isinstance(arch, str):
         if arch not in archs:
             raise ValueError(f'arch must be one of {", ".join(archs)} or a dict, but got {arch!r}')
@@ -16,8 +24,12 @@ def arch_settings(arch: str | Mapping, archs: Mapping[str, dict], *required: str
         raise ValueError(f'arch must have {", ".join(required)} and may have mlp_ratio, but got {dict(arch)}')
     settings = {'mlp_ratio': 4, **arch}
     for name, value in settings.items():
-        if not all(number > 0 for number in ([value] if isinstance(value, Real) else value)):
-            raise ValueError(f'{name} of arch must be positive, but got {value}')
+        kind, wanted = (Real, 'positive') if name == 'mlp_ratio' else (Integral, 'positive and whole')
+        if name in of_stages:
+            wanted += ', a number for each stage'
+        numbers = _several(value)
+        if (numbers is value) != (name in of_stages) or not all(isinstance(n, kind) and n > 0 for n in numbers):
+            raise ValueError(f'{name} of arch must be {wanted}, but got {value!r}')
     return settings
 
 
@@ -32,6 +44,8 @@ def theta_of(rope: str | None, rope_theta: float | None, defaults: Mapping[str, 
 
 def indexes_in_order(name: str, indexes: Sequence[int], length: int, at_least_one: bool = False) -> tuple[int, ...]:
     """``indexes`` as non-negative numbers, in order."""
+    if not isinstance(indexes, Sequence) or not all(isinstance(index, Integral) for index in indexes):
+        raise ValueError(f'{name} must be several whole numbers, but got {indexes!r}')
     if at_least_one and not len(indexes):
         raise ValueError(f'{name} must name at least one, but got {indexes}')
     if any(not -length <= index < length for index in indexes):
@@ -43,10 +57,14 @@ def indexes_in_order(name: str, indexes: Sequence[int], length: int, at_least_on
 
 
 def check_at_least(least: int, **arguments: int | Sequence[int]) -> None:
-    """Check numbers, or each of several."""
+    """Check whole numbers, or each of several."""
     for name, value in arguments.items():
-        if any(number < least for number in ([value] if isinstance(value, Real) else value)):
-            raise ValueError(f'{name} must be at least {least}, but got {value}')
+        if not all(isinstance(number, Integral) and number >= least for number in _several(value)):
+            raise ValueError(f'{name} must be a whole number of at least {least}, but got {value!r}')
+
+
+def _several(value: Any) -> Sequence:
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
 def check_choice(name: str, value: str, *allowed: str) -> None:
@@ -55,15 +73,19 @@ def check_choice(name: str, value: str, *allowed: str) -> None:
 
 
 def check_drop_path_rate(drop_path_rate: float) -> None:
-    if not 0 <= drop_path_rate < 1:
-        raise ValueError(f'drop_path_rate must be at least 0 and below 1, but got {drop_path_rate}')
+    if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
+        raise ValueError(f'drop_path_rate must be at least 0 and below 1, but got {drop_path_rate!r}')
 
 
 def check_frozen_stages(frozen_stages: int, stages: int) -> None:
-    if not -1 <= frozen_stages <= stages:
-        raise ValueError(f'frozen_stages must be between -1 and {stages}, but got {frozen_stages}')
+    if not isinstance(frozen_stages, Integral) or not -1 <= frozen_stages <= stages:
+        raise ValueError(f'frozen_stages must be a whole number between -1 and {stages}, but got {frozen_stages!r}')
 
 
 def check_images(x: Tensor, in_channels: int) -> None:
     if x.ndim != 4 or x.shape[1] != in_channels:
         raise ValueError(f'x must be (B, {in_channels}, H, W) images, but got shape {tuple(x.shape)}')
+    if not x.is_floating_point():
+        raise ValueError(f'x must be images in floating point, normalised as in training, but got {x.dtype}')
+    if 0 in x.shape[2:]:
+        raise ValueError(f'x must be images of at least one pixel, but got shape {tuple(x.shape)}')

@@ -9,6 +9,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from ..registry import MODELS
+from .arguments import check_at_least
 
 MODELS.register_module('LayerNorm2d', module=LayerNorm2d)
 
@@ -44,6 +45,7 @@ class SimpleFeaturePyramid(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         norm_cfg = dict(type='mmrope.LayerNorm2d', eps=1e-6) if norm_cfg is None else norm_cfg
+        check_at_least(1, in_channels=in_channels, out_channels=out_channels, num_outs=num_outs)
         if not scales or any(scale <= 0 or not math.log2(scale).is_integer() for scale in scales):
             raise ValueError(f'scales must be powers of 2, but got {tuple(scales)}')
         if any(fine <= coarse for fine, coarse in zip(scales, scales[1:])):

@@ -116,7 +116,7 @@ class RoPESwin(Backbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        settings = arch_settings(arch, ARCHS, 'embed_dims', 'depths', 'num_heads')
+        settings = arch_settings(arch, ARCHS, 'embed_dims', 'depths', 'num_heads', of_stages=('depths', 'num_heads'))
         depths, num_heads = settings['depths'], settings['num_heads']
         if len(depths) != len(num_heads):
             raise ValueError(f'arch must have as many num_heads as depths, but got {num_heads} and {depths}')

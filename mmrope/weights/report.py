@@ -5,19 +5,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..engine.checkpoint import CheckpointError
+from ..text import few
 
 Shape = tuple[int, ...]
 
 
 class WeightsError(CheckpointError):
     """Weights that do not fit the model; the text names keys and what to change."""
-
-
-def few(keys: Iterable[str], at_most: int = 3) -> str:
-    """List some of the keys, and how many there are if these are not all."""
-    keys = list(keys)
-    listed = ', '.join(keys[:at_most])
-    return listed if len(keys) <= at_most else f'{listed}, ... ({len(keys)})'
 
 
 def folded(keys: Iterable[str]) -> list[str]:

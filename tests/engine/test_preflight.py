@@ -1,5 +1,6 @@
 """What a config cannot mean, and what is missing, is said before anything is built."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mmrope.engine.preflight import (
 def make_config(root: str = 'data/coco/', **extra: Any) -> Config:
     """A config as its file leaves it: variables beside the parts that copied them."""
     dataset = dict(type='CocoDataset', data_root=root, ann_file='train.json', data_prefix=dict(img='images/'))
+    dataset['metainfo'] = dict(classes=('box',))
     test = dict(dataset, ann_file='val.json', test_mode=True)
     evaluator = dict(type='CocoMetric', ann_file=f'{root}val.json', metric=['bbox', 'segm'])
     optimizer = dict(type='AdamW', lr=1e-4)
@@ -108,8 +110,12 @@ def test_an_optimizer_that_does_not_exist_is_named() -> None:
 
 def make_data(root: Path) -> None:
     (root / 'images').mkdir(parents=True)
+    (root / 'images' / 'a.png').write_bytes(b'a file')
+    box = dict(id=1, image_id=1, category_id=1, bbox=[0, 0, 8, 8], area=64, iscrowd=0)
+    image = dict(id=1, file_name='a.png', width=8, height=8)
+    coco = dict(images=[image], annotations=[box], categories=[dict(id=1, name='box')])
     for name in ('train.json', 'val.json'):
-        (root / name).write_text('{}')
+        (root / name).write_text(json.dumps(coco))
 
 
 def test_a_complete_data_set_passes(tmp_path: Path) -> None:
@@ -141,6 +147,15 @@ def test_a_missing_file_of_an_evaluator_is_named(tmp_path: Path) -> None:
     check_data(cfg, ('train', 'val'))
     with pytest.raises(LaunchError, match='test_evaluator reads .*other.json'):
         check_data(cfg, ('test',))
+
+
+def test_a_single_folder_of_images_is_looked_for(tmp_path: Path) -> None:
+    dataset = dict(type='CustomDataset', data_root=str(tmp_path), data_prefix='images')
+    cfg = Config(dict(test_dataloader=dict(dataset=dataset), test_cfg=dict()))
+    with pytest.raises(LaunchError, match=f'test_dataloader reads {tmp_path}/images, which does not exist'):
+        check_data(cfg, ('test',))
+    make_data(tmp_path)
+    check_data(cfg, ('test',))
 
 
 def test_what_a_run_does_not_read_may_be_missing(tmp_path: Path) -> None:

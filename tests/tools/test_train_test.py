@@ -65,6 +65,15 @@ def test_mixed_precision_falls_back_with_one_warning(trained: SimpleNamespace) -
     assert len(lines) == (trained.kind == 'detection' and not has_accelerator())
 
 
+def test_a_second_training_under_the_same_seed_gives_the_same_bits(
+    trained: SimpleNamespace, tools: SimpleNamespace, tmp_path: Path
+) -> None:
+    tools.train([trained.config, '--work-dir', str(tmp_path)])
+    first, second = (load_checkpoint(folder / trained.checkpoint.name) for folder in (trained.work_dir, tmp_path))
+    assert list(first['state_dict']) == list(second['state_dict'])
+    assert all(torch.equal(value, second['state_dict'][name]) for name, value in first['state_dict'].items())
+
+
 @pytest.mark.parametrize('named', [True, False])
 def test_a_resumed_training_goes_on_where_it_stopped(
     trained: SimpleNamespace, tools: SimpleNamespace, tmp_path: Path, named: bool
@@ -316,6 +325,22 @@ def test_a_wrong_command_line_ends_in_the_usage(
 def test_frames_are_shown_on_demand(tools: SimpleNamespace, folder: Path) -> None:
     with pytest.raises(TypeError, match='colour'):
         tools.train(['detection.py', '--traceback', '--cfg-options', 'model.backbone.colour=red'])
+
+
+def test_a_loss_that_is_not_finite_ends_in_one_sentence(
+    tools: SimpleNamespace, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / 'nan.py').write_text(
+        (folder / 'detection.py').read_text()
+        + "custom_hooks = [dict(type='mmrope.FiniteLossHook')]\n"
+        + "optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1e30))\n"
+    )
+    assert leave(tools.train, ['nan.py', '--work-dir', 'work']) == 1
+    errors = capsys.readouterr().err
+    assert 'Traceback' not in errors
+    assert errors.splitlines()[-1].startswith('train.py: error: the loss of iteration ')
+    assert 'loss_cls = ' in errors and 'there is no checkpoint yet' in errors
+    assert not list((folder / 'work').glob('*.pth'))
 
 
 def test_an_error_of_the_training_itself_keeps_its_frames(tools: SimpleNamespace, folder: Path) -> None:

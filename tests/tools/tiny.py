@@ -2,16 +2,10 @@
 
 import importlib.util
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from unittest import mock
 
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
-from mmengine.runner import CheckpointLoader
-from mmengine.visualization import Visualizer
+from isolation import isolated as isolated
 
 ROOT = Path(__file__).parents[2]
 IMAGES = 5  # odd, so that two processes have unequal shares
@@ -159,16 +153,3 @@ def load_tool(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@contextmanager
-def isolated() -> Iterator[None]:
-    """Undo what a tool changes in its process when it is called inside this one."""
-    managers = (DefaultScope, MessageHub, MMLogger, Visualizer, *Visualizer.__subclasses__())
-    before = [dict(manager._instance_dict) for manager in managers]
-    with mock.patch.dict(os.environ), mock.patch.object(CheckpointLoader, '_schemes', CheckpointLoader._schemes):
-        os.environ.pop('LOCAL_RANK', None)
-        yield
-    for manager, instances in zip(managers, before, strict=True):
-        manager._instance_dict.clear()
-        manager._instance_dict.update(instances)

@@ -1,0 +1,176 @@
+"""Hooks that watch the numbers of a training: losses and weights stay finite, frequencies are logged."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.hooks import CheckpointHook, Hook, LoggerHook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from ..layers import RoPE
+from ..registry import HOOKS
+from ..text import few
+
+
+class NonFiniteError(FloatingPointError):
+    """NaN or infinity in a training; the text is the whole explanation."""
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Stop a training whose loss is NaN or infinite, before the optimiser takes it.
+
+    The loss is looked at as the model returns it, so the weights are still those of the iteration before, and the
+    gradients of that very loss tell which parameters are concerned. Weights and buffers are looked at before a
+    checkpoint is written and an older one removed for it.
+
+    Args:
+        interval: iterations from one look at the loss to the next. A look waits for the forward pass; MMEngine waits
+            for the whole iteration anyway, to log its losses.
+
+    Raises:
+        NonFiniteError: with the iteration, the losses, the parameters concerned and the last checkpoint.
+    """
+
+    priority = 'NORMAL'  # before the hook that writes checkpoints
+
+    def __init__(self, interval: int = 1) -> None:
+        if interval < 1:
+            raise ValueError(f'interval must be at least 1, but got {interval}')
+        self.interval = interval
+
+    def before_train(self, runner: Runner) -> None:
+        self._handle = _unwrapped(runner.model).register_forward_hook(partial(self._look, runner), with_kwargs=True)
+
+    def after_train(self, runner: Runner) -> None:
+        self._handle.remove()
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        savers = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
+        if any(self._saves_now(runner, hook) for hook in savers):
+            self._check_weights(runner, runner.iter + 1)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._check_weights(runner, runner.iter)
+
+    @staticmethod
+    def _saves_now(runner: Runner, hook: CheckpointHook) -> bool:
+        return hook.every_n_train_iters(runner, hook.interval, hook.save_begin) or hook.is_last_train_iter(runner)
+
+    def _check_weights(self, runner: Runner, iteration: int) -> None:
+        names = _not_finite(_unwrapped(runner.model).state_dict())
+        if names:
+            raise NonFiniteError(
+                f'after iteration {iteration} these are NaN or infinite, so no checkpoint is written: '
+                f'{few(names)}; {_last_checkpoint(runner)}'
+            )
+
+    def _look(self, runner: Runner, model: nn.Module, args: tuple, kwargs: dict, losses: Any) -> None:
+        """Look at what a call of the model returned; only the losses of a training come as a dict."""
+        if not model.training or not isinstance(losses, Mapping) or not self.every_n_train_iters(runner, self.interval):
+            return
+        losses = {name: _mean(value) for name, value in losses.items() if 'loss' in name}
+        total = sum(losses.values())
+        if not losses or torch.isfinite(total):
+            return
+        values = ', '.join(f'{name} = {loss.item():.4g}' for name, loss in losses.items())
+        raise NonFiniteError(
+            f'the loss of iteration {runner.iter + 1} is NaN or infinite: {values}; {_concerned(model, total)}'
+            f'{_images(kwargs)}; {_last_checkpoint(runner)}'
+        )
+
+
+@HOOKS.register_module()
+class LogFreqsHook(Hook):
+    """Log the learned frequencies with the losses: a drift or an explosion shows before the loss does.
+
+    Over all blocks these are ``freqs_norm``, ``freqs_max`` (the largest, in radians a token step), ``freqs_grad`` (the
+    norm of their gradient in this process, before clipping) and ``rope_table_mib`` (the largest table of a block).
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        self.ropes = [module for module in _unwrapped(runner.model).modules() if isinstance(module, RoPE)]
+        self.interval = next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 50)
+        self._handles: list = []
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        if not (self.every_n_train_iters(runner, self.interval) or self.every_n_inner_iters(batch_idx, self.interval)):
+            return
+        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+        self._scale = scaler.get_scale() if scaler else 1.0
+        self._grads: list[Tensor] = []
+        self._tables: list[int] = []
+        for rope in self.ropes:
+            self._handles.append(
+                rope.register_forward_hook(lambda module, args, table: self._tables.append(_mib(table)))
+            )
+            if rope.freqs.requires_grad:
+                self._handles.append(rope.freqs.register_hook(lambda grad: self._grads.append(grad.norm())))
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        if not self._handles:
+            return
+        while self._handles:
+            self._handles.pop().remove()
+        learned = [rope.freqs.detach() for rope in self.ropes if rope.freqs.requires_grad]
+        scalars = {'rope_table_mib': max(self._tables, default=None)}
+        if learned:
+            scalars['freqs_norm'] = torch.stack([freqs.norm() for freqs in learned]).norm().item()
+            scalars['freqs_max'] = torch.stack([freqs.abs().max() for freqs in learned]).max().item()
+        if self._grads:
+            scalars['freqs_grad'] = torch.stack(self._grads).norm().item() / self._scale
+        for name, value in scalars.items():
+            if value is not None:
+                runner.message_hub.update_scalar(f'train/{name}', value)
+
+
+def _concerned(model: nn.Module, total: Tensor) -> str:
+    """The parameters that are not finite, or if all are, those whose gradient is not."""
+    params = {name: param for name, param in model.named_parameters() if param.requires_grad}
+    names = _not_finite(params)
+    if names:
+        return f'weights were NaN or infinite already: {few(names)}'
+    grads = torch.autograd.grad(total, list(params.values()), allow_unused=True) if total.requires_grad else ()
+    names = _not_finite({name: grad for name, grad in zip(params, grads) if grad is not None})
+    return f'all weights are finite, and so are the gradients but for: {few(names) or "none"}'
+
+
+def _images(kwargs: Mapping[str, Any]) -> str:
+    """Which images the batch had, and whether their pixels are finite, as far as the host says."""
+    inputs, samples = kwargs.get('inputs'), kwargs.get('data_samples')
+    bad = isinstance(inputs, Tensor) and not torch.isfinite(inputs).all()
+    paths = [getattr(sample, 'img_path', None) for sample in samples] if isinstance(samples, Sequence) else []
+    paths = [str(path) for path in paths if path is not None]
+    return f'; {"pixels are NaN or infinite in" if bad else "images:"} {few(paths)}' if bad or paths else ''
+
+
+def _last_checkpoint(runner: Runner) -> str:
+    info = runner.message_hub.runtime_info
+    return f'the last checkpoint is {info["last_ckpt"]}' if 'last_ckpt' in info else 'there is no checkpoint yet'
+
+
+def _not_finite(tensors: Mapping[str, Any]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity; one wait for the device where there are none."""
+    tensors = {name: x for name, x in tensors.items() if isinstance(x, Tensor) and x.is_floating_point()}
+    if not tensors:
+        return []
+    finite = torch.stack([x.isfinite().all() for x in tensors.values()]).tolist()
+    return [name for name, good in zip(tensors, finite) if not good]
+
+
+def _mean(loss: Tensor | Sequence[Tensor]) -> Tensor:
+    """A loss as MMEngine adds it to the others."""
+    return loss.mean() if isinstance(loss, Tensor) else sum(part.mean() for part in loss)
+
+
+def _mib(table: Tensor) -> float:
+    return table.numel() * table.element_size() / 2**20
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    while is_model_wrapper(model):
+        model = model.module
+    return model

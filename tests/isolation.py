@@ -1,0 +1,24 @@
+"""MMEngine keeps loggers, scopes and loaders for a whole process; tests that run it leave none."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.runner import CheckpointLoader
+from mmengine.visualization import Visualizer
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Undo what a tool or a runner changes in its process when it is called inside this one."""
+    managers = (DefaultScope, MessageHub, MMLogger, Visualizer, *Visualizer.__subclasses__())
+    before = [dict(manager._instance_dict) for manager in managers]
+    with mock.patch.dict(os.environ), mock.patch.object(CheckpointLoader, '_schemes', CheckpointLoader._schemes):
+        os.environ.pop('LOCAL_RANK', None)
+        yield
+    for manager, instances in zip(managers, before, strict=True):
+        manager._instance_dict.clear()
+        manager._instance_dict.update(instances)
