@@ -13,4 +13,3 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope='mmrope',
     locations=['mmrope.engine'],
 )
-HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmrope', locations=['mmrope.engine'])
