@@ -1,7 +1,14 @@
 """What MMEngine's runner uses."""
 
+from .compiling import CompileBackboneHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .numbers import FiniteLossHook, LogFreqsHook
 from .saving import WholeCheckpointHook
 
-__all__ = ['FiniteLossHook', 'LayerDecayOptimWrapperConstructor', 'LogFreqsHook', 'WholeCheckpointHook']
+__all__ = [
+    'CompileBackboneHook',
+    'FiniteLossHook',
+    'LayerDecayOptimWrapperConstructor',
+    'LogFreqsHook',
+    'WholeCheckpointHook',
+]
