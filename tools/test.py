@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from mmrope.engine.complete_checkpoint import CompleteCheckpoint
 from mmrope.engine.launch import (
     DumpPredictions,
     ToolParser,
@@ -11,7 +12,6 @@ from mmrope.engine.launch import (
     errors_in_one_sentence,
     prepare_test,
 )
-from mmrope.engine.whole_checkpoint import WholeCheckpoint
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_arguments(arguments)
     with errors_in_one_sentence('test.py', args) as run:
         runner = build_runner(prepare_test(args), run, training=False)
-        runner.register_hook(WholeCheckpoint(args.checkpoint))
+        runner.register_hook(CompleteCheckpoint(args.checkpoint))
         if args.out is not None:
             runner.test_evaluator.metrics.append(DumpPredictions(args.out))
         runner.test()

@@ -15,8 +15,8 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_to_model
 from torch import nn
 
+from ..engine.complete_checkpoint import CompleteCheckpoint
 from ..engine.preflight import LaunchError
-from ..engine.whole_checkpoint import WholeCheckpoint
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif', '.tiff', '.webp')
 
@@ -134,10 +134,10 @@ class _Strict:
     source: str
 
     def _load_weights_to_model(self, model: nn.Module, checkpoint: dict[str, Any], cfg: Config) -> None:
-        whole = WholeCheckpoint(self.source)
-        whole.note(model, checkpoint)
+        complete = CompleteCheckpoint(self.source)
+        complete.note(model, checkpoint)
         super()._load_weights_to_model(model, checkpoint, cfg)
-        whole.check(model)
+        complete.check(model)
 
 
 def _detector(cfg: Config, checkpoint: str) -> Any:
@@ -164,10 +164,10 @@ def _classifier(cfg: Config, checkpoint: str) -> Any:
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(cfg.model)
         loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-        whole = WholeCheckpoint(checkpoint)
-        whole.note(model, loaded)
+        complete = CompleteCheckpoint(checkpoint)
+        complete.note(model, loaded)
         _load_checkpoint_to_model(model, loaded)
-        whole.check(model)
+        complete.check(model)
         known = getattr(DATASETS.get(cfg.test_dataloader.dataset.type), 'METAINFO', {})
         model._config, model._dataset_meta = cfg, loaded.get('meta', {}).get('dataset_meta') or known
         return ImageClassificationInferencer(model, pretrained=False, device=get_device())

@@ -24,10 +24,10 @@ from mmengine.runner import Runner
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..engine.complete_checkpoint import CompleteCheckpoint, unwrapped
 from ..engine.launch import RunStarted, build_runner, prepare_test
 from ..engine.preflight import LaunchError
 from ..engine.sources import fetch, sha256
-from ..engine.whole_checkpoint import WholeCheckpoint, unwrapped
 from .sizes import Size, size_overrides
 
 # What the table shows and the plot draws, by the last part of its name; the first that a test gives is drawn.
@@ -143,9 +143,9 @@ class SizedTest(Hook):
         cfg = copy.deepcopy(model.cfg)
         cfg.experiment_name = f'{model.label}_{time.time_ns()}'  # MMEngine keeps one runner a name
         self.runner = build_runner(cfg, run, training=False)
-        self.whole = WholeCheckpoint(model.cfg.load_from)
+        self.complete = CompleteCheckpoint(model.cfg.load_from)
         self.weights: dict[str, torch.Tensor] = {}
-        for hook in (self.whole, self):
+        for hook in (self.complete, self):
             self.runner.register_hook(hook)
 
     def run(self, measurement: Measurement) -> dict[str, Any]:
@@ -172,7 +172,7 @@ class SizedTest(Hook):
     def before_test(self, runner: Runner) -> None:
         """Give the model the windows and the padding of the size; the weights keep theirs."""
         model, before, after = unwrapped(runner.model), self.applied.model, self.wanted.model
-        self.whole.versions.clear()  # checked once: parts that are replaced count anew
+        self.complete.versions.clear()  # checked once: parts that are replaced count anew
         if not self.weights and 'backbone' in after:
             self.weights = copy.deepcopy(model.backbone.state_dict())
         with DefaultScope.overwrite_default_scope(self.wanted.get('default_scope')):

@@ -12,7 +12,7 @@ from ..weights.classifier import classifier_state_dict, is_image_classifier, is_
 from .sources import CheckpointError
 
 
-class WholeCheckpoint(Hook):
+class CompleteCheckpoint(Hook):
     """Refuse to test a model with random parameters, which MMEngine's runner only logs.
 
     An ``ImageClassifier`` around a backbone of mmrope also takes the checkpoint of the published classifier as it is.

@@ -10,8 +10,8 @@ from mmengine.runner.checkpoint import load_state_dict
 from torch import Tensor, nn
 
 from mmrope import RoPEViT
+from mmrope.engine.complete_checkpoint import CompleteCheckpoint
 from mmrope.engine.sources import CheckpointError
-from mmrope.engine.whole_checkpoint import WholeCheckpoint
 
 
 class Renaming(nn.Linear):
@@ -42,7 +42,7 @@ class Augmented(BaseTTAModel):
 
 def check(model: nn.Module, state: dict[str, Tensor]) -> None:
     """What the runner does with a checkpoint before a test."""
-    runner, hook = SimpleNamespace(model=model), WholeCheckpoint('a.pth')
+    runner, hook = SimpleNamespace(model=model), CompleteCheckpoint('a.pth')
     checkpoint = {'state_dict': state}
     hook.after_load_checkpoint(runner, checkpoint)
     load_state_dict(model, checkpoint['state_dict'])
