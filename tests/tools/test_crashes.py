@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -191,7 +192,8 @@ def test_a_full_disk_leaves_the_last_checkpoint(write_config: Callable[..., str]
 def test_ctrl_c_ends_in_one_sentence_and_can_go_on(write_config: Callable[..., str], tmp_path: Path) -> None:
     lines = MANY_ITERATIONS.format(100000) + WORKERS.format(True)
     config = extended(write_config, tmp_path, 'segmentation', lines)
-    process = start(config, tmp_path / 'work', start_new_session=True)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored by what a shell starts in the background
+    process = start(config, tmp_path / 'work', start_new_session=True, preexec_fn=heed)
     for line in process.stdout:
         if 'Saving checkpoint at 3 iterations' in line:
             break
