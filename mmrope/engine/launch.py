@@ -139,22 +139,28 @@ def errors_in_one_sentence(tool: str, args: argparse.Namespace) -> Iterator[RunS
         yield run
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-    except KeyboardInterrupt:
-        if args.traceback:
-            raise
-        _let_rank_0_speak()
-        sys.stderr.write(f'{tool}: interrupted{_advice(args)}\n')
-        sys.exit(130)
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        interrupted = _was_interrupted(error)
         full = isinstance(error, OSError) and error.errno in DISK_IS_FULL
-        if args.traceback or (run.started and not full and not isinstance(error, NonFiniteError)):
+        foreseen = interrupted or full or isinstance(error, NonFiniteError)
+        if args.traceback or (run.started and not foreseen):
             raise
         _let_rank_0_speak()
+        if interrupted:
+            sys.stderr.write(f'{tool}: interrupted{_advice(args)}\n')
+            sys.exit(130)
         sys.stderr.write(f'{tool}: error: {sentence(error)}{_advice(args) if full else ""}\n')
         sys.exit(1)
     finally:
         if args.launcher != 'none' and not has_accelerator():
             _let_gloo_finish()
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Say whether Ctrl-C was behind it: workers that it ends, too, become an error while it is handled."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _advice(args: argparse.Namespace) -> str:

@@ -3,7 +3,8 @@
     python crashes.py CONFIG FOLDER KILLS SEED
 
 trains CONFIG to its end in FOLDER/whole, then in FOLDER/killed with KILLS times ``kill -9`` at random moments, always
-going on with --resume, and prints what came of it as JSON.
+going on with --resume, and prints what came of it as JSON. A kill comes a random number of iterations and a random part
+of one after the training went on, so few that it never ends by itself.
 """
 
 import json
@@ -17,16 +18,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from tiny import load_tool
 
 from mmrope.engine.checkpoint import load_checkpoint
-from mmrope.engine.saving import PART, WholeCheckpointHook, is_whole
+from mmrope.engine.saving import PART, is_whole
 
 STARTING = 0.1  # share of the kills that come before the first iteration
 
 
+class Tell(Hook):
+    """Writes a byte to a pipe when the training begins, and one after each iteration."""
+
+    priority = 'HIGHEST'
+
+    def __init__(self, pipe: int) -> None:
+        self.pipe = pipe
+
+    def before_train(self, runner: Runner) -> None:
+        os.write(self.pipe, b'.')
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        os.write(self.pipe, b'.')
+
+
 def fork_training(main: Any, arguments: list[str], log: Path) -> tuple[int, int]:
-    """Train in a child; return its process id and a pipe that says when the training begins."""
+    """Train in a child; return its process id and a pipe in which it tells how far it is."""
     reader, writer = os.pipe()
     child = os.fork()
     if child:
@@ -36,13 +54,13 @@ def fork_training(main: Any, arguments: list[str], log: Path) -> tuple[int, int]
         with open(log, 'a') as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        before_train = WholeCheckpointHook.before_train
+        register = Runner.register_default_hooks
 
-        def tell(self: Any, runner: Any) -> None:
-            before_train(self, runner)
-            os.write(writer, b'.')
+        def register_with_tell(self: Runner, hooks: Any) -> None:
+            register(self, hooks)
+            self.register_hook(Tell(writer))
 
-        WholeCheckpointHook.before_train = tell
+        Runner.register_default_hooks = register_with_tell
         main(arguments)
         os._exit(0)
     except BaseException:
@@ -50,16 +68,20 @@ def fork_training(main: Any, arguments: list[str], log: Path) -> tuple[int, int]
         os._exit(1)
 
 
-def finish(main: Any, arguments: list[str], log: Path) -> float:
-    """Train to the end; return the seconds from the first iteration on."""
+def finish(main: Any, arguments: list[str], log: Path) -> tuple[float, int, float]:
+    """Train to the end; return the seconds before the training began, its iterations, and the seconds of one."""
+    start = time.monotonic()
     child, reader = fork_training(main, arguments, log)
     os.read(reader, 1)
     begin = time.monotonic()
+    iterations = 0
+    while os.read(reader, 1):
+        iterations += 1
     status = os.waitpid(child, 0)[1]
     os.close(reader)
     if status:
         sys.exit(f'the training failed, see {log}:\n{log.read_text()[-3000:]}')
-    return time.monotonic() - begin
+    return begin - start, iterations, (time.monotonic() - begin) / max(iterations, 1)
 
 
 def main(config: str, folder: str, kills: int, seed: int) -> None:
@@ -67,14 +89,17 @@ def main(config: str, folder: str, kills: int, seed: int) -> None:
     rng = random.Random(seed)
     train = load_tool('train').main
     whole, killed, log = Path(folder, 'whole'), Path(folder, 'killed'), Path(folder, 'log')
-    seconds = finish(train, [config, '--work-dir', str(whole)], log)
+    start, iterations, seconds = finish(train, [config, '--work-dir', str(whole)], log)
     report = {'kills': 0, 'while_writing': 0, 'with_checkpoint': 0, 'cut_short': 0, 'passed_over': 0}
     arguments = [config, '--work-dir', str(killed), '--resume']
     while report['kills'] < kills:
         child, reader = fork_training(train, arguments, log)
         if rng.random() > STARTING:
-            os.read(reader, 1)
-        time.sleep(rng.uniform(0, 1.5 * seconds / kills))
+            for _ in range(rng.randrange(iterations // kills)):
+                os.read(reader, 1)
+            time.sleep(rng.uniform(0, seconds))
+        else:
+            time.sleep(rng.uniform(0, start))
         os.kill(child, signal.SIGKILL)
         ended = os.waitpid(child, 0)[1]
         os.close(reader)

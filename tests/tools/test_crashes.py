@@ -46,6 +46,7 @@ TRAININGS = {
     'iterations': ('segmentation', SEGMENTER, 'iter_3.pth', 'iter_5.pth'),
     'iterations, workers': ('segmentation', SEGMENTER + WORKERS.format(True), 'iter_2.pth', 'iter_5.pth'),
 }
+SAMPLE = ('epochs, workers', 'iterations by aspect ratio, workers', 'iterations')
 
 
 def extended(write_config: Callable[..., str], folder: Path, kind: str, lines: str) -> str:
@@ -60,7 +61,9 @@ def train(*arguments: str) -> None:
         load_tool('train').main(list(arguments))
 
 
-@pytest.mark.parametrize('name', TRAININGS)
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=() if name in SAMPLE else pytest.mark.slow) for name in TRAININGS]
+)
 def test_a_resumed_training_ends_with_the_same_bits(
     name: str, write_config: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -82,7 +85,7 @@ def test_a_resumed_training_ends_with_the_same_bits(
 
 def run_crashes(config: str, folder: Path, kills: int) -> dict[str, int]:
     command = [sys.executable, str(ROOT / 'tests' / 'tools' / 'crashes.py'), config, str(folder), str(kills), '0']
-    path = os.pathsep.join([str(ROOT / 'tests' / 'tools'), python_path()])
+    path = os.pathsep.join([str(ROOT / 'tests' / 'tools'), str(ROOT / 'tests'), python_path()])
     environment = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -98,9 +101,8 @@ train_cfg.update(max_iters={}, val_interval=50)
 default_hooks['checkpoint'].update(interval=1, max_keep_ckpts=1)
 """
 )
-WITH_WORKERS = MANY_ITERATIONS.format(60) + WORKERS.format(True)
 MANY_EPOCHS = """
-train_cfg.update(max_epochs=16, val_interval=5)
+train_cfg.update(max_epochs=60, val_interval=20)
 default_hooks['checkpoint'].update(max_keep_ckpts=2)
 """
 
