@@ -16,6 +16,7 @@ def isolated() -> Iterator[None]:
     """Undo what a tool or a runner changes in its process when it is called inside this one."""
     managers = (DefaultScope, MessageHub, MMLogger, Visualizer, *Visualizer.__subclasses__())
     before = [dict(manager._instance_dict) for manager in managers]
+    MMLogger._instance_dict.clear()  # an older logger would write to what an older test captured
     with mock.patch.dict(os.environ), mock.patch.object(CheckpointLoader, '_schemes', CheckpointLoader._schemes):
         os.environ.pop('LOCAL_RANK', None)
         yield

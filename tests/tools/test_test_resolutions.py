@@ -172,8 +172,9 @@ def test_an_interrupted_sweep_measures_the_rest_only(
 
     with monkeypatch.context() as patched, isolated():
         patched.setattr(Runner, 'test', interrupted)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit) as exit:
             tools.test_resolutions([*pairs, *arguments])
+        assert exit.value.code == 130
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / 'results').iterdir()}
     assert len(kept) == 4 and all(path.suffix == '.json' for path in kept)
 
