@@ -26,6 +26,7 @@ from mmrope.engine.checkpoint import load_checkpoint
 from mmrope.engine.saving import PART, is_whole
 
 STARTING = 0.1  # share of the kills that come before the first iteration
+WRITING = 0.03  # seconds after an iteration in which a checkpoint may be on its way
 
 
 class Tell(Hook):
@@ -97,7 +98,7 @@ def main(config: str, folder: str, kills: int, seed: int) -> None:
         if rng.random() > STARTING:
             for _ in range(rng.randrange(iterations // kills)):
                 os.read(reader, 1)
-            time.sleep(rng.uniform(0, seconds))
+            time.sleep(rng.uniform(0, rng.choice((seconds, WRITING))))
         else:
             time.sleep(rng.uniform(0, start))
         os.kill(child, signal.SIGKILL)
