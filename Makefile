@@ -37,8 +37,8 @@ reproduce-resolution: setup ## repeat the paper's experiment with image sizes on
 bench: setup ## measure time and memory beside other packages' backbones, about 45 minutes; docs/benchmarks.md has the figures
 	$(PY) tools/benchmark.py --suite benchmarks/cpu.py
 
-test: setup ## run the tests, without the slow ones
-	$(PY) -m pytest tests/ -q -m "not slow"
+test: setup ## run the tests, without the slow ones, in two processes
+	$(PY) -m pytest tests/ -q -m "not slow" -n 2 --dist loadfile
 
 test-all: setup ## run all tests
 	$(PY) -m pytest tests/ -q

@@ -1,7 +1,11 @@
 """What the tests share: tolerances, and torch settings that make runs repeatable."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+if workers := os.environ.get('PYTEST_XDIST_WORKER_COUNT'):  # they share the cores; said before torch counts them
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, os.cpu_count() // int(workers))))
 
 import pytest
 import torch
