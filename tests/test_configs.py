@@ -42,7 +42,7 @@ FAMILIES = {
     'imagenet_vit': names('imagenet_*_vit_*.py', 'rope_axial rope_mixed', 's b l'),
     'imagenet_swin': names('imagenet_*_swin_*.py', 'rope_axial rope_mixed', 't s b'),
     'digits': ['mask_rcnn_rope_mixed_vit_tiny_digits.py', *names('upernet_rope_mixed_*_tiny_digits.py', 'vit swin')],
-    'digit_crops': names('classifier_rope_mixed_*_tiny_digit_crops.py', 'vit swin'),
+    'digit_classifiers': names('classifier_rope_mixed_*_tiny_single_digits.py', 'vit swin'),
 }
 TRAINED = ('mask_rcnn', 'dino', 'upernet', 'mask2former', 'digit')  # imagenet configs are for tests alone
 MEMBERS = [(family, name) for family, members in FAMILIES.items() for name in members]

@@ -5,8 +5,8 @@ import argparse
 import re
 import sys
 
-from mmrope.datasets.digit_crops import make_digit_crops
 from mmrope.datasets.digits import make_digits
+from mmrope.datasets.single_digits import make_single_digits
 
 
 def parse_args() -> argparse.Namespace:
@@ -18,13 +18,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0, help='another seed, other scenes (default: %(default)s)')
     parser.add_argument('--overwrite', action='store_true', help='replace a digits data set that is there')
     parser.add_argument(
-        '--crops',
+        '--single',
         action='store_true',
-        help='cut single digits from scenes instead, a folder a class; defaults: --out data/digit_crops '
-        '--images 2500 --val-images 400 --size 256',
+        help='draw images of one digit instead, a folder a class; defaults: --out data/single_digits '
+        '--images 10000 --val-images 900 --size 96',
     )
-    if '--crops' in sys.argv[1:]:
-        parser.set_defaults(out='data/digit_crops', images=2500, val_images=400, size='256')
+    if '--single' in sys.argv[1:]:
+        parser.set_defaults(out='data/single_digits', images=10_000, val_images=900, size='96')
     return parser.parse_args()
 
 
@@ -40,18 +40,17 @@ def main() -> None:
     args = parse_args()
     try:
         size = parse_size(args.size)
-        if args.crops and args.overwrite:
-            raise ValueError('--overwrite is for scenes: remove the folder of the crops yourself')
-        if args.crops:
-            made = make_digit_crops(args.out, args.images, args.val_images, size, args.seed)
+        if args.single and args.overwrite:
+            raise ValueError('--overwrite is for scenes: remove the folder of the single digits yourself')
+        if args.single:
+            made = make_single_digits(args.out, args.images, args.val_images, size, args.seed)
         else:
             made = make_digits(args.out, args.images, args.val_images, size, args.seed, overwrite=args.overwrite)
     except (ValueError, ImportError, OSError) as error:
         sys.exit(f'make_digits: {error}')
     except KeyboardInterrupt:
         sys.exit('make_digits: interrupted, nothing was written')
-    kind = 'scenes cut into digits' if args.crops else 'images'
-    print(f'{args.out} is {"made" if made else "complete"}: {args.images} + {args.val_images} {kind}')
+    print(f'{args.out} is {"made" if made else "complete"}: {args.images} + {args.val_images} images')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Repeat the paper's experiment with image sizes on crops of digits: train, test at other sizes, write docs/."""
+"""Repeat the paper's experiment with image sizes on single digits: train, test at other sizes, write docs/."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmrope.analysis.reproduction import ROOT, SEEDS, all_runs, carry_out, draw, report, write_measured
-from mmrope.datasets.digit_crops import make_digit_crops
+from mmrope.datasets.single_digits import make_single_digits
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit('reproduce_resolution.py: terminated; call it again to go on'))
     try:
         if not args.report_only:
-            make_digit_crops('data/digit_crops')
+            make_single_digits('data/single_digits')
             carry_out(runs, args.jobs)
         draw(runs, args.picture)
         write_measured(args.page, report(runs))

@@ -1,4 +1,4 @@
-"""The paper's experiment with image sizes, on crops of single digits: small models, all variants, several seeds.
+"""The paper's experiment with image sizes, on images of single digits: small models, all variants, several seeds.
 
 Each run is trained and tested by the tools, in processes of its own with one thread. What it leaves in its folder says
 how far it is, so that an experiment that was stopped goes on: a training at its last checkpoint, a test at the next
@@ -20,7 +20,7 @@ from typing import Any
 from rich.progress import Progress
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = {name: f'classifier_rope_mixed_{name.lower()}_tiny_digit_crops' for name in ('ViT', 'Swin')}
+CONFIGS = {name: f'classifier_rope_mixed_{name.lower()}_tiny_single_digits' for name in ('ViT', 'Swin')}
 # What differs between the variants, and nothing else does.
 VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     'ViT': {
@@ -36,8 +36,8 @@ VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
 }
 SEEDS = (0, 1, 2)
-TRAINED_AT = 32  # pixels
-SIZES = (24, 32, 40, 48, 64, 80, 96)  # 0.75 x to 3 x
+TRAINED_AT = 48  # pixels
+SIZES = (36, 48, 72, 96, 144)  # 0.75 x to 3 x
 METRIC = 'accuracy/top1'
 BEGIN, END = '<!-- measured: begin -->', '<!-- measured: end -->'
 
@@ -136,7 +136,7 @@ def carry_out(runs: Sequence[Run], jobs: int) -> None:
 def report(runs: Sequence[Run]) -> str:
     """Tables in Markdown of the runs that are done: mean and spread, and every seed."""
     done = [run for run in runs if run.tested.is_file()]
-    lines = [f'{len(done)} of {len(runs)} runs; top-1 accuracy in percent on {_images(done)} crops.', '']
+    lines = [f'{len(done)} of {len(runs)} runs; top-1 accuracy in percent on {_images(done)} images.', '']
     header = ' | '.join(f'{size} ({size / TRAINED_AT:g} x)' for size in SIZES)
     lines += [f'| mean ± standard deviation | {header} |', '|---|' + '---|' * len(SIZES)]
     groups: dict[str, list[Run]] = {}

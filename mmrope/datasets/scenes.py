@@ -76,13 +76,13 @@ def tight_boxes(masks: np.ndarray) -> np.ndarray:
     return np.stack(ends, axis=1).astype(np.int64)
 
 
-def draw_digit(rng: np.random.Generator, glyph: np.ndarray, side: int) -> np.ndarray:
-    """Scale, slant and turn a glyph (8, 8) by random amounts for a scene with this shorter side.
+def draw_digit(rng: np.random.Generator, glyph: np.ndarray, side: int, max_angle: float = MAX_ANGLE) -> np.ndarray:
+    """Scale, slant and turn a glyph (8, 8) by random amounts for a scene with this shorter side; angle in radians.
 
     Returns the share of each pixel that ink covers, (h, w) float32 from 0 to 1, cut to the ink.
     """
     height = side * math.exp(rng.uniform(*np.log(DIGIT_HEIGHT)))
-    angle, shear, stretch = rng.uniform([-MAX_ANGLE, -MAX_SHEAR, 0.9], [MAX_ANGLE, MAX_SHEAR, 1.15])
+    angle, shear, stretch = rng.uniform([-max_angle, -MAX_SHEAR, 0.9], [max_angle, MAX_SHEAR, 1.15])
     box = math.ceil(height * 1.6)
     # subpixels of the output, from its centre, to pixels of the smooth glyph, whose 8 cells are 64 pixels high
     step = 64 / (height * SUPERSAMPLING)

@@ -232,8 +232,8 @@ def _check_path(path: str, reader: str) -> None:
 def _advice(path: str) -> str:
     if re.search(r'(^|/)data/digits/', path):
         return 'make it with `make quickstart` or `python tools/make_digits.py`'
-    if re.search(r'(^|/)data/digit_crops(/|$)', path):
-        return 'make it with `python tools/make_digits.py --crops`'
+    if re.search(r'(^|/)data/single_digits(/|$)', path):
+        return 'make it with `python tools/make_digits.py --single`'
     return 'put the data set there as README.md says, or name its folder with --data-root DIR'
 
 

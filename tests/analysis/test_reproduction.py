@@ -31,8 +31,9 @@ def test_every_variant_with_every_seed_in_a_folder_of_its_own(tmp_path: Path) ->
 def test_variants_differ_in_the_position_embedding_alone(model: str, tmp_path: Path) -> None:
     cfg = Config.fromfile(ROOT / 'configs' / f'{CONFIGS[model]}.py')
     assert cfg.model.backbone.rope == 'mixed'
-    pipeline = cfg.test_dataloader.dataset.pipeline
-    assert pipeline == cfg.train_dataloader.dataset.pipeline and pipeline[1].scale == (32, 32)
+    crop, resize = cfg.train_dataloader.dataset.pipeline[1], cfg.test_dataloader.dataset.pipeline[1]
+    side = reproduction.TRAINED_AT
+    assert crop.type == 'RandomResizedCrop' and crop.scale == side and resize.scale == (side, side)
     for variant, options in VARIANTS[model].items():
         assert set(options) <= {'rope', 'ape', 'rpb'}
         named = {'rope': 'RoPE' in variant, 'ape': 'APE' in variant, 'rpb': 'RPB' in variant}
@@ -83,7 +84,7 @@ def test_runs_are_carried_out_once_and_a_failure_names_its_log(tmp_path: Path, m
     for _ in range(2):
         carry_out(runs, jobs=2)
         assert len(called) == 3 * 2  # a training and a test of each Swin, once
-    assert 'Swin, RPB, seed 0: 74.0 % at 24, 82.0 % at 32' in ' '.join(capsys.readouterr().out.split())
+    assert 'Swin, RPB, seed 0: 86.0 % at 36, 98.0 % at 48' in ' '.join(capsys.readouterr().out.split())
 
 
 def test_the_tables_have_mean_spread_and_every_seed(tmp_path: Path) -> None:
@@ -92,13 +93,13 @@ def test_the_tables_have_mean_spread_and_every_seed(tmp_path: Path) -> None:
         finish(run, accuracy)
     finish(runs[1], 5)
     text = report(runs)
-    assert text.startswith('4 of 21 runs; top-1 accuracy in percent on 7 crops.')
-    values = [accuracy + 24 for accuracy in (10, 20.5, 12)]
+    assert text.startswith('4 of 21 runs; top-1 accuracy in percent on 7 images.')
+    values = [accuracy + 36 for accuracy in (10, 20.5, 12)]
     assert f'| ViT, APE | {mean(values):.1f} ± {stdev(values):.1f} |' in text
-    assert '| ViT, RoPE-Axial | 29.0 |' in text  # one seed has no spread
+    assert '| ViT, RoPE-Axial | 41.0 |' in text  # one seed has no spread
     for seed, value in enumerate(values):
         assert f'| ViT, APE, seed {seed} | {value:.1f} |' in text
-    assert '24 (0.75 x) | 32 (1 x)' in text and '96 (3 x)' in text
+    assert '36 (0.75 x) | 48 (1 x)' in text and '144 (3 x)' in text
     page = tmp_path / 'page.md'
     page.write_text('above <!-- measured: begin --> old <!-- measured: end --> below')
     reproduction.write_measured(page, text)

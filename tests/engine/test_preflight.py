@@ -179,8 +179,8 @@ def test_what_is_not_on_this_machine_is_not_looked_for() -> None:
 def test_the_digits_come_with_the_command_that_makes_them() -> None:
     with pytest.raises(LaunchError, match='`make quickstart` or `python tools/make_digits.py`'):
         check_data(make_config('data/digits/'), ('train',))
-    with pytest.raises(LaunchError, match='`python tools/make_digits.py --crops`'):
-        check_data(make_config('data/digit_crops/'), ('train',))
+    with pytest.raises(LaunchError, match='`python tools/make_digits.py --single`'):
+        check_data(make_config('data/single_digits/'), ('train',))
     with pytest.raises(LaunchError, match='--data-root'):
         check_data(make_config('/digits/coco/'), ('train',))
 

@@ -1,4 +1,4 @@
-# A classifier of single digits at 32 x 32 pixels; its last layer starts at ten times the usual 0.01, as the digits'
+# A classifier of single digits at 48 x 48 pixels; its last layer starts at ten times the usual 0.01, as the digits'
 # segmenters' does. An experiment merges a backbone into this.
 model = dict(
     type='ImageClassifier',

@@ -1,6 +1,6 @@
 # From scratch on one CPU core: a short warm-up, then down to zero along a cosine.
 _base_ = '../classification_runtime.py'
-max_iters = 3000
+max_iters = 1600
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
@@ -9,7 +9,7 @@ test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='mmrope.LayerDecayOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
+    optimizer=dict(type='AdamW', lr=3e-3, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [
