@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from mmcv.ops import RoIAlign
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -125,6 +126,11 @@ def check_prediction(cfg: Config, prediction: BaseDataElement) -> None:
         assert prediction.pred_instances.masks.shape[1:] == shape
 
 
+def check_contiguous(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    """MMCV's RoIAlign takes any map for one that lies channel by channel, and pools from the wrong places."""
+    assert all(tensor.is_contiguous() for tensor in inputs)
+
+
 @members('')
 def test_config_builds_and_runs(family, name):
     cfg = load(name)
@@ -135,6 +141,9 @@ def test_config_builds_and_runs(family, name):
         if cfg.model.type == 'DINO':
             model.init_weights()  # before it some of its embeddings are whatever the memory held
         batch = BATCHES[cfg.default_scope](cfg)
+        for module in model.modules():
+            if isinstance(module, RoIAlign):
+                module.register_forward_pre_hook(check_contiguous)
         data = model.data_preprocessor(batch, True)
         loss, logged = model.parse_losses(model.forward(**data, mode='loss'))
         assert loss.isfinite() and len(logged) >= LEAST_LOGGED[cfg.default_scope]
