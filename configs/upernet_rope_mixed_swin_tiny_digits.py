@@ -4,7 +4,8 @@ _base_ = [
     './_base_/schedules/digits_segmentation.py',
     './_base_/segmentation_runtime.py',
 ]
-# From scratch: patches of 2 pixels, and larger weights than Swin's 0.02, which suit a narrow model.
+# From scratch: patches of 2 pixels, and larger weights than Swin's 0.02, which suit a narrow model. Convolutions learn
+# shapes sooner than more blocks would.
 model = dict(
     backbone=dict(
         type='mmrope.RoPESwin',
@@ -15,7 +16,13 @@ model = dict(
         out_indices=(0, 1, 2),
         init_cfg=dict(type='Xavier', layer='Linear', distribution='uniform', gain=0.5),
     ),
-    neck=None,
-    decode_head=dict(in_channels=[48, 96, 192], in_index=[0, 1, 2]),
+    neck=dict(
+        in_channels=[48, 96, 192],
+        out_channels=_base_.channels,
+        scales=[1, 1, 1],
+        norm_cfg=_base_.norm_cfg,
+        act_cfg=dict(type='ReLU'),
+    ),
+    decode_head=dict(in_channels=[_base_.channels] * 3, in_index=[0, 1, 2]),
 )
 visualizer = dict(alpha=0.6)

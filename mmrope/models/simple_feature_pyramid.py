@@ -68,7 +68,7 @@ class SimpleFeaturePyramid(BaseModule):
             ``num_outs`` maps ``(B, out_channels, ceil(H * scale), ceil(W * scale))``, from the finest to the coarsest.
         """
         x = inputs if isinstance(inputs, Tensor) else inputs[-1]
-        outs = [level(x) for level in self.levels]
+        outs = [level(x).contiguous() for level in self.levels]  # MMCV's RoIAlign ignores strides
         while len(outs) < self.num_outs:
             outs.append(F.max_pool2d(outs[-1], kernel_size=1, stride=2))
         return tuple(outs)

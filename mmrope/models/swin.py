@@ -223,7 +223,9 @@ class RoPESwin(Backbone):
         return num_layers - 1, num_layers
 
     def _to_output(self, x: Tensor) -> Tensor:
-        return x.mean((1, 2)) if self.out_type == 'avg_featmap' else x.permute(0, 3, 1, 2)  # (B, C) or (B, C, H, W)
+        if self.out_type == 'avg_featmap':
+            return x.mean((1, 2))  # (B, C)
+        return x.permute(0, 3, 1, 2).contiguous()  # (B, C, H, W); MMCV's RoIAlign ignores strides
 
     def _frozen(self) -> Iterator[nn.Module]:
         if self.frozen_stages >= 0:

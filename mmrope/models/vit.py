@@ -205,7 +205,8 @@ class RoPEViT(Backbone):
     def _to_output(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         if self.out_type == 'cls_token':
             return x[:, 0]  # (B, C)
-        return x[:, x.shape[1] - grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)  # (B, C, H, W)
+        x = x[:, x.shape[1] - grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)
+        return x.contiguous()  # (B, C, H, W); MMCV's RoIAlign ignores strides
 
     def _embeddings(self) -> list[nn.Parameter]:
         return [embedding for embedding in (self.cls_token, self.pos_embed) if embedding is not None]

@@ -15,6 +15,14 @@ def test_maps_have_the_promised_shape(grid, scales, num_outs):
     assert [out.shape for out in outs] == [(2, 8, *size) for size in sizes]
 
 
+@pytest.mark.parametrize('norm_cfg', [dict(type='BN'), None], ids=['BN', 'LayerNorm2d'])
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last], ids=str)
+def test_maps_lie_channel_by_channel(norm_cfg, memory_format):
+    neck = SimpleFeaturePyramid(16, 8, norm_cfg=norm_cfg)
+    outs = neck(torch.randn(2, 16, 5, 9).to(memory_format=memory_format))
+    assert all(out.is_contiguous() for out in outs)
+
+
 def test_every_parameter_gets_a_gradient():
     neck = SimpleFeaturePyramid(16, 8)
     sum(out.square().mean() for out in neck(torch.randn(2, 16, 5, 9))).backward()

@@ -28,6 +28,7 @@ def test_maps_have_the_promised_shape(variant, size):
     outs = tiny(**variant)(torch.randn(2, 3, *size))
     for i, out in enumerate(outs):
         assert out.shape == (2, 16 * 2**i, -(-size[0] // (4 * 2**i)), -(-size[1] // (4 * 2**i)))
+        assert out.is_contiguous()
     assert len(outs) == 3
 
 

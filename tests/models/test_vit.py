@@ -31,6 +31,7 @@ def tiny(**kwargs) -> RoPEViT:
 def test_maps_have_the_promised_shape(variant, layout, size):
     outs = tiny(**variant, **layout, out_indices=(0, 2, -1), final_norm=True)(torch.randn(2, 3, *size))
     assert [out.shape for out in outs] == [(2, 32, -(-size[0] // 8), -(-size[1] // 8))] * 3
+    assert all(out.is_contiguous() for out in outs)
 
 
 @variants
