@@ -82,4 +82,6 @@ def test_only_the_quickstarts_have_been_trained_and_reach_what_the_readme_says()
     box, mask = (value / 100 for value in results['mask_rcnn_rope_mixed_vit_tiny_digits'].values())
     assert f'**{box:.3f} box mAP and {mask:.3f} mask mAP**' in readme
     for backbone in ('vit', 'swin'):
+        box, mask = (value / 100 for value in results[f'mask_rcnn_rope_mixed_{backbone}_tiny_digits'].values())
+        assert f'{box:.3f} box mAP, {mask:.3f} mask mAP' in readme
         assert f'{results[f"upernet_rope_mixed_{backbone}_tiny_digits"]["mIoU"] / 100:.3f} mIoU' in readme
