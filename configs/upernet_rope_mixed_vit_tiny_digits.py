@@ -6,7 +6,6 @@ _base_ = [
 ]
 # From scratch: no LayerScale, and smaller than the detector's backbone, since what counts is how many scenes it sees.
 # Two convolutions learn shapes sooner than more blocks would, and transposed ones give finer outlines than resizing.
-channels = 32  # most of the head's time goes where it is finest
 act_cfg = dict(type='ReLU')
 norm_cfg = _base_.norm_cfg
 model = dict(
@@ -25,12 +24,12 @@ model = dict(
         dict(
             type='mmrope.SimpleFeaturePyramid',
             in_channels=96,
-            out_channels=channels,
+            out_channels=_base_.channels,
             scales=(2, 1),
             num_outs=2,
             norm_cfg=norm_cfg,
         ),
     ],
-    decode_head=dict(in_channels=[channels] * 2, in_index=[0, 1], channels=channels),
+    decode_head=dict(in_channels=[_base_.channels] * 2, in_index=[0, 1]),
 )
 visualizer = dict(alpha=0.6)
