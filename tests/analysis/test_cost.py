@@ -99,9 +99,20 @@ def test_vit_b_has_its_known_size_and_the_rotation_is_small_in_every_unit() -> N
     assert f'{cost.rotation_flops / 6 / (cost.flops["total"] / 2):.2%}' == '0.01%'
 
 
-@pytest.mark.parametrize('name', ['mask_rcnn_rope_mixed_vit_tiny_digits', 'upernet_rope_mixed_swin_tiny_digits'])
-def test_a_whole_model_is_its_parts(name: str) -> None:
+@pytest.mark.parametrize(
+    'name, changes',
+    [
+        ('mask_rcnn_rope_mixed_vit_tiny_digits', {}),
+        (
+            'upernet_rope_mixed_swin_tiny_digits',
+            {'model.neck': None, 'model.decode_head.in_channels': [48, 96, 192]},
+        ),
+    ],
+    ids=['mask_rcnn', 'upernet without a neck'],
+)
+def test_a_whole_model_is_its_parts(name: str, changes: dict) -> None:
     cfg = Config.fromfile(CONFIGS / f'{name}.py')
+    cfg.merge_from_dict(changes)
     cost, larger = (config_cost(cfg, size) for size in ((72, 100), (96, 128)))
     assert cost.size == (72, 100)
     for counts in (cost.params, cost.flops):
