@@ -70,6 +70,10 @@ class Run:
         """Top-1 accuracy in percent by image size, of the sizes tested."""
         return {int(result['size']): result['metrics'][METRIC] for result in json.loads(self.tested.read_text())}
 
+    def share(self, size: int) -> float:
+        """Accuracy at a size in percent of that at the size of the training."""
+        return 100 * self.accuracies()[size] / self.accuracies()[TRAINED_AT]
+
     def commands(self) -> Iterator[list[str]]:
         """Yield what is left to do, each command once the one before has ended."""
         config = f'{CONFIGS[self.model]}.py'
@@ -134,7 +138,7 @@ def carry_out(runs: Sequence[Run], jobs: int) -> None:
 
 
 def report(runs: Sequence[Run]) -> str:
-    """Tables in Markdown of the runs that are done: mean and spread, and every seed."""
+    """Tables in Markdown of the runs that are done: accuracy and its share of that at training size, and every seed."""
     done = [run for run in runs if run.tested.is_file()]
     lines = [f'{len(done)} of {len(runs)} runs; top-1 accuracy in percent on {_images(done)} images.', '']
     header = ' | '.join(f'{size} ({size / TRAINED_AT:g} x)' for size in SIZES)
@@ -143,9 +147,12 @@ def report(runs: Sequence[Run]) -> str:
     for run in done:
         groups.setdefault(f'{run.model}, {run.variant}', []).append(run)
     names = [f'{model}, {variant}' for model, named in VARIANTS.items() for variant in named]
-    for name in names:
-        if name in groups:
-            lines.append(_row(name, [[run.accuracies()[size] for run in groups[name]] for size in SIZES]))
+    for name in filter(groups.get, names):
+        lines.append(_row(name, [[run.accuracies()[size] for run in groups[name]] for size in SIZES]))
+    lines += ['', f'In percent of what the same run reaches at {TRAINED_AT} pixels:', '']
+    lines += [f'| mean ± standard deviation | {header} |', '|---|' + '---|' * len(SIZES)]
+    for name in filter(groups.get, names):
+        lines.append(_row(name, [[run.share(size) for run in groups[name]] for size in SIZES]))
     lines += ['', f'| each seed | {header} |', '|---|' + '---|' * len(SIZES)]
     for name in names:
         for run in groups.get(name, []):

@@ -96,6 +96,8 @@ def test_the_tables_have_mean_spread_and_every_seed(tmp_path: Path) -> None:
     assert text.startswith('4 of 21 runs; top-1 accuracy in percent on 7 images.')
     values = [accuracy + 36 for accuracy in (10, 20.5, 12)]
     assert f'| ViT, APE | {mean(values):.1f} ± {stdev(values):.1f} |' in text
+    shares = [100 * value / (value + 12) for value in values]
+    assert f'| ViT, APE | {mean(shares):.1f} ± {stdev(shares):.1f} | 100.0 ± 0.0 |' in text
     assert '| ViT, RoPE-Axial | 41.0 |' in text  # one seed has no spread
     for seed, value in enumerate(values):
         assert f'| ViT, APE, seed {seed} | {value:.1f} |' in text
