@@ -23,22 +23,23 @@ from mmrope.engine.launch import has_accelerator
 TOOLS = ROOT / 'tools'
 TwoProcesses = tuple[str, Path, Callable[..., subprocess.CompletedProcess[str]]]
 SCRIPTS = ('dist_train', 'dist_test', 'slurm_train', 'slurm_test')
+# what the scripts read
+KNOWN = {
+    'NNODES',
+    'NODE_RANK',
+    'PORT',
+    'MASTER_ADDR',
+    'GPUS',
+    'GPUS_PER_NODE',
+    'CPUS_PER_TASK',
+    'SRUN_ARGS',
+    'PYTHON',
+}
 
 
 def call(script: str, arguments: list[str], folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a script from a folder, with a clean environment."""
-    known = (
-        'NNODES',
-        'NODE_RANK',
-        'PORT',
-        'MASTER_ADDR',
-        'GPUS',
-        'GPUS_PER_NODE',
-        'CPUS_PER_TASK',
-        'SRUN_ARGS',
-        'PYTHON',
-    )
-    environment = {key: value for key, value in os.environ.items() if key not in known} | variables
+    environment = {key: value for key, value in os.environ.items() if key not in KNOWN} | variables
     command = [str(TOOLS / f'{script}.sh'), *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -141,8 +142,8 @@ def test_srun_gets_the_environment_as_it_is(script: str, tmp_path: Path, stubs: 
     assert done.returncode == 0, done.stderr
     added = {'_', 'PWD', 'OLDPWD', 'SHLVL'}  # by the shells
     seen = dict(line.partition('=')[::2] for line in done.stdout.splitlines() if '=' in line)
-    expected = {**os.environ, **stubs, 'MASTER_PORT': '29511', 'GPUS': '2', 'MINE': 'a b'}
-    expected = {key: value for key, value in expected.items() if '\n' not in value}
+    clean = {key: value for key, value in os.environ.items() if '\n' not in value and key not in KNOWN}
+    expected = {**clean, **stubs, 'MASTER_PORT': '29511', 'GPUS': '2', 'MINE': 'a b'}
     assert seen['MINE'] == 'a b'
     assert seen.keys() - added == expected.keys() - added
     assert all(seen[key] == expected[key] for key in expected.keys() - added)
