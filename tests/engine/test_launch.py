@@ -300,6 +300,22 @@ def test_an_error_passes_through_once_the_run_has_started() -> None:
             raise LaunchError('later')
 
 
+@pytest.mark.parametrize('workers_end_too', [False, True])
+def test_ctrl_c_is_an_interruption_whatever_it_breaks(
+    workers_end_too: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = argparse.Namespace(traceback=False, launcher='none', resume=None)
+    with pytest.raises(SystemExit) as caught, launch.errors_in_one_sentence('tool.py', args) as run:
+        run.before_train(runner=None)
+        try:
+            raise KeyboardInterrupt
+        finally:
+            if workers_end_too:
+                raise RuntimeError('DataLoader worker exited unexpectedly')
+    assert caught.value.code == 130
+    assert capsys.readouterr().err.startswith('tool.py: interrupted; the checkpoints in the work dir are whole')
+
+
 def test_dumped_predictions(tmp_path: Path) -> None:
     masks = torch.zeros(2, 4, 6, dtype=torch.bool)
     masks[0, 1:3, 2:5] = True
