@@ -2,8 +2,10 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,10 @@ def test_what_is_wrong_is_named(arguments, named, tmp_path):
 
     assert re.search(named, done.stderr), done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_rates_divide_the_flops_by_the_time_of_all_calls():
+    measure = runpy.run_path(str(ROOT / 'benchmarks/rates.py'))['measure']
+    seconds, rate = map(float, measure(time.sleep, [(0.01,), (0.03,)], flops=int(4e9)).split(' | '))
+    assert 0.04 <= seconds < 0.1
+    assert rate == pytest.approx(4 / seconds, rel=0.02)
