@@ -11,7 +11,7 @@ norm_cfg = _base_.norm_cfg
 model = dict(
     backbone=dict(
         type='mmrope.RoPEViT',
-        arch=dict(embed_dims=96, depth=2, num_heads=4),
+        arch=dict(embed_dims=96, depth=2, num_heads=3),
         rope='mixed',
         patch_size=4,
         out_indices=(-1,),

@@ -16,7 +16,7 @@ model = dict(
         num_classes=11,
         norm_cfg=norm_cfg,
         init_cfg=dict(type='Normal', std=0.1, override=dict(name='conv_seg')),
-        loss_decode=dict(class_weight=[0.4] + [1.0] * 10),
+        loss_decode=dict(class_weight=[0.5] + [1.0] * 10),
     ),
     auxiliary_head=None,
 )

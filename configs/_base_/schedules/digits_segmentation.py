@@ -1,12 +1,13 @@
-# A segmenter finds out what tells the digits apart only after some 2,500 scenes: longer and at a higher rate.
+# A segmenter finds out what tells the digits apart only after some 2,500 scenes: longer and at a higher rate, which falls
+# along a line. Along a cosine from 3e-3, with less decay and slower second moments, 2,800 iterations gave the same.
 _base_ = './digits.py'
-max_iters = 2800
+max_iters = 2100
 
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 2)
-optim_wrapper = dict(optimizer=dict(lr=3e-3, betas=(0.9, 0.999), weight_decay=0.03, fused=True))
+optim_wrapper = dict(optimizer=dict(lr=4e-3, betas=(0.9, 0.98), weight_decay=0.2, fused=True))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, T_max=max_iters - 50, eta_min=0),
+    dict(type='LinearLR', start_factor=1.0, end_factor=0.0, by_epoch=False, begin=50, end=max_iters),
 ]
 default_hooks = dict(
     checkpoint=dict(interval=max_iters // 10),
