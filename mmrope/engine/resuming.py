@@ -129,8 +129,10 @@ def _restart(loop: Any, sampler: Any) -> None:
     """Have the loop draw from the numbered batches, from the first one on.
 
     MMEngine 0.10.7 starts its iterator, and with it the workers, as soon as the loop is built. May go with it; later
-    ones start when the first batch is asked for.
+    ones start when the first batch is asked for. A loader with persistent workers would go on with that iterator, and
+    the batches that it began with.
     """
+    loop.dataloader._iterator = None
     if hasattr(sampler, '_indices_of_rank'):
         sampler.indices = sampler._indices_of_rank()
     loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
