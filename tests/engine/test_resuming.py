@@ -2,6 +2,7 @@
 
 import pickle
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from mmengine.dataset import InfiniteSampler
 from torch.utils.data import BatchSampler, DataLoader
 
-from mmrope.engine.resuming import SeededBatch, SeededBatches
+from mmrope.engine.resuming import SeedEachIteration, SeededBatch, SeededBatches
 
 
 def draw(*_: object) -> tuple[float, float, float]:
@@ -76,3 +77,22 @@ def test_a_sampler_that_ends_starts_again_with_the_next_epoch() -> None:
     seeded.skip(5, iterator)
     assert [list(batch) for batch in seeded] == [[22, 23]]
     assert (iterator._epoch, seeded.number) == (2, 6)
+
+
+@pytest.mark.parametrize('options', [{}, {'num_workers': 1}, {'num_workers': 1, 'persistent_workers': True}])
+def test_a_loop_that_loads_as_soon_as_it_is_built_begins_again(options: dict[str, object]) -> None:
+    class EagerIterator:  # that of MMEngine 0.10.7
+        def __init__(self, loader: DataLoader) -> None:
+            self.batches = iter(loader)
+
+    sampler = InfiniteSampler(range(7), seed=1)
+    loader = DataLoader(Noise(), batch_size=3, sampler=sampler, collate_fn=list, **options)
+    loop = SimpleNamespace(dataloader=loader, dataloader_iterator=EagerIterator(loader))
+    next(loop.dataloader_iterator.batches)
+    runner = SimpleNamespace(train_loop=loop, cfg={}, seed=3)
+    SeedEachIteration().before_train(runner)
+    expected = [SeededBatch(batch, (0, 3, 0, 0, number)) for number, batch in enumerate([[0] * 3] * 2)]
+    loaded = [next(loop.dataloader_iterator.batches) for _ in expected]
+    assert [[sample[1:] for sample in batch] for batch in loaded] == [[draw() for _ in batch] for batch in expected]
+    fresh = iter(InfiniteSampler(range(7), seed=3))
+    assert [sample[0] for batch in loaded for sample in batch] == [next(fresh) for _ in range(6)]
