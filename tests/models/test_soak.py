@@ -69,5 +69,5 @@ def test_memory_and_speed_over_many_image_sizes(name: str, iterations: int) -> N
     print(f'\n{name}, {len(set(sizes))} sizes, by quarters: {figures}')
     memory, alive, times = zip(*curve, strict=True)
     assert memory[-1] - memory[0] < 8
-    assert alive[-1] == alive[0]
+    assert alive[-1] <= alive[0]  # what tests before this one left behind may go meanwhile
     assert min(times[2:]) < 1.5 * min(times[:2])
