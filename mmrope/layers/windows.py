@@ -137,6 +137,9 @@ class _Permute(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, order: Tensor) -> Tensor:
         ctx.save_for_backward(order)
+        if torch.compiler.is_dynamo_compiling():
+            # Without a check of each index: inductor's C++ of one, under the mask of a padding, does not compile.
+            return torch.ops.aten._unsafe_index(x, [None, order])
         return x.index_select(1, order)
 
     @staticmethod

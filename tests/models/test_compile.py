@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mmrope import RoPESwin, RoPEViT
+from mmrope.layers import one_window, reorder, shifted_windows
+from mmrope.models.swin import PatchMerging
 
 SIZES = [(48, 48), (61, 100), (80, 40), (96, 64)]  # square, divided by nothing, portrait, landscape
 
@@ -110,6 +112,25 @@ def test_inductor_gives_the_same_values_and_gradients(make):
     ours, _ = compiled(model, backend='inductor')
     assert_same_gradients(ours, model, twin, (61, 100))
     assert_same_maps(ours, twin, (61, 100))
+
+
+def test_inductor_pads_reordered_tokens():
+    """Its C++ of a padding did not compile over an index that is checked."""
+
+    class Step(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.merging = PatchMerging(16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            grid = (6, 9)
+            x = reorder(x + 1, shifted_windows(grid, 4, 1), one_window(grid))
+            return self.merging(x.unflatten(1, grid))
+
+    step = Step()
+    x = torch.randn(2, 54, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(step, fullgraph=True)(x), step(x), rtol=0, atol=1e-5)
 
 
 @some_are_slow(GLOBAL, 'mixed')
