@@ -63,7 +63,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument('--device', default='cpu', help="as torch names it, 'cuda' (default: %(default)s)")
     parser.add_argument('--dtype', choices=DTYPES, default='float32', help='what to autocast to (default: %(default)s)')
-    parser.add_argument('--compile', action='store_true', help='with torch.compile')
+    parser.add_argument('--compile', action='store_true', help='measure each with torch.compile besides')
     parser.add_argument('--threads', type=positive, help="on the CPU (default: torch's choice)")
     parser.add_argument('--no-memory', action='store_true', help='do not measure memory, which takes a step more each')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmark'), help='folder (default: %(default)s)')
@@ -81,6 +81,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def read_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Rows by name: each has candidates by name, sizes and modes."""
+    rows = _read_rows(args)
+    if args.compile:
+        for row in rows.values():
+            eager = row['candidates']
+            row['candidates'] = eager | {f'{name}, compiled': dict(cfg, compile=True) for name, cfg in eager.items()}
+    return rows
+
+
+def _read_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     if args.configs:
         names = [Path(config).stem for config in args.configs]
         if len(set(names)) < len(names):
@@ -108,7 +117,7 @@ def read_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def settings_of(row: dict[str, Any], args: argparse.Namespace) -> Iterator[Setting]:
     """Each size in each mode."""
     for mode, size in itertools.product(row['modes'], row['sizes']):
-        yield Setting(size, args.batch, mode, args.device, args.dtype, args.compile, args.threads)
+        yield Setting(size, args.batch, mode, args.device, args.dtype, args.threads)
 
 
 def table_of(measurements: list[Measurement]) -> str:
@@ -116,8 +125,7 @@ def table_of(measurements: list[Measurement]) -> str:
     first = measurements[0]
     setting = first.setting
     lines = [
-        f'{setting.mode}, {setting.size[0]} x {setting.size[1]}, batch {setting.batch}, {setting.dtype}'
-        + (', compiled' if setting.compile else ''),
+        f'{setting.mode}, {setting.size[0]} x {setting.size[1]}, batch {setting.batch}, {setting.dtype}',
         '',
         '| | seconds | spread | images / s | time ratio | memory | memory ratio |',
         '| --- | ---: | ---: | ---: | ---: | ---: | ---: |',

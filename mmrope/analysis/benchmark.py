@@ -39,7 +39,6 @@ class Setting:
         mode: ``'inference'``, a forward without gradients, or ``'training'``, a forward and a backward.
         device: of the model, as torch names it.
         dtype: ``'float32'``, or a half precision to autocast to.
-        compile: whether ``torch.compile`` compiles the candidate; that is not timed.
         threads: on the CPU; ``None`` for torch's choice.
     """
 
@@ -48,7 +47,6 @@ class Setting:
     mode: str = 'inference'
     device: str = 'cpu'
     dtype: str = 'float32'
-    compile: bool = False
     threads: int | None = None
 
 
@@ -94,8 +92,9 @@ def build_candidate(cfg: dict, setting: Setting) -> nn.Module:
     """Build a backbone for a setting; weights stay random.
 
     Args:
-        cfg: of a backbone that a registry of OpenMMLab's knows, ``dict(type='mmdet.SwinTransformer')``.
-        setting: mode, device and compilation are taken from it.
+        cfg: of a backbone that a registry of OpenMMLab's knows, ``dict(type='mmdet.SwinTransformer')``; with
+            ``compile=True`` for one that ``torch.compile`` compiles.
+        setting: mode and device are taken from it.
 
     Raises:
         KeyError: if no registry knows the type.
@@ -103,10 +102,10 @@ def build_candidate(cfg: dict, setting: Setting) -> nn.Module:
     """
     scope, _, _ = cfg['type'].rpartition('.')
     init_default_scope(scope or 'mmrope')
-    model = MODELS.build({key: value for key, value in cfg.items() if key != 'init_cfg'})
+    model = MODELS.build({key: value for key, value in cfg.items() if key not in ('init_cfg', 'compile')})
     model.train(setting.mode == 'training')
     model = model.to(setting.device)
-    return torch.compile(model) if setting.compile else model
+    return torch.compile(model, dynamic=False) if cfg.get('compile') else model
 
 
 def compare(
@@ -123,7 +122,7 @@ def compare(
     Args:
         candidates: configs of backbones by name.
         setting: the same for all.
-        rounds: how often each is timed, after one warm-up.
+        rounds: how often each is timed, after one warm-up, in which a compiled one is compiled.
         memory: whether to measure the peak memory too. On the CPU each candidate gets a process of its own for that.
         progress: is told what comes next.
 
@@ -133,9 +132,10 @@ def compare(
     measurements = [Measurement(name, setting) for name in candidates]
     with _threads(setting.threads):
         for measurement, cfg in zip(measurements, candidates.values()):
-            if memory and not (setting.compile and setting.device == 'cpu'):  # the compiler's would count
+            if memory and not (cfg.get('compile') and setting.device == 'cpu'):  # the compiler's would count
                 progress(f'{measurement.candidate}: memory')
                 measurement.memory = peak_memory(cfg, setting)
+        torch.compiler.reset()  # what earlier settings compiled counts towards a limit
         models = [build_candidate(cfg, setting) for cfg in candidates.values()]
         images = torch.randn(setting.batch, 3, *setting.size, device=setting.device)
         for number in range(WARM_UP + rounds):

@@ -8,14 +8,14 @@ from .attention import Attention
 from .rope import is_tracing
 from .windows import Windows
 
-# Hidden numbers of an MLP at a time, in inference on the CPU.
-CHUNK = 6 * 2**20
+# Hidden numbers of an MLP at a time, on the CPU.
+CHUNK = 4 * 2**20
 
 
 class Block(nn.Module):
     """Attention, global or in windows, and an MLP, each normalised before and, with LayerScale, scaled after.
 
-    In inference on the CPU the MLP takes some tokens at a time, and hooks on it see these.
+    On the CPU the MLP takes some tokens at a time, and hooks on it see these.
 
     Args:
         dim: channels of a token.
@@ -55,22 +55,28 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
         """``x``: tokens window by window, ``(B, P + H * W, C)``, as :class:`Attention`. Returns the same shape."""
-        x = self._add(x, self.attn(self.norm1(x), windows), self.gamma_1)
-        if x.device.type != 'cpu' or self.training or torch.is_grad_enabled() or is_tracing():
-            return self._add(x, self.mlp(self.norm2(x)), self.gamma_2)
-        # Tokens are alike to the MLP: some at a time, its hidden channels stay in cache and memory is taken once.
-        return torch.cat([self._add(part, self.mlp(self.norm2(part)), self.gamma_2) for part in self._chunks(x)], dim=1)
+        x = _add(x, self.attn(self.norm1(x), windows), self._scale(x, self.gamma_1))
+        scale = self._scale(x, self.gamma_2)
+        parts = [_add(part, self.mlp(self.norm2(part)), scale) for part in self._chunks(x)]
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
     def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Tokens are alike to the MLP: some at a time, its hidden channels stay in cache."""
+        if x.device.type != 'cpu' or is_tracing():
+            return (x,)
         return x.split(max(1, CHUNK // (self.mlp.fc1.out_features * max(1, len(x)))), dim=1)
 
-    def _add(self, x: Tensor, branch: Tensor, gamma: Tensor | None) -> Tensor:
-        """Add a branch, scaled and dropped for some samples, in one pass: what is dropped is the scale."""
-        scale = gamma
+    def _scale(self, x: Tensor, gamma: Tensor | None) -> Tensor | None:
+        """What scales a branch: LayerScale, and for a sample whose branch is dropped 0. ``None`` for 1."""
         if self.training and self.drop_path.drop_prob:
-            scale = self.drop_path((x.new_ones(1) if gamma is None else gamma).expand(len(x), 1, -1))
-        if scale is None:
-            return x + branch
-        # Autocast would make a float32 copy of a half precision branch first, and keep it.
-        with torch.autocast(x.device.type, enabled=False):
-            return torch.addcmul(x, branch, scale)
+            return self.drop_path((x.new_ones(1) if gamma is None else gamma).expand(len(x), 1, -1))
+        return gamma
+
+
+def _add(x: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
+    """Add a branch in one pass."""
+    if scale is None:
+        return x + branch
+    # Autocast would make a float32 copy of a half precision branch first, and keep it.
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.addcmul(x, branch, scale)

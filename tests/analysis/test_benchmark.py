@@ -113,6 +113,13 @@ def test_candidates_are_not_initialised_from_the_hub():
     assert isinstance(model, RoPEViT) and not model.training
 
 
+def test_a_candidate_is_compiled_where_its_config_says_so(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, 'compile', lambda model, **options: compiled.append(model) or model)
+    models = [build_candidate(TINY | extra, Setting((16, 16))) for extra in ({}, {'compile': True})]
+    assert compiled == models[1:]
+
+
 def test_every_row_of_the_suite_is_complete(peers):
     suite = Config.fromfile(ROOT / 'benchmarks/cpu.py', import_custom_modules=False)
     used = {name for row in suite.rows.values() for name in row.candidates}

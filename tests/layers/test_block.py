@@ -32,14 +32,26 @@ def test_the_mlp_takes_any_number_of_tokens_at_a_time(chunk, batch, monkeypatch,
     close(ours, plain(made, x, windows))
 
 
-def test_the_mlp_is_whole_in_training_with_and_without_gradients(monkeypatch):
+def test_training_in_parts_is_training_whole(monkeypatch, close):
+    """Gradients too, and a sample that is dropped is dropped in every part."""
+    made, x, windows = make(drop_path_rate=0.5), torch.randn(8, 12, 16, requires_grad=True), one_window((3, 4))
+    results = []
+    for chunk in (1, 10**9):
+        monkeypatch.setattr(block, 'CHUNK', chunk)
+        torch.manual_seed(0)
+        out = made(x, windows)
+        results.append([out, *torch.autograd.grad(out.square().mean(), [x, *made.parameters()])])
+    for ours, whole in zip(*results, strict=True):
+        close(ours, whole)
+
+
+def test_the_mlp_is_whole_where_it_is_traced(monkeypatch):
     monkeypatch.setattr(block, 'CHUNK', 1)
-    made, x, calls = make(drop_path_rate=0.5), torch.randn(2, 12, 16), []
+    monkeypatch.setattr(block, 'is_tracing', lambda: True)
+    made, calls = make(), []
     made.mlp.register_forward_hook(lambda *args: calls.append(1))
-    with torch.no_grad():
-        made(x, one_window((3, 4)))
-    made(x, one_window((3, 4)))
-    assert len(calls) == 2
+    made(torch.randn(2, 12, 16), one_window((3, 4)))
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize('gamma', [True, False])

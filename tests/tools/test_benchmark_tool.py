@@ -37,6 +37,15 @@ def test_two_candidates_at_two_sizes(tmp_path):
     assert (tmp_path / 'configs.png').stat().st_size > 10_000
 
 
+@pytest.mark.slow
+def test_each_candidate_is_measured_compiled_too(tmp_path):
+    done = bench(str(CONFIG), '--sizes', '32', '64', '--compile', '--rounds', '2', '--out', str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    measured = json.loads((tmp_path / 'configs.json').read_text())['measurements']
+    names = [(CONFIG.stem, True), (f'{CONFIG.stem}, compiled', False)]
+    assert [(m['candidate'], m['memory'] is not None) for m in measured] == names * 2
+
+
 @pytest.mark.parametrize(
     'arguments, named',
     [
