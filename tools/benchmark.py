@@ -81,15 +81,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def read_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Rows by name: each has candidates by name, sizes and modes."""
-    rows = _read_rows(args)
-    if args.compile:
-        for row in rows.values():
-            eager = row['candidates']
-            row['candidates'] = eager | {f'{name}, compiled': dict(cfg, compile=True) for name, cfg in eager.items()}
-    return rows
-
-
-def _read_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     if args.configs:
         names = [Path(config).stem for config in args.configs]
         if len(set(names)) < len(names):
@@ -162,13 +153,16 @@ def run(args: argparse.Namespace) -> None:
     """Measure and write after each setting, so that an interruption loses one at most."""
     console = Console(stderr=True)
     for name, row in read_rows(args).items():
+        candidates = row['candidates']
+        if args.compile:
+            candidates = candidates | {f'{key}, compiled': dict(cfg, compile=True) for key, cfg in candidates.items()}
         done: list[Measurement] = []
         for setting in settings_of(row, args):
             title = f'{name}, {setting.mode}, {setting.size[0]} x {setting.size[1]}: '
             with console.status(title) as status:
                 progress = partial(_show, status, title)
                 rounds = args.rounds or row.get('rounds', DEFAULT_ROUNDS)
-                measurements = compare(row['candidates'], setting, rounds, not args.no_memory, progress)
+                measurements = compare(candidates, setting, rounds, not args.no_memory, progress)
             print(f'\n{name}: {table_of(measurements)}', flush=True)
             done += measurements
             args.out.mkdir(parents=True, exist_ok=True)
