@@ -24,7 +24,7 @@ pip_install() { "$py" -m pip install --no-deps --no-build-isolation --progress-b
 
 # Changes when the environment has to: pins, metadata, this script, the place, the interpreter.
 key() {
-    { cat requirements/{torch,common}.txt "$pins" setup.cfg pyproject.toml tools/setup.sh && pwd && "$python" -VV; } | cksum
+    { cat requirements/{torch,cuda,common}.txt "$pins" setup.cfg pyproject.toml tools/setup.sh && pwd && "$python" -VV; } | cksum
 }
 
 # mmcv's operators load, and where a GPU is to be used they were built for it.
@@ -38,21 +38,16 @@ PY
 
 up_to_date() { [ -f "$venv/.stamp" ] && [ "$(cat "$venv/.stamp")" = "$(key)" ] && ops_work 2>/dev/null; }
 
-# check_room MB DIRECTORY ...: adds up what goes to each file system; a directory may not be there yet.
+# free_mb DIRECTORY: what its disk has left; the directory may not be there yet.
+free_mb() {
+    local at=$1
+    until [ -e "$at" ]; do at=$(dirname "$at"); done
+    df -Pm "$at" | awk 'NR == 2 {print $4}'
+}
+
+# check_room MB DIRECTORY HINT
 check_room() {
-    "$python" - "$@" <<'PY' || exit 1
-import os, shutil, sys
-need = {}
-for mb, path in zip(sys.argv[1::2], map(os.path.abspath, sys.argv[2::2])):
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    need.setdefault(os.stat(path).st_dev, [path, 0])[1] += int(mb) / 1000
-for path, gb in need.values():
-    free = shutil.disk_usage(path).free / 1e9
-    if free < gb:
-        sys.exit(f'setup: {gb:.1f} GB are needed on the disk of {path}, and {free:.1f} GB are free; make room, '
-                 'or name another place for pip to work in with TMPDIR and PIP_CACHE_DIR.')
-PY
+    [ "$(free_mb "$2")" -ge "$1" ] || stop "$1 MB are needed on the disk of $2, and $(free_mb "$2") MB are free; $3"
 }
 
 # The venv's own interpreter, once there is one; else what the caller named.
@@ -82,12 +77,14 @@ if ! ops_work 2>/dev/null; then
     "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
         stop "Python $version has no header files (Python.h); on Debian and Ubuntu: apt-get install python$version-dev"
 fi
+# Each group of wheels is unpacked before the next is fetched, so on one disk they take no more than what is still to come.
 have=$({ du -sm "$venv" 2>/dev/null || true; } | cut -f 1)
-left=$((${have:-0} < 5500 ? 6500 - ${have:-0} : 500))
-wheels=$((left < 2500 ? left : 2500))
-kept=$wheels
-if [ -n "${PIP_NO_CACHE_DIR:-}" ]; then kept=0; fi
-check_room $left "$venv" $wheels "${TMPDIR:-/tmp}" $kept "${PIP_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/pip}"
+left=$((${have:-0} < 5800 ? 6200 - ${have:-0} : 400))
+wheels=$((left < 1200 ? left : 1200))
+check_room $left "$venv" "make room."
+check_room $wheels "${TMPDIR:-/tmp}" "make room, or set TMPDIR to a place that has it."
+keep=
+if [ "$(free_mb "${PIP_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/pip}")" -lt $((left + 2000)) ]; then keep=--no-cache-dir; fi
 
 say "1/5 virtual environment $venv for the $stack stack, Python $version ($(command -v "$python"))"
 if [ "$("$py" -VV 2>/dev/null)" != "$("$python" -VV)" ] || ! "$py" -m pip --version >/dev/null 2>&1; then
@@ -100,11 +97,13 @@ for package in "$venv"/lib/python*/site-packages/*.dist-info; do
 done
 
 say "2/5 torch and the other wheels: about 2 GB to fetch the first time, 6 GB on disk"
-pip_install -q -r requirements/torch.txt -r requirements/common.txt $(grep -E '^(numpy|setuptools)==' "$pins") ||
-    stop "pip could not install the wheels, see above; run it again and it goes on from here."
+for group in torch cuda common; do
+    pip_install -q $keep -r requirements/$group.txt $(grep -E '^(numpy|setuptools)==' "$pins") ||
+        stop "pip could not install the wheels, see above; run it again and it goes on from here."
+done
 
 say "3/5 the $stack packages, and mmrope in editable mode"
-pip_install -q $(grep -vE "^#|^$mmcv$" "$pins") -e . ||
+pip_install -q $keep $(grep -vE "^#|^$mmcv$" "$pins") -e . ||
     stop "pip could not install the $stack packages, see above; run it again and it goes on from here."
 
 say "4/5 $mmcv: builds its C++ operators, about 10 minutes on 2 cores, or takes the wheel that pip kept"
