@@ -40,8 +40,8 @@ bench: setup ## measure time and memory beside other packages' backbones, about 
 test: setup ## run the tests, without the slow ones, in two processes
 	$(PY) -m pytest tests/ -q -m "not slow" -n 2 --dist loadfile
 
-test-all: setup ## run all tests
-	$(PY) -m pytest tests/ -q
+test-all: setup ## run all tests, in two processes
+	$(PY) -m pytest tests/ -q -n 2 --dist loadfile
 
 lint: setup ## check the code's style
 	$(PY) -m ruff check .

@@ -79,7 +79,7 @@ if ! ops_work 2>/dev/null; then
 fi
 # Each group of wheels is unpacked before the next is fetched, so on one disk they take no more than what is still to come.
 have=$({ du -sm "$venv" 2>/dev/null || true; } | cut -f 1)
-left=$((${have:-0} < 5800 ? 6200 - ${have:-0} : 400))
+left=$((${have:-0} < 5800 ? 6400 - ${have:-0} : 600))
 wheels=$((left < 1200 ? left : 1200))
 check_room $left "$venv" "make room."
 check_room $wheels "${TMPDIR:-/tmp}" "make room, or set TMPDIR to a place that has it."
