@@ -19,15 +19,17 @@ ITERATIONS = 3
 
 @pytest.fixture(scope='module')
 def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits at the size of COCO's images, in COCO's folders and under the names of its first ten classes."""
+    """The digits at the size of COCO's images, in its folders, as the first ten of its classes; none of the others."""
     made, root = tmp_path_factory.mktemp('made') / 'digits', tmp_path_factory.mktemp('coco')
     make_digits(made, images=8, val_images=2, size=(480, 640), progress=False)
     (root / 'annotations').mkdir()
     for split, name in (('training', 'train2017'), ('validation', 'val2017')):
         (made / 'images' / split).rename(root / name)
         table = json.loads((made / f'annotations/instances_{split}.json').read_text())
-        for category, class_name in zip(table['categories'], CocoDataset.METAINFO['classes'], strict=False):
-            category['name'] = class_name
+        ids = [category['id'] for category in table['categories']]
+        classes = CocoDataset.METAINFO['classes']
+        ids += range(max(ids) + 1, max(ids) + 1 + len(classes) - len(ids))
+        table['categories'] = [dict(id=i, name=name) for i, name in zip(ids, classes, strict=True)]
         (root / f'annotations/instances_{name}.json').write_text(json.dumps(table))
     return root
 
