@@ -83,8 +83,8 @@ left=$((${have:-0} < 5800 ? 6400 - ${have:-0} : 600))
 wheels=$((left < 1200 ? left : 1200))
 check_room $left "$venv" "make room."
 check_room $wheels "${TMPDIR:-/tmp}" "make room, or set TMPDIR to a place that has it."
-keep=
-if [ "$(free_mb "${PIP_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/pip}")" -lt $((left + 2000)) ]; then keep=--no-cache-dir; fi
+no_cache=  # an option for pip, where what it fetches cannot be kept too
+if [ "$(free_mb "${PIP_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/pip}")" -lt $((left + 2000)) ]; then no_cache=--no-cache-dir; fi
 
 say "1/5 virtual environment $venv for the $stack stack, Python $version ($(command -v "$python"))"
 if [ "$("$py" -VV 2>/dev/null)" != "$("$python" -VV)" ] || ! "$py" -m pip --version >/dev/null 2>&1; then
@@ -98,12 +98,12 @@ done
 
 say "2/5 torch and the other wheels: about 2 GB to fetch the first time, 6 GB on disk"
 for group in torch cuda common; do
-    pip_install -q $keep -r requirements/$group.txt $(grep -E '^(numpy|setuptools)==' "$pins") ||
+    pip_install -q $no_cache -r requirements/$group.txt $(grep -E '^(numpy|setuptools)==' "$pins") ||
         stop "pip could not install the wheels, see above; run it again and it goes on from here."
 done
 
 say "3/5 the $stack packages, and mmrope in editable mode"
-pip_install -q $keep $(grep -vE "^#|^$mmcv$" "$pins") -e . ||
+pip_install -q $no_cache $(grep -vE "^#|^$mmcv$" "$pins") -e . ||
     stop "pip could not install the $stack packages, see above; run it again and it goes on from here."
 
 say "4/5 $mmcv: builds its C++ operators, about 10 minutes on 2 cores, or takes the wheel that pip kept"
