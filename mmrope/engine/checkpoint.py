@@ -2,7 +2,8 @@
 
 A ``.pth`` file is a pickle, and a pickle may ask for any function to be called while it loads. PyTorch's weights-only
 load takes tensors and plain containers; what else MMEngine's runner writes (the history of the logged values) is named
-here, and anything beyond that is refused. A ``.safetensors`` file can hold nothing but tensors.
+here and in ``numpy_data``, and anything beyond that is refused. A ``.safetensors`` file can hold nothing but tensors.
+Which of the two a file is, its content says and not its name.
 """
 
 import errno
@@ -13,20 +14,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from .file_kinds import is_safetensors, kind_of
+from .numpy_data import numpy_globals, to_numpy
 from .sources import CheckpointError, fetch
 
 STATISTICS = ('min', 'max', 'current', 'mean')
-NUMBERS = (
-    np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64,
-    np.float16, np.float32, np.float64,
-)  # fmt: skip
 
 
 class UnsafeCheckpointError(CheckpointError):
@@ -48,21 +46,8 @@ def history_statistic(owner: type, name: str) -> Callable[..., Any]:
 
 
 def runner_globals() -> list[Any]:
-    """List what a checkpoint of MMEngine's runner may name, as ``torch.serialization.add_safe_globals`` takes it.
-
-    NumPy 1 and 2 write the same two functions under different module names, and each reads the other's files.
-    """
-    rebuild_array, rebuild_scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
-    modules = ('numpy.core.multiarray', 'numpy._core.multiarray')
-    return [
-        HistoryBuffer,
-        (history_statistic, 'builtins.getattr'),
-        np.ndarray,
-        np.dtype,
-        *(type(np.dtype(number)) for number in NUMBERS),
-        *((rebuild_array, f'{module}._reconstruct') for module in modules),
-        *((rebuild_scalar, f'{module}.scalar') for module in modules),
-    ]
+    """List what a checkpoint of MMEngine's runner may name, as ``torch.serialization.safe_globals`` takes it."""
+    return [HistoryBuffer, (history_statistic, 'builtins.getattr'), *numpy_globals()]
 
 
 def load_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) -> Any:
@@ -82,10 +67,11 @@ def load_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) 
             is no checkpoint at all.
     """
     path = fetch(filename)
-    if path.endswith('.safetensors'):
+    if is_safetensors(path):
         return _load_safetensors(path, map_location)
     with torch.serialization.safe_globals(runner_globals()):
-        return _without_source(_refuse_code(torch.load, path, map_location=map_location, weights_only=True))
+        loaded = _unpickle(path, map_location, weights_only=True)
+    return _without_source(to_numpy(loaded))
 
 
 def load_trusted_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) -> Any:
@@ -96,12 +82,13 @@ def load_trusted_checkpoint(filename: str | os.PathLike[str], map_location: Any 
     Raises:
         FileNotFoundError: If there is no such file.
         SourceError: If it cannot be downloaded.
+        UnsafeCheckpointError: If it is no checkpoint, or needs a module that is not installed.
     """
     path = fetch(filename)
-    if path.endswith('.safetensors'):
+    if is_safetensors(path):
         return _load_safetensors(path, map_location)
     with _full_unpickling():
-        return _without_source(torch.load(path, map_location=map_location, weights_only=False))
+        return _without_source(_unpickle(path, map_location, weights_only=False))
 
 
 def refuse_code_in_checkpoints(trusted: str | None = None) -> None:
@@ -141,23 +128,43 @@ def _load_safetensors(path: str, map_location: Any) -> dict[str, torch.Tensor]:
     try:
         return load_file(path, device)
     except SafetensorError as error:
-        raise UnsafeCheckpointError(f'{path} is not a checkpoint, or is damaged: no weights could be read') from error
+        raise _no_checkpoint(path) from error
 
 
-def _refuse_code(load: Callable[..., Any], source: str, **kwargs: Any) -> Any:
+def _unpickle(path: str, map_location: Any, weights_only: bool) -> Any:
+    """Call ``torch.load``, whose errors about the file become one sentence; those about the device pass through."""
     try:
-        return load(source, **kwargs)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
-        asked = re.search(r'GLOBAL (\S+)', str(error))
-        if asked is not None:
-            raise UnsafeCheckpointError(
-                f'{source} was not loaded: it asks for {asked[1]}, which is no part of a checkpoint and could run code'
-            ) from error
+        return torch.load(path, map_location=map_location, weights_only=weights_only)
+    except Exception as error:  # text that is taken for a pickle ends in any of Python's errors
+        refused = _refusal(error, weights_only)
+        if refused is not None:
+            raise UnsafeCheckpointError(f'{path} was not loaded: it asks for {refused}') from error
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise  # what keeps the file from being read, not what it holds
-        if isinstance(error, RuntimeError) and not re.search('PytorchStreamReader|unexpected EOF', str(error)):
+        of_file = 'PytorchStreamReader|unexpected EOF|enforce fail|weights_only=True'
+        if isinstance(error, (RuntimeError, MemoryError)) and not re.search(of_file, str(error)):
             raise  # the device, not the file
-        raise UnsafeCheckpointError(f'{source} is not a checkpoint, or is damaged: no weights could be read') from error
+        raise _no_checkpoint(path) from error
+
+
+def _refusal(error: Exception, weights_only: bool) -> str | None:
+    """Say what a file asks for that it does not get, ``None`` if the error is about something else."""
+    if not weights_only:
+        missing = isinstance(error, (ImportError, AttributeError))
+        return f'what is not there on this machine: {error}' if missing else None
+    asked = isinstance(error, pickle.UnpicklingError) and re.search(r'GLOBAL (\S+)', str(error))
+    if not asked:
+        return None
+    return (
+        f'{asked[1]}, which is no part of a checkpoint and could run code '
+        '(tools/convert_weights.py --trust-checkpoint takes the weights out of a file of your own)'
+    )
+
+
+def _no_checkpoint(path: str) -> UnsafeCheckpointError:
+    kind = kind_of(path)
+    what = '' if kind is None else f' (it is {kind})'
+    return UnsafeCheckpointError(f'{path} is not a checkpoint, or is damaged: no weights could be read{what}')
 
 
 def _without_source(checkpoint: Any) -> Any:

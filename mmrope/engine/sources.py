@@ -45,7 +45,7 @@ def fetch(name: str | os.PathLike[str]) -> str:
 
     Raises:
         FileNotFoundError: If a path names no file.
-        SourceError: If the name is none of these, or the file cannot be downloaded, whole and unchanged.
+        SourceError: If the name is none of these or a folder, or the file cannot be downloaded, whole and unchanged.
     """
     name = os.fspath(name)
     scheme = SCHEME.match(name)
@@ -61,6 +61,8 @@ def fetch(name: str | os.PathLike[str]) -> str:
 
 def _local_file(name: str) -> str:
     path = os.path.expanduser(name)
+    if os.path.isdir(path):
+        raise SourceError(f'the checkpoint {path} is a folder: name a file in it')
     if not os.path.isfile(path):
         raise FileNotFoundError(f'the checkpoint {path} does not exist')
     return path
