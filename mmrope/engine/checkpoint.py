@@ -7,9 +7,11 @@ Which of the two a file is, its content says and not its name.
 """
 
 import errno
+import json
 import os
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,8 +19,7 @@ from typing import Any
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
 from .file_kinds import is_safetensors, kind_of
 from .numpy_data import numpy_globals, to_numpy
@@ -126,8 +127,12 @@ def _full_unpickling() -> Iterator[None]:
 def _load_safetensors(path: str, map_location: Any) -> dict[str, torch.Tensor]:
     device = str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu'
     try:
-        return load_file(path, device)
-    except SafetensorError as error:
+        with safe_open(path, 'pt', device) as file:
+            state = OrderedDict((key, file.get_tensor(key)) for key in file.keys())  # noqa: SIM118
+            noted = json.loads((file.metadata() or {}).get('mmrope', '{}'))
+        state._metadata = OrderedDict({'': noted})  # as PyTorch keeps what modules note beside their weights
+        return state
+    except (SafetensorError, ValueError) as error:
         raise _no_checkpoint(path) from error
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..text import few
 from ..weights.classifier import classifier_state_dict, is_image_classifier, is_published_classifier
+from ..weights.unwrapping import remove_wrappers
 from .sources import CheckpointError
 
 
@@ -28,7 +29,7 @@ class CompleteCheckpoint(Hook):
         self.versions: dict[str, int] = {}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Convert a published classifier, and note the state of each parameter before it is set.
+        """Give weights the model's names, and note the state of each parameter before it is set.
 
         Raises:
             WeightsError: If the checkpoint holds no weights for this backbone.
@@ -47,6 +48,7 @@ class CompleteCheckpoint(Hook):
         """What ``after_load_checkpoint`` does, for a model without a runner."""
         if is_image_classifier(model) and is_published_classifier(checkpoint):
             checkpoint['state_dict'] = classifier_state_dict(model, checkpoint, self.source)
+        remove_wrappers(checkpoint.get('state_dict', checkpoint), model)
         # PyTorch counts the changes of a tensor: whatever a model does to names and shapes while it loads, this tells
         # which parameters were set.
         self.versions = {name: param._version for name, param in model.named_parameters()}

@@ -6,8 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..models import RoPESwin, RoPEViT
-from .layouts import to_mmrope
-from .loading import explain, fit, log, num_heads_of
+from .loading import convert_for, explain, fit, log
 from .report import WeightsError
 from .unwrapping import unwrap
 
@@ -40,7 +39,7 @@ def classifier_state_dict(model: nn.Module, checkpoint: Mapping[str, Any], sourc
     Raises:
         WeightsError: If the weights do not fit the backbone.
     """
-    converted = to_mmrope(unwrap(checkpoint).state, num_heads_of(model.backbone))
+    converted = convert_for(model.backbone, checkpoint, source)
     head = {new: converted.state.pop(old) for old, new in HEAD.items() if old in converted.state}
     backbone, report = fit(model.backbone, converted, source)
     if report.problems:

@@ -1,6 +1,8 @@
 """What ``tools/convert_weights.py`` does: from a checkpoint in any layout to a file in mmrope's or timm's."""
 
+import json
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,10 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..engine.checkpoint import load_checkpoint, load_trusted_checkpoint
-from .layouts import Converted, to_mmrope, to_timm
+from .layouts import Converted, to_timm
 from .report import WeightsError, few, reasons, renames
 from .traits import FREQS, axial_theta
-from .unwrapping import unwrap
+from .unwrapping import converted_from, unwrap
 
 SUFFIXES = ('.pth', '.safetensors')
 
@@ -31,14 +33,15 @@ def convert(source: str, layout: str = 'mmrope', prefix: str | None = None, trus
         CheckpointError: If the weights cannot be had, loaded or converted.
     """
     load = load_trusted_checkpoint if trusted else load_checkpoint
-    unwrapped = unwrap(load(source, 'cpu'), prefix)
-    converted = to_mmrope(unwrapped.state)
-    converted.dropped.update({key: 'of other parts of the model' for key in unwrapped.others})
+    converted = converted_from(unwrap(load(source, 'cpu'), prefix))
     _drop_constants(converted)
+    noted = {key: getattr(converted, key) for key in ('pos_grid', 'num_heads') if getattr(converted, key) is not None}
     if layout == 'timm':
         converted.state = to_timm(converted.state)
         old = converted.renamed.get('blocks.0.attn.rope.freqs', 'blocks.0.attn.rope.freqs')
         converted.renamed = {'rope.freqs': old} if 'rope.freqs' in converted.state and old != 'rope.freqs' else {}
+    converted.state = OrderedDict(converted.state)
+    converted.state._metadata = OrderedDict({'': noted})
     return converted
 
 
@@ -58,6 +61,8 @@ def describe(converted: Converted) -> str:
     if converted.renamed:
         lines.append(f'  renamed: {few(renames(converted.renamed), 6)}')
     lines += [f'  dropped: {reason}' for reason in reasons(converted.dropped)]
+    lines += [f'  taken: {converted.taken}'] if converted.taken else []
+    lines += [f'  assumed: {assumption}' for assumption in converted.assumed]
     return '\n'.join(lines)
 
 
@@ -77,11 +82,13 @@ def check_destination(path: str, overwrite: bool) -> None:
 
 def save(state: Mapping[str, Tensor], path: str) -> None:
     """Write weights to a ``.pth`` or ``.safetensors`` file, whole or not at all."""
-    tensors = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+    tensors = OrderedDict((key, value.clone(memory_format=torch.contiguous_format)) for key, value in state.items())
+    tensors._metadata = getattr(state, '_metadata', OrderedDict())
     partial = f'{path}.incomplete'
     try:
         if path.endswith('.safetensors'):
-            save_file(tensors, partial, metadata={'format': 'pt'})
+            noted = json.dumps(tensors._metadata.get('', {}))
+            save_file(tensors, partial, metadata={'format': 'pt', 'mmrope': noted})
         else:
             torch.save(tensors, partial)
         os.replace(partial, path)

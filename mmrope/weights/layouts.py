@@ -5,6 +5,7 @@ timm in ``rope.freqs``, ``(2, depth, heads, head_dim // 2)``; mmrope has a tenso
 block. All three rotate the same channel pairs, so nothing is reordered. Other names of a ViT are the same everywhere.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from .report import WeightsError, few
 STACKED_FREQS = ('freqs', 'rope.freqs')
 BLOCK_FREQS = re.compile(r'blocks\.(\d+)\.attn\.rope\.freqs')
 BUFFERS = re.compile(r'(?:.*\.)?(?:freqs_t_[xy]|rope_t_[xy]|attn_mask|relative_position_index)')
+# A backbone's first projection, which tells where its names begin.
+ANCHOR = re.compile(r'(.*?)(?:layers\.\d+\.)?blocks\.0\.attn\.qkv\.weight')
+BODY = re.compile(r'(patch_embed|blocks|layers)\.')
 HEAD_DIM = 64  # of every published ViT
 
 
@@ -30,12 +34,20 @@ class Converted:
         state: The weights.
         renamed: Their names that were others before, and those.
         dropped: Names left out, and why.
+        assumed: What the weights do not say, and what was taken for it.
+        pos_grid: The ``(H, W)`` that ``pos_embed`` was learned on, ``None`` if nothing says it.
+        num_heads: Heads of a ViT, ``None`` if nothing says it.
+        taken: Which of several sets of weights these are.
     """
 
     family: str
     state: dict[str, Tensor] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
+    assumed: list[str] = field(default_factory=list)
+    pos_grid: tuple[int, int] | None = None
+    num_heads: int | None = None
+    taken: str = ''
 
     def add(self, new: str, old: str, value: Tensor) -> None:
         """Take a tensor under its new name."""
@@ -54,7 +66,16 @@ def family_of(state: Mapping[str, Tensor]) -> str:
         return 'RoPEViT'
     if 'layers.0.blocks.0.attn.qkv.weight' in state:
         return 'RoPESwin'
-    raise WeightsError(f'these are not weights of a ViT or Swin that mmrope knows; their keys: {few(sorted(state))}')
+    known = ' or '.join(f'prefix={prefix.removesuffix(".")!r}' for prefix in prefixes_of(state))
+    advice = f': set {known}, with which names of one begin' if known else ''
+    raise WeightsError(
+        f'these are not weights of a ViT or Swin that mmrope knows{advice}; their keys: {few(sorted(state))}'
+    )
+
+
+def prefixes_of(state: Mapping[str, Tensor]) -> list[str]:
+    """List what the names of a ViT or Swin begin with, each one that there is in ``state``; ``''`` is nothing."""
+    return sorted({found[1] for key in state if (found := ANCHOR.fullmatch(key))})
 
 
 def to_mmrope(state: Mapping[str, Tensor], num_heads: int | None = None) -> Converted:
@@ -63,13 +84,15 @@ def to_mmrope(state: Mapping[str, Tensor], num_heads: int | None = None) -> Conv
     Args:
         state: Weights of RoPE-ViT's authors (ViT or Swin), of timm (ViT), of a Swin without RoPE (Microsoft's or
             timm's), or of mmrope.
-        num_heads: Heads of the ViT, which the authors' ``freqs`` does not say; ``None`` for those of a published one.
+        num_heads: Heads of the ViT that they are for. The authors' ``freqs`` does not say how many it has: a published
+            size has those that were published, another size ``num_heads``, or else heads of 64 channels.
 
     Raises:
-        WeightsError: If ``state`` is none of these.
+        WeightsError: If ``state`` is none of these, or a bias table belongs to windows that are not square.
     """
     family = family_of(state)
     converted = Converted(family)
+    _check_windows(state)
     kept = {key: value for key, value in state.items() if not BUFFERS.fullmatch(key)}
     converted.dropped.update({key: 'buffers that are computed' for key in state if key not in kept})
     if family == 'RoPESwin':
@@ -79,7 +102,7 @@ def to_mmrope(state: Mapping[str, Tensor], num_heads: int | None = None) -> Conv
         return converted
     for key, value in kept.items():
         if key in STACKED_FREQS:
-            for i, freqs in enumerate(_freqs_of_blocks(value, state, num_heads)):
+            for i, freqs in enumerate(_freqs_of_blocks(value, state, num_heads, converted)):
                 converted.add(f'blocks.{i}.attn.rope.freqs', key, freqs)
         else:
             converted.add(key, key, value)
@@ -110,17 +133,41 @@ def depth_of(state: Mapping[str, Tensor], blocks: str) -> int:
     return 1 + max((int(found[1]) for key in state if (found := numbers.match(key))), default=-1)
 
 
-def _freqs_of_blocks(stacked: Tensor, state: Mapping[str, Tensor], num_heads: int | None) -> list[Tensor]:
+def published_heads(embed_dims: int) -> int | None:
+    """Count the heads of the published ViT of this width; ``None`` if there is none."""
+    known = {arch['embed_dims']: arch['num_heads'] for arch in vit.ARCHS.values()}
+    return known[embed_dims] if known.get(embed_dims) == embed_dims / HEAD_DIM else None
+
+
+def _freqs_of_blocks(
+    stacked: Tensor, state: Mapping[str, Tensor], num_heads: int | None, converted: Converted
+) -> list[Tensor]:
     if stacked.ndim == 3:  # (2, depth, heads * head_dim // 2)
-        fits = num_heads is not None and stacked.shape[2] % num_heads == 0
-        stacked = stacked.unflatten(2, (num_heads if fits else _published_heads(state), -1))
+        dims = state['blocks.0.attn.qkv.weight'].shape[1]
+        heads = published_heads(dims)
+        if heads is None:
+            heads = num_heads or max(dims // HEAD_DIM, 1)
+            converted.assumed.append(f'num_heads={heads} for freqs, which do not show it')
+        if stacked.shape[2] % heads:
+            raise WeightsError(f'freqs of shape {tuple(stacked.shape)} cannot be those of {heads} heads')
+        stacked = stacked.unflatten(2, (heads, -1))
     return list(stacked.unbind(1))
 
 
-def _published_heads(state: Mapping[str, Tensor]) -> int:
-    dims = state['blocks.0.attn.qkv.weight'].shape[1]
-    known = [arch['num_heads'] for arch in vit.ARCHS.values() if arch['embed_dims'] == dims]
-    return known[0] if known else max(dims // HEAD_DIM, 1)
+def _check_windows(state: Mapping[str, Tensor]) -> None:
+    """Check that bias tables are of square windows, where the index beside them tells how many tokens these have.
+
+    Raises:
+        WeightsError: If one is not, such as that of 5 x 13 tokens, which has as many rows as that of 8 x 8.
+    """
+    for key, index in state.items():
+        table = state.get(key.replace('relative_position_index', 'relative_position_bias_table'))
+        if key.endswith('relative_position_index') and table is not None:
+            side = (math.isqrt(len(table)) + 1) // 2
+            if (2 * side - 1) ** 2 != len(table) or len(index) != side**2:
+                raise WeightsError(
+                    f'{key} is of a window of {len(index)} tokens that is not square, and mmrope has square ones only'
+                )
 
 
 def _swin_renames(state: Mapping[str, Tensor]) -> list[tuple[str, str]]:

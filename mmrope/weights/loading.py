@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from ..engine.checkpoint import load_checkpoint
 from ..layers import resize_bias_table, resize_pos_embed
 from ..models import RoPESwin, RoPEViT
-from .layouts import Converted, to_mmrope
+from .assumptions import assumed_grid, check_grid, compare_heads, compare_theta, grid_advice
+from .layouts import Converted
 from .report import LoadReport, WeightsError
 from .traits import FREQS, Traits, advice, axial_theta, is_axial, traits_of, traits_of_model
-from .unwrapping import unwrap
+from .unwrapping import converted_from, unwrap
 
 HEAD = re.compile(r'(head|fc_norm)\.')
 OUTPUT_NORM = re.compile(r'(norm\d+)\.')
@@ -32,6 +33,7 @@ class PretrainedBackbone:
         strict: As in :func:`load_pretrained`.
         allow_missing: As in :func:`load_pretrained`.
         map_location: Where to load to before the weights are copied into the backbone.
+        pos_grid: As in :func:`load_pretrained`.
     """
 
     def __init__(
@@ -41,9 +43,12 @@ class PretrainedBackbone:
         strict: bool = True,
         allow_missing: Sequence[str] = (),
         map_location: str = 'cpu',
+        pos_grid: tuple[int, int] | None = None,
     ) -> None:
         self.checkpoint = checkpoint
-        self.options = dict(prefix=prefix, strict=strict, allow_missing=allow_missing, map_location=map_location)
+        self.options = dict(
+            prefix=prefix, strict=strict, allow_missing=allow_missing, map_location=map_location, pos_grid=pos_grid
+        )
 
     def __call__(self, module: nn.Module) -> None:
         """Load the weights into ``module`` and note it where MMEngine records initialisation."""
@@ -59,6 +64,7 @@ def load_pretrained(
     strict: bool = True,
     allow_missing: Sequence[str] = (),
     map_location: Any = 'cpu',
+    pos_grid: tuple[int, int] | None = None,
 ) -> LoadReport:
     """Load the weights of a backbone from a checkpoint in any layout that ``to_mmrope`` knows, and log the report.
 
@@ -69,6 +75,8 @@ def load_pretrained(
         strict: Whether weights that do not fit are an error; else what fits is loaded, and the report is a warning.
         allow_missing: Ends of the names of parameters that may keep their initial values.
         map_location: As in ``torch.load``.
+        pos_grid: The ``(H, W)`` in tokens that ``pos_embed`` was learned on; ``None`` for what the checkpoint says, as
+            mmrope's do, or else the grid of the model if it has as many tokens, or else a square one.
 
     Returns:
         The report.
@@ -78,13 +86,24 @@ def load_pretrained(
         CheckpointError: If the checkpoint cannot be had, is no checkpoint or would run code.
         WeightsError: If the weights do not fit.
     """
-    try:
-        unwrapped = unwrap(load_checkpoint(checkpoint, map_location), prefix)
-        converted = to_mmrope(unwrapped.state, num_heads_of(model))
-    except WeightsError as error:
-        raise WeightsError(f'{checkpoint}: {error}') from error
-    converted.dropped.update({key: 'of other parts of the model' for key in unwrapped.others})
+    converted = convert_for(model, load_checkpoint(checkpoint, map_location), checkpoint, prefix)
+    if pos_grid is not None:
+        converted.pos_grid = tuple(pos_grid)
+        check_grid(converted.pos_grid, converted.state)
     return load_converted(model, converted, checkpoint, strict, allow_missing)
+
+
+def convert_for(model: RoPEViT | RoPESwin, checkpoint: Any, source: str, prefix: str | None = None) -> Converted:
+    """Take the weights for a backbone out of what a file holds, in mmrope's layout.
+
+    Raises:
+        WeightsError: If there are none; the text begins with ``source``.
+    """
+    try:
+        unwrapped = unwrap(checkpoint, prefix)
+        return converted_from(unwrapped, num_heads_of(model))
+    except WeightsError as error:
+        raise WeightsError(f'{source}: {error}') from error
 
 
 def load_converted(
@@ -107,7 +126,8 @@ def explain(model: RoPEViT | RoPESwin, converted: Converted, report: LoadReport)
     """Say what of some weights does not fit a backbone, and what to change in its config."""
     traits = _traits(converted)
     change = '' if traits is None else advice(traits, traits_of_model(model), report)
-    return f'{report.source} does not fit {report.model}: ' + '; '.join(filter(None, [change, report.problems]))
+    parts = [change, grid_advice(report), report.problems]
+    return f'{report.source} does not fit {report.model}: ' + '; '.join(filter(None, parts))
 
 
 def log(report: LoadReport) -> None:
@@ -124,15 +144,23 @@ def fit(
     Returns:
         What can be loaded, resized where the model has another grid or window, and the report about it.
     """
-    report = LoadReport(source, type(model).__name__, dropped=dict(converted.dropped))
+    report = LoadReport(
+        source,
+        type(model).__name__,
+        dropped=dict(converted.dropped),
+        assumed=list(converted.assumed),
+        taken=converted.taken,
+    )
     targets, state = model.state_dict(), {}
+    compare_heads(model, converted, report)
+    compare_theta(model, converted, report)
     for key, value in converted.state.items():
         if key not in targets:
             _set_aside(model, key, value, report)
         elif FREQS.fullmatch(key) and axial_theta(value) is not None:
             report.left_over.append(key)  # constants are no start for frequencies that learn
         else:
-            resized = _resize(model, key, value, targets[key])
+            resized = _resize(model, key, value, targets[key], converted.pos_grid, report)
             shapes = tuple(value.shape), tuple(targets[key].shape)
             if resized.shape == targets[key].shape:
                 state[key] = resized
@@ -182,14 +210,21 @@ def _why_drop(model: RoPEViT | RoPESwin, key: str, value: Tensor) -> str | None:
     return None
 
 
-def _resize(model: RoPEViT | RoPESwin, key: str, value: Tensor, target: Tensor) -> Tensor:
-    """Resize a position embedding from its square grid, or a bias table, to the model's; others come back as such."""
-    if value.ndim != target.ndim or value.shape == target.shape or value.shape[-1] != target.shape[-1]:
+def _resize(
+    model: RoPEViT | RoPESwin,
+    key: str,
+    value: Tensor,
+    target: Tensor,
+    pos_grid: tuple[int, int] | None,
+    report: LoadReport,
+) -> Tensor:
+    """Resize a position embedding or a bias table to the model's; others come back as they are."""
+    if value.ndim != target.ndim or value.shape[-1] != target.shape[-1]:
         return value
     if key == 'pos_embed':
-        side = math.isqrt(value.shape[1])
-        return resize_pos_embed(value, (side, side), model.pos_grid) if side**2 == value.shape[1] else value
-    if key.endswith('.relative_position_bias_table'):
+        grid = pos_grid or assumed_grid(value.shape[1], model.pos_grid, report)
+        return value if grid is None else resize_pos_embed(value, grid, model.pos_grid)
+    if key.endswith('.relative_position_bias_table') and value.shape != target.shape:
         window_size = model.get_submodule(key.rpartition('.')[0]).window_size
         side = math.isqrt(len(value))
         return resize_bias_table(value, window_size) if side**2 == len(value) and side % 2 else value

@@ -47,6 +47,9 @@ class LoadReport:
         missing: Parameters that the checkpoint should have and has not.
         misfits: Keys of another shape than the model's: the shapes of checkpoint and model.
         left_over: Keys for which the model has no place.
+        conflicts: What the model has otherwise than the weights without a key or a shape that shows it.
+        assumed: What the checkpoint does not say, and what was taken for it.
+        taken: Which of several sets of weights in the checkpoint was taken, and which not.
     """
 
     source: str
@@ -59,18 +62,27 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)
     misfits: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
     left_over: list[str] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
+    assumed: list[str] = field(default_factory=list)
+    taken: str = ''
 
     @property
     def problems(self) -> str:
         """What is wrong, in a sentence; empty if the weights fit."""
         shapes = [f'{key} is {old} and not {new}' for key, (old, new) in self.misfits.items()]
-        parts = {'other shapes': shapes, 'missing': self.missing, 'left over': self.left_over}
+        parts = {
+            'other than the model': self.conflicts,
+            'other shapes': shapes,
+            'missing': self.missing,
+            'left over': self.left_over,
+        }
         return '; '.join(f'{name}: {few(items, 2)}' for name, items in parts.items() if items)
 
     def __str__(self) -> str:
         total = len(self.loaded) + len(self.initial) + len(self.missing) + len(self.misfits)
         lines = [f'{self.source} -> {self.model}: loaded {len(self.loaded)} of {total} parameters']
         sections = {
+            'taken': [self.taken] if self.taken else [],
             'renamed': renames(self.renamed),
             'resized': [f'{key} {old} -> {new}' for key, (old, new) in self.resized.items()],
             'dropped': reasons(self.dropped),
@@ -78,5 +90,7 @@ class LoadReport:
             'missing': folded(self.missing),
             'other shapes': [f'{key} {old}, model {new}' for key, (old, new) in self.misfits.items()],
             'left over': folded(self.left_over),
+            'other than the model': self.conflicts,
+            'assumed': self.assumed,
         }
         return '\n'.join(lines + [f'  {name}: {few(items, 6)}' for name, items in sections.items() if items])

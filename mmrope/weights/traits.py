@@ -96,7 +96,7 @@ def traits_of_model(model: RoPEViT | RoPESwin) -> Traits:
 def axial_theta(freqs: Tensor) -> float | None:
     """Return the base of axial frequencies ``(2, heads, head_dim // 2)``, ``None`` if these are not axial."""
     head_dim = 2 * freqs.shape[-1]
-    if freqs.ndim != 3 or head_dim % 8:
+    if freqs.ndim != 3 or head_dim % 8 or freqs.is_meta:
         return None
     # magnitudes are theta ** (-4 j / head_dim): the one in the middle has a simple exponent
     middle = float(freqs[0, 0, head_dim // 8])
@@ -121,6 +121,8 @@ def advice(weights: Traits, model: Traits, report: LoadReport) -> str:
         for name in ('arch', 'patch_size', 'in_channels')
         if getattr(weights, name) != getattr(model, name)
     ]
+    if weights.arch == model.arch:
+        changes += _heads(report)
     if not set(weights.ropes) & set(model.ropes):
         changes.append(' or '.join(f'rope={rope!r}' for rope in weights.ropes))
     elif weights.rope_theta is not None and any(map(FREQS.fullmatch, report.left_over)):
@@ -131,3 +133,9 @@ def advice(weights: Traits, model: Traits, report: LoadReport) -> str:
         if pattern in model.options - weights.options and any(re.search(pattern, key) for key in report.missing):
             changes.append(only_model)
     return f'these are weights for another model: set {", ".join(changes)}' if changes else ''
+
+
+def _heads(report: LoadReport) -> list[str]:
+    """Read the heads of a ViT off frequencies that are as many as the model's and of another shape."""
+    shapes = [shapes for key, shapes in report.misfits.items() if key == 'blocks.0.attn.rope.freqs']
+    return [f'num_heads={theirs[1]} in arch' for theirs, ours in shapes if theirs[1] != ours[1]]
