@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -16,7 +17,8 @@ from ..layers import Block, Windows
 class Backbone(BaseModule):
     """Blocks that can be recomputed in the backward pass, and parts that stay frozen, also after ``train()``.
 
-    A subclass yields what ``frozen_stages`` freezes from ``_frozen()`` and ends its constructor with ``_prepare()``.
+    A subclass yields what ``frozen_stages`` freezes from ``_frozen()``, says in ``notes()`` what a checkpoint keeps
+    beside the weights, and ends its constructor with ``_prepare()``.
     """
 
     with_cp: bool
@@ -42,6 +44,16 @@ class Backbone(BaseModule):
         super().train(mode)
         self._freeze()
         return self
+
+    def notes(self) -> dict[str, Any]:
+        """Return what the weights do not show: heads of each stage, and the grid of an absolute position embedding."""
+        raise NotImplementedError
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        """Keep the notes in PyTorch's metadata of a state dict."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if hasattr(destination, '_metadata'):
+            destination._metadata[prefix[:-1]].update(self.notes())
 
     def _frozen(self) -> Iterator[nn.Module | nn.Parameter]:
         raise NotImplementedError

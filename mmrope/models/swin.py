@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch.nn.functional as F
 from timm.layers import PatchEmbed
@@ -196,6 +197,9 @@ class RoPESwin(Backbone):
             if stage.downsample is not None:
                 x = stage.downsample(x)
         return tuple(outs)
+
+    def notes(self) -> dict[str, Any]:
+        return {'num_heads': tuple(stage.blocks[0].attn.num_heads for stage in self.layers)}
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter, for layer-wise learning rates.

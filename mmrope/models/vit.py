@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from timm.layers import PatchEmbed, to_2tuple, trunc_normal_
@@ -175,6 +176,17 @@ class RoPEViT(Backbone):
                 outs.append(self._to_output(reorder(out, windows, row_by_row), grid))
         return tuple(outs)
 
+    def notes(self) -> dict[str, Any]:
+        grid = {} if self.pos_embed is None else {'pos_grid': self.pos_grid}
+        return {'num_heads': (self.blocks[0].attn.num_heads,), **grid}
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args) -> None:
+        """Resize a position embedding of another grid, which the metadata names."""
+        key, grid = f'{prefix}pos_embed', tuple(local_metadata.get('pos_grid', self.pos_grid))
+        if key in state_dict and grid != self.pos_grid and math.prod(grid) == state_dict[key].shape[1]:
+            state_dict[key] = resize_pos_embed(state_dict[key], grid, self.pos_grid)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter, for layer-wise learning rates.
 
@@ -195,22 +207,6 @@ class RoPEViT(Backbone):
         if parts[0] == 'blocks':
             return int(parts[1]) + 1, num_layers
         return num_layers - 1, num_layers
-
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        """Note what the weights do not show in PyTorch's metadata of a state dict."""
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        metadata = getattr(destination, '_metadata', {}).get(prefix[:-1])
-        if metadata is not None:
-            metadata['num_heads'] = self.blocks[0].attn.num_heads
-            if self.pos_embed is not None:
-                metadata['pos_grid'] = self.pos_grid
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args) -> None:
-        """Resize a position embedding of another grid, which the metadata names."""
-        key, grid = f'{prefix}pos_embed', tuple(local_metadata.get('pos_grid', self.pos_grid))
-        if key in state_dict and grid != self.pos_grid and math.prod(grid) == state_dict[key].shape[1]:
-            state_dict[key] = resize_pos_embed(state_dict[key], grid, self.pos_grid)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def _add_embeddings(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         if self.pos_embed is not None:

@@ -1,6 +1,7 @@
 """What weights do not show, and what is taken for it: the grid of `pos_embed`, heads, the base of frequencies."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,8 @@ from ..models import RoPESwin, RoPEViT, swin, vit
 from .layouts import Converted, published_heads
 from .report import LoadReport, WeightsError
 from .traits import FREQS, traits_of_model
+
+PER_HEAD = re.compile(r'\.rope\.freqs$|relative_position_bias_table$')
 
 
 def is_square(number: int) -> bool:
@@ -55,29 +58,29 @@ def grid_advice(report: LoadReport) -> str:
 
 
 def compare_heads(model: RoPEViT | RoPESwin, converted: Converted, report: LoadReport) -> None:
-    """Compare the heads of a ViT without frequencies that show them: it is axial, or has no RoPE.
+    """Compare the heads where no frequencies and no bias table show those of the weights.
 
-    Every published ViT of a width has the same heads, and mmrope notes those of others in its checkpoints.
+    The published models of a width have the same heads, and mmrope notes those of others in its checkpoints.
     """
-    if not isinstance(model, RoPEViT) or _stores_freqs(converted):
+    if any(map(PER_HEAD.search, converted.state)):
         return
-    ours = model.blocks[0].attn.num_heads
-    theirs = converted.num_heads or published_heads(model.embed_dims)
-    if theirs is None:
-        report.assumed.append(f'num_heads={ours}, as the model has')
-    elif theirs != ours:
-        report.conflicts.append(f'num_heads is {theirs} and not {ours}')
+    ours = model.notes()['num_heads']
+    theirs = converted.num_heads or published_heads(converted.family, model.embed_dims)
+    if theirs is None or len(theirs) != len(ours):
+        report.assumed.append(f'num_heads={_short(ours)}, as the model has')
+    elif tuple(theirs) != ours:
+        report.conflicts.append(f'num_heads is {_short(theirs)} and not {_short(ours)}')
+
+
+def _short(heads: tuple[int, ...]) -> int | tuple[int, ...]:
+    return heads[0] if len(heads) == 1 else tuple(heads)
 
 
 def compare_theta(model: RoPEViT | RoPESwin, converted: Converted, report: LoadReport) -> None:
     """Say that a model's axial frequencies are not the published ones, where the weights do not show theirs."""
     theta = traits_of_model(model).rope_theta
-    if theta is None or _stores_freqs(converted):
+    if theta is None or any(map(FREQS.fullmatch, converted.state)):
         return
     published = (vit if isinstance(model, RoPEViT) else swin).THETAS['axial']
     if not math.isclose(theta, published, rel_tol=1e-3):
         report.assumed.append(f'rope_theta={theta:.4g}, as the model has; published weights have {published:.4g}')
-
-
-def _stores_freqs(converted: Converted) -> bool:
-    return any(map(FREQS.fullmatch, converted.state))

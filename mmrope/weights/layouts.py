@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..models import vit
+from ..models import swin, vit
 from .report import WeightsError, few
 
 STACKED_FREQS = ('freqs', 'rope.freqs')
@@ -36,7 +36,7 @@ class Converted:
         dropped: Names left out, and why.
         assumed: What the weights do not say, and what was taken for it.
         pos_grid: The ``(H, W)`` that ``pos_embed`` was learned on, ``None`` if nothing says it.
-        num_heads: Heads of a ViT, ``None`` if nothing says it.
+        num_heads: Heads of each stage, of which a ViT has one; ``None`` if nothing says it.
         taken: Which of several sets of weights these are.
     """
 
@@ -46,7 +46,7 @@ class Converted:
     dropped: dict[str, str] = field(default_factory=dict)
     assumed: list[str] = field(default_factory=list)
     pos_grid: tuple[int, int] | None = None
-    num_heads: int | None = None
+    num_heads: tuple[int, ...] | None = None
     taken: str = ''
 
     def add(self, new: str, old: str, value: Tensor) -> None:
@@ -133,10 +133,13 @@ def depth_of(state: Mapping[str, Tensor], blocks: str) -> int:
     return 1 + max((int(found[1]) for key in state if (found := numbers.match(key))), default=-1)
 
 
-def published_heads(embed_dims: int) -> int | None:
-    """Count the heads of the published ViT of this width; ``None`` if there is none."""
-    known = {arch['embed_dims']: arch['num_heads'] for arch in vit.ARCHS.values()}
-    return known[embed_dims] if known.get(embed_dims) == embed_dims / HEAD_DIM else None
+def published_heads(family: str, embed_dims: int) -> tuple[int, ...] | None:
+    """Count the heads of each stage of the published models of a width; ``None`` if there are none."""
+    archs = vit.ARCHS if family == 'RoPEViT' else swin.ARCHS
+    heads = {arch['embed_dims']: arch['num_heads'] for arch in archs.values()}.get(embed_dims)
+    if family == 'RoPESwin' or heads is None:
+        return heads
+    return (heads,) if heads * HEAD_DIM == embed_dims else None
 
 
 def _freqs_of_blocks(
@@ -144,7 +147,7 @@ def _freqs_of_blocks(
 ) -> list[Tensor]:
     if stacked.ndim == 3:  # (2, depth, heads * head_dim // 2)
         dims = state['blocks.0.attn.qkv.weight'].shape[1]
-        heads = published_heads(dims)
+        (heads,) = published_heads('RoPEViT', dims) or (None,)
         if heads is None:
             heads = num_heads or max(dims // HEAD_DIM, 1)
             converted.assumed.append(f'num_heads={heads} for freqs, which do not show it')

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmrope import RoPESwin, RoPEViT
 from mmrope.engine.checkpoint import load_checkpoint
+from mmrope.models.swin import ARCHS as SWINS
 from mmrope.weights import WeightsError, load_pretrained, to_mmrope
 from mmrope.weights.converting import convert, describe, save
 
@@ -176,6 +177,20 @@ def test_heads_of_mmropes_own_vits_are_known(saved: Callable) -> None:
     assert not report.assumed
     with pytest.raises(WeightsError, match='num_heads is 2 and not 4'):
         load_pretrained(tiny(rope='axial', arch={**ARCH, 'num_heads': 4}), saved(tiny(rope='axial').state_dict()))
+
+
+def test_heads_of_a_swin_are_compared_too(saved: Callable) -> None:
+    """Its axial frequencies are stored by its authors and not by mmrope, and no name shows its heads."""
+    arch = dict(embed_dims=96, depths=(1, 1), num_heads=(3, 6))
+    theirs = RoPESwin(arch, rope='axial', out_indices=(0, 1))
+    other = RoPESwin({**arch, 'num_heads': (6, 12)}, rope='axial', out_indices=(0, 1))
+    with pytest.raises(WeightsError, match=r'num_heads is \(3, 6\) and not \(6, 12\)'):
+        load_pretrained(other, saved(theirs.state_dict()))
+    report = load_pretrained(other, saved(dict(theirs.state_dict())))
+    assert report.assumed == ['num_heads=(6, 12), as the model has']
+    whole = RoPESwin('tiny', rope='axial').state_dict()
+    with pytest.raises(WeightsError, match=r'num_heads is \(3, 6, 12, 24\) and not'):
+        load_pretrained(RoPESwin({**SWINS['tiny'], 'num_heads': (6, 12, 24, 48)}, rope='axial'), saved(dict(whole)))
 
 
 def test_heads_of_another_width_are_assumed_and_stated(saved: Callable) -> None:
