@@ -53,7 +53,7 @@ class Backbone(BaseModule):
         """Keep the notes in PyTorch's metadata of a state dict."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if hasattr(destination, '_metadata'):
-            destination._metadata[prefix[:-1]].update(self.notes())
+            destination._metadata.setdefault(prefix[:-1], {}).update(self.notes())
 
     def _frozen(self) -> Iterator[nn.Module | nn.Parameter]:
         raise NotImplementedError
