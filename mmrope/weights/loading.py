@@ -164,7 +164,9 @@ def fit(
             shapes = tuple(value.shape), tuple(targets[key].shape)
             if resized.shape == targets[key].shape:
                 state[key] = resized
-                report.resized |= {} if resized is value else {key: shapes}
+                if resized is not value:
+                    same = shapes[0] == shapes[1]  # as many places, on another grid
+                    report.resized[key] = (converted.pos_grid, model.pos_grid) if same else shapes
             else:
                 report.misfits[key] = shapes
     report.loaded = list(state)

@@ -64,6 +64,8 @@ def test_the_grid_of_mmropes_own_embedding_is_known(
     report = load_pretrained(ours, saved(write(theirs)))
     torch.testing.assert_close(ours.pos_embed, resized(theirs.pos_embed, (2, 8), grid), rtol=0, atol=1e-6)
     assert not report.assumed
+    assert ('pos_embed' in report.resized) == (grid != (2, 8))
+    assert grid != (4, 4) or 'resized: pos_embed (2, 8) -> (4, 4)' in str(report)
 
 
 @pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
