@@ -124,7 +124,11 @@ def test_testing_gives_the_metrics_of_the_last_validation(
     assert len(list(drawn.rglob('*.png'))) == IMAGES
 
 
-@pytest.mark.parametrize('prefix, hooks', [('module.', []), ('', [dict(type='EMAHook')])], ids=['wrapped', 'averaged'])
+@pytest.mark.parametrize(
+    'prefix, hooks',
+    [('module.', []), ('module._orig_mod.', []), ('', [dict(type='EMAHook')])],
+    ids=['wrapped', 'compiled', 'averaged'],
+)
 def test_checkpoints_of_wrapped_and_averaged_models(
     trained: SimpleNamespace, tools: SimpleNamespace, tmp_path: Path, prefix: str, hooks: list[dict]
 ) -> None:
