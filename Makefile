@@ -20,7 +20,7 @@ define train-and-test
 	$(PY) tools/make_digits.py --out data/digits
 	[ -e $(2)/trained ] || $(PY) tools/train.py $(1) --work-dir $(2) $(if $(wildcard $(2)/last_checkpoint),--resume)
 	@touch $(2)/trained
-	$(PY) tools/test.py $(1) "$$(cat $(2)/last_checkpoint)" --work-dir $(2)/test --show-dir $(3)
+	$(PY) tools/test.py $(1) "$(2)/$$(basename "$$(cat $(2)/last_checkpoint)")" --work-dir $(2)/test --show-dir $(3)
 endef
 
 quickstart: setup ## train, test and plot a small detector on a small data set; remove work_dirs/quickstart to start over
