@@ -54,8 +54,6 @@ RANK_VARIABLES = {
 GRACE = 30
 LONGEST_MESSAGE = 600
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# The hooks that take a folder for drawn predictions, and the argument; others draw where the visualizer saves.
-FOLDER_OF_HOOK = {'DetVisualizationHook': 'test_out_dir', 'VisualizationHook': 'out_dir'}
 
 
 class ToolParser(argparse.ArgumentParser):
@@ -330,7 +328,7 @@ def use_amp(cfg: Config) -> None:
 
 
 def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
-    """Have the visualisation hook of the config show or save the predictions.
+    """Show the predictions, or save them in a folder, with the options of the config's own hook for that.
 
     Raises:
         LaunchError: If the config has no such hook.
@@ -338,15 +336,13 @@ def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: f
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise LaunchError('--show and --show-dir: the config has no default_hooks.visualization to draw with')
-    kind = _type_name(hook)
-    switch = 'enable' if kind == 'VisualizationHook' else 'draw'  # the former is MMPreTrain's
-    hook.update({switch: True, 'interval': 1})  # all images: the hook of mmsegmentation 1.2 draws one in 50
-    if show:
-        hook.update(show=True, wait_time=wait_time)
-    if show_dir and kind in FOLDER_OF_HOOK:
-        hook[FOLDER_OF_HOOK[kind]] = show_dir
-    elif show_dir:
-        cfg.visualizer.save_dir = show_dir
+    shown = dict(show=show, wait_time=wait_time)
+    if show_dir:
+        kept = {key: hook[key] for key in ('score_thr', 'backend_args') if key in hook}
+        cfg.default_hooks.visualization = dict(type='mmrope.DrawPredictionsHook', folder=show_dir, **kept, **shown)
+    else:
+        switch = 'enable' if _type_name(hook) == 'VisualizationHook' else 'draw'  # the former is MMPreTrain's
+        hook.update({switch: True, 'interval': 1, **shown})  # all images: MMSegmentation's default is one in 50
 
 
 def use_tta(cfg: Config) -> None:

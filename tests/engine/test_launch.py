@@ -216,22 +216,26 @@ def test_slurm_says_where_the_processes_are(tmp_path: Path, monkeypatch: pytest.
     assert calls == [(('gloo',), {'timeout': timedelta(seconds=60)})]
 
 
-def test_predictions_are_drawn_where_the_hook_wants_it() -> None:
-    for kind, place in (('DetVisualizationHook', 'hook'), ('mmseg.SegVisualizationHook', 'visualizer')):
-        cfg = make_config(default_hooks=dict(visualization=dict(type=kind)), visualizer=dict(type='Any'))
-        launch.draw_predictions(cfg, show=True, show_dir='drawn', wait_time=0.5)
-        hook = cfg.default_hooks.visualization
-        assert (hook.draw, hook.show, hook.wait_time) == (True, True, 0.5)
-        assert hook.get('test_out_dir') == ('drawn' if place == 'hook' else None)
-        assert cfg.visualizer.get('save_dir') == ('drawn' if place == 'visualizer' else None)
+@pytest.mark.parametrize(
+    ('kind', 'switch'),
+    [('DetVisualizationHook', 'draw'), ('mmseg.SegVisualizationHook', 'draw'), ('VisualizationHook', 'enable')],
+)
+def test_every_prediction_is_shown_by_the_hook_of_the_host(kind: str, switch: str) -> None:
+    """MMPreTrain's has a name of its own for the switch."""
+    cfg = make_config(default_hooks=dict(visualization=dict(type=kind)), visualizer=dict(type='Any'))
+    launch.draw_predictions(cfg, show=True, show_dir=None, wait_time=0.5)
+    expected = {'type': kind, switch: True, 'interval': 1, 'show': True, 'wait_time': 0.5}
+    assert cfg.default_hooks.visualization == expected
 
 
-def test_the_hook_of_classification_is_switched_on_under_its_own_names() -> None:
-    hook = dict(type='VisualizationHook', enable=False)
+@pytest.mark.parametrize('kind', ['DetVisualizationHook', 'mmseg.SegVisualizationHook', 'VisualizationHook'])
+def test_predictions_are_saved_where_they_are_wanted_by_every_host(kind: str) -> None:
+    hook = dict(type=kind, score_thr=0.5, interval=50)
     cfg = make_config(default_hooks=dict(visualization=hook), visualizer=dict(type='Any'))
     launch.draw_predictions(cfg, show=False, show_dir='drawn', wait_time=0.5)
-    assert cfg.default_hooks.visualization == dict(type='VisualizationHook', enable=True, interval=1, out_dir='drawn')
-    assert 'save_dir' not in cfg.visualizer
+    expected = dict(type='mmrope.DrawPredictionsHook', folder='drawn', score_thr=0.5, show=False, wait_time=0.5)
+    assert cfg.default_hooks.visualization == expected
+    assert cfg.visualizer == dict(type='Any')
 
 
 def test_augmentation_wraps_the_model_and_reaches_all_data_sets() -> None:

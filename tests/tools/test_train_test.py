@@ -123,7 +123,9 @@ def test_testing_gives_the_metrics_of_the_last_validation(
     assert measured[name] == pytest.approx(expected[name], abs=1e-6)
     assert measured[name] > 0
     check_predictions(out, trained.kind)
-    assert len(list(drawn.rglob('*.png'))) == IMAGES
+    names = sorted(str(path.relative_to(drawn)) for path in drawn.rglob('*') if path.is_file())
+    assert names == [f'{index}.png' for index in range(IMAGES)]
+    assert f'The drawn predictions are in {drawn}' in read_log(tmp_path)
 
 
 @pytest.mark.parametrize('prefix, hooks', [('module.', []), ('', [dict(type='EMAHook')])], ids=['wrapped', 'averaged'])
