@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from mmrope.engine.complete_checkpoint import CompleteCheckpoint
 from mmrope.engine.launch import (
-    DumpPredictions,
     ToolParser,
     add_arguments,
     build_runner,
     errors_in_one_sentence,
     prepare_test,
 )
+from mmrope.engine.predictions import DumpPredictions
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

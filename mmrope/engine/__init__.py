@@ -1,9 +1,9 @@
 """What MMEngine's runner uses."""
 
 from .compiling import CompileBackboneHook
-from .drawing import DrawPredictionsHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .numbers import FiniteLossHook, LogFreqsHook
+from .predictions import DrawPredictionsHook
 from .saving import WholeCheckpointHook
 
 __all__ = [

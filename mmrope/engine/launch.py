@@ -10,17 +10,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from glob import glob
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
-from mmengine.evaluator import DumpResults
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -42,6 +40,7 @@ from .preflight import (
 from .resume import ConfigCounts, latest_whole_checkpoint
 from .resuming import SeedEachIteration
 from .saving import checkpoint_folder, last_checkpoint
+from .schedules import CheckSchedules
 from .sources import CheckpointError
 
 # Where each launcher says the rank, the number of processes and the rank within the machine.
@@ -381,6 +380,7 @@ def build_runner(cfg: Config, run: RunStarted, training: bool) -> Runner:
     runner.register_hook(run)
     if training:
         runner.register_hook(SeedEachIteration())
+        runner.register_hook(CheckSchedules())
     if training and cfg.get('resume'):
         runner.register_hook(ConfigCounts(cfg.load_from))
     for note in notes:
@@ -470,29 +470,3 @@ def _type_name(cfg: Mapping[str, Any], default: str = '') -> str:
     """Name the class that a config part is for, without its scope; configs in pure Python hold the class itself."""
     kind = cfg.get('type', default)
     return getattr(kind, '__name__', kind).rpartition('.')[2]
-
-
-class DumpPredictions(DumpResults):
-    """Write the predictions to a pickle file: masks as RLE, class maps as int16, no ground truth and no logits."""
-
-    default_prefix = 'predictions'
-    dropped = (
-        'gt_instances', 'ignored_instances', 'gt_panoptic_seg', 'gt_sem_seg', 'seg_logits', 'gt_label', 'gt_score',
-    )  # fmt: skip
-
-    def process(self, data_batch: Any, predictions: Sequence[dict[str, Any]]) -> None:
-        """Keep the predictions of one batch."""
-        kept = [{key: value for key, value in sample.items() if key not in self.dropped} for sample in predictions]
-        super().process(data_batch, kept)
-        for sample in self.results[len(self.results) - len(kept) :]:
-            masks = sample.get('pred_instances', {}).get('masks')
-            if isinstance(masks, torch.Tensor):
-                sample['pred_instances']['masks'] = _encode_masks(masks)
-            if 'pred_sem_seg' in sample:
-                sample['pred_sem_seg']['data'] = sample['pred_sem_seg']['data'].to(torch.int16)
-
-
-def _encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
-    from pycocotools.mask import encode  # comes with the detection host
-
-    return [encode(np.asfortranarray(mask.numpy().astype(np.uint8))) for mask in masks]

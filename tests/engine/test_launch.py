@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import pickle
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +12,6 @@ import torch
 from isolation import isolated
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper
-from pycocotools.mask import area
 
 from mmrope.engine import launch
 from mmrope.engine.checkpoint import UnsafeCheckpointError
@@ -163,7 +161,7 @@ def test_processes_without_an_accelerator(machine: SimpleNamespace) -> None:
     run = launch.RunStarted()
     runner = launch.build_runner(recipe('pytorch'), run, training=True)
     assert machine.joined == 1
-    assert [type(hook).__name__ for hook in runner.hooks] == ['RunStarted', 'SeedEachIteration']
+    assert [type(hook).__name__ for hook in runner.hooks] == ['RunStarted', 'SeedEachIteration', 'CheckSchedules']
     assert runner.cfg.model_wrapper_cfg == dict(
         type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=True, device_ids=None
     )
@@ -419,23 +417,3 @@ def test_checkpoints_in_a_storage_are_those_of_the_own_folder_there(tmp_path: Pa
     (tmp_path / 'work' / 'last_checkpoint').write_text('s3://others/run/epoch_2.pth')
     cfg, _ = train_config(tmp_path, 'auto', **parts)
     assert (cfg.resume, cfg.load_from) == (True, 's3://runs/work/epoch_2.pth')
-
-
-def test_dumped_predictions(tmp_path: Path) -> None:
-    masks = torch.zeros(2, 4, 6, dtype=torch.bool)
-    masks[0, 1:3, 2:5] = True
-    samples = [
-        {'img_id': 7, 'pred_instances': {'masks': masks}, 'gt_instances': 'dropped', 'ignored_instances': 'dropped'},
-        {'img_path': 'a', 'pred_sem_seg': {'data': torch.full((1, 4, 6), 3)}, 'seg_logits': 'dropped'},
-    ]
-    metric = launch.DumpPredictions(str(tmp_path / 'out.pkl'))
-    metric.process({}, samples[:1])
-    metric.process({}, samples[1:])
-    metric.compute_metrics(metric.results)
-    first, second = pickle.loads((tmp_path / 'out.pkl').read_bytes())
-    assert set(first) == {'img_id', 'pred_instances'}
-    assert [mask['size'] for mask in first['pred_instances']['masks']] == [[4, 6], [4, 6]]
-    assert set(second) == {'img_path', 'pred_sem_seg'}
-    assert second['pred_sem_seg']['data'].dtype == torch.int16
-    assert second['pred_sem_seg']['data'].unique().tolist() == [3]
-    assert area(first['pred_instances']['masks']).tolist() == [6, 0]

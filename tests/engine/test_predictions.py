@@ -1,5 +1,6 @@
-"""Drawn predictions: where they are, under which names, and that labels are where MMSegmentation has them."""
+"""Drawn predictions, where they are and under which names, and those in a file."""
 
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmseg.visualization import SegLocalVisualizer
+from pycocotools.mask import area
 
 from mmrope.engine import DrawPredictionsHook
-from mmrope.engine.drawing import label_place, name_below
+from mmrope.engine.predictions import DumpPredictions, label_place, name_below
 
 
 class Sample(SimpleNamespace):
@@ -86,3 +89,23 @@ def test_labels_are_where_mmsegmentation_has_them() -> None:
     for height, width, share in ((1, 1, 1.0), (3, 7, 0.5), (20, 11, 0.1), (16, 16, 0.9)):
         mask = (rng.random((height, width)) < share).astype(np.uint8)
         assert label_place(mask).tolist() == SegLocalVisualizer._get_center_loc(None, mask).tolist()
+
+
+def test_dumped_predictions(tmp_path: Path) -> None:
+    masks = torch.zeros(2, 4, 6, dtype=torch.bool)
+    masks[0, 1:3, 2:5] = True
+    samples = [
+        {'img_id': 7, 'pred_instances': {'masks': masks}, 'gt_instances': 'dropped', 'ignored_instances': 'dropped'},
+        {'img_path': 'a', 'pred_sem_seg': {'data': torch.full((1, 4, 6), 3)}, 'seg_logits': 'dropped'},
+    ]
+    metric = DumpPredictions(str(tmp_path / 'out.pkl'))
+    metric.process({}, samples[:1])
+    metric.process({}, samples[1:])
+    metric.compute_metrics(metric.results)
+    first, second = pickle.loads((tmp_path / 'out.pkl').read_bytes())
+    assert set(first) == {'img_id', 'pred_instances'}
+    assert [mask['size'] for mask in first['pred_instances']['masks']] == [[4, 6], [4, 6]]
+    assert set(second) == {'img_path', 'pred_sem_seg'}
+    assert second['pred_sem_seg']['data'].dtype == torch.int16
+    assert second['pred_sem_seg']['data'].unique().tolist() == [3]
+    assert area(first['pred_instances']['masks']).tolist() == [6, 0]

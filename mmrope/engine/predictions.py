@@ -1,10 +1,12 @@
-"""Drawn predictions of a test, in the folder that was asked for."""
+"""What is kept of the predictions of a test: drawings in a folder, and a file."""
 
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from mmengine.evaluator import DumpResults
 from mmengine.fileio import get
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -90,3 +92,29 @@ def label_place(mask: np.ndarray) -> np.ndarray:
     y = (mask == 1).sum(1).argmax()
     columns = np.flatnonzero(mask[y] == 1)
     return np.array([columns[len(columns) // 2], y])
+
+
+class DumpPredictions(DumpResults):
+    """Write the predictions to a pickle file: masks as RLE, class maps as int16, no ground truth and no logits."""
+
+    default_prefix = 'predictions'
+    dropped = (
+        'gt_instances', 'ignored_instances', 'gt_panoptic_seg', 'gt_sem_seg', 'seg_logits', 'gt_label', 'gt_score',
+    )  # fmt: skip
+
+    def process(self, data_batch: Any, predictions: Sequence[dict[str, Any]]) -> None:
+        """Keep the predictions of one batch."""
+        kept = [{key: value for key, value in sample.items() if key not in self.dropped} for sample in predictions]
+        super().process(data_batch, kept)
+        for sample in self.results[len(self.results) - len(kept) :]:
+            masks = sample.get('pred_instances', {}).get('masks')
+            if isinstance(masks, torch.Tensor):
+                sample['pred_instances']['masks'] = _encode_masks(masks)
+            if 'pred_sem_seg' in sample:
+                sample['pred_sem_seg']['data'] = sample['pred_sem_seg']['data'].to(torch.int16)
+
+
+def _encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
+    from pycocotools.mask import encode  # comes with the detection host
+
+    return [encode(np.asfortranarray(mask.numpy().astype(np.uint8))) for mask in masks]
