@@ -168,7 +168,9 @@ def _advice(run: RunStarted) -> str:
     """Say what becomes of a training that ends early; nothing for other tools."""
     if not hasattr(run.args, 'resume'):
         return ''
-    if run.work_dir and _written(run.work_dir) not in (None, run.written):
+    if run.work_dir is None:
+        return ' before the training began'
+    if _written(run.work_dir) not in (None, run.written):
         return '; the checkpoints in the work dir are whole: go on with --resume'
     return '; this training has no checkpoint yet: the same command begins it again'
 

@@ -103,6 +103,12 @@ class ConfigCounts(Hook):
             self._check_optimizer(runner.optim_wrapper, checkpoint, changes)
             if {'optimizer', 'param_schedulers'} & {*missing} or _is_another_schedule(runner, checkpoint, changes):
                 follow_config(runner, checkpoint)
+        if not _by_iteration(runner) and meta['iter'] != meta['epoch'] * len(runner.train_loop.dataloader):
+            runner.logger.warning(
+                f'{self.source} is of iteration {meta["iter"]}, which is not the end of epoch {meta["epoch"]} with '
+                f'{len(runner.train_loop.dataloader)} iterations each: the training goes on with a whole epoch, number '
+                f'{meta["epoch"] + 1}'
+            )
         if changes:
             runner.logger.warning(
                 f'The config has changed since {self.source} was written, and counts from now on, but for the seed: '

@@ -202,6 +202,15 @@ def test_a_scaled_learning_rate_is_that_of_the_batch_now(middle: Path, tmp_path:
     assert 'train_dataloader.batch_size 2 -> 1' in warnings_of(tmp_path / 'resumed')[0]
 
 
+def test_a_checkpoint_of_an_iteration_loop_has_no_epochs(middle: Path, tmp_path: Path) -> None:
+    """Three iterations are one epoch; MMEngine counts none."""
+    resumed = train(tmp_path / 'resumed', middle, epochs=True)
+    assert len(resumed.rates) == 6
+    said = ''.join(warnings_of(tmp_path / 'resumed'))
+    assert 'iter_3.pth is of iteration 3' in said and 'not the end of epoch 0' in said and 'number 1' in said
+    assert 'train_cfg.by_epoch False -> True' in said
+
+
 def edited(path: Path, edit: Callable[[dict[str, Any]], Any]) -> Path:
     """Write a checkpoint beside another, with a change."""
     checkpoint = load_checkpoint(path)
