@@ -14,22 +14,22 @@ help: ## list the targets
 setup: ## make the virtual environment: .venv, or .venv-openmmlab with STACK=openmmlab
 	@bash tools/setup.sh
 
-# $(1): config, $(2): work dir, $(3): where the drawn predictions go.
+# $(1): config, $(2): work dir.
 # `trained` is written when the training has ended; before that, training goes on from its last checkpoint.
 define train-and-test
 	$(PY) tools/make_digits.py --out data/digits
 	[ -e $(2)/trained ] || $(PY) tools/train.py $(1) --work-dir $(2) $(if $(wildcard $(2)/last_checkpoint),--resume)
 	@touch $(2)/trained
-	$(PY) tools/test.py $(1) "$$(cat $(2)/last_checkpoint)" --work-dir $(2)/test --show-dir $(3)
+	$(PY) tools/test.py $(1) "$(2)/$$(basename "$$(cat $(2)/last_checkpoint)")" --work-dir $(2)/test --show-dir $(2)/predictions
 endef
 
 quickstart: setup ## train, test and plot a small detector on a small data set; remove work_dirs/quickstart to start over
-	$(call train-and-test,configs/mask_rcnn_rope_mixed_vit_tiny_digits.py,work_dirs/quickstart,predictions)
-	$(PY) tools/plot_training.py work_dirs/quickstart --predictions "$$(ls -td work_dirs/quickstart/test/*/predictions | head -1)"
+	$(call train-and-test,configs/mask_rcnn_rope_mixed_vit_tiny_digits.py,work_dirs/quickstart)
+	$(PY) tools/plot_training.py work_dirs/quickstart --predictions work_dirs/quickstart/predictions
 
 quickstart-seg: setup ## the same for semantic segmentation, in work_dirs/quickstart_seg
-	$(call train-and-test,configs/upernet_rope_mixed_vit_tiny_digits.py,work_dirs/quickstart_seg,work_dirs/quickstart_seg/predictions)
-	$(PY) tools/plot_training.py work_dirs/quickstart_seg --predictions work_dirs/quickstart_seg/predictions/vis_data/vis_image
+	$(call train-and-test,configs/upernet_rope_mixed_vit_tiny_digits.py,work_dirs/quickstart_seg)
+	$(PY) tools/plot_training.py work_dirs/quickstart_seg --predictions work_dirs/quickstart_seg/predictions
 
 reproduce-resolution: setup ## repeat the paper's experiment with image sizes on digits, into docs/resolution.md; goes on where it was
 	$(PY) tools/reproduce_resolution.py

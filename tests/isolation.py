@@ -17,9 +17,11 @@ def isolated() -> Iterator[None]:
     managers = (DefaultScope, MessageHub, MMLogger, Visualizer, *Visualizer.__subclasses__())
     before = [dict(manager._instance_dict) for manager in managers]
     MMLogger._instance_dict.clear()  # an older logger would write to what an older test captured
-    with mock.patch.dict(os.environ), mock.patch.object(CheckpointLoader, '_schemes', CheckpointLoader._schemes):
-        os.environ.pop('LOCAL_RANK', None)
-        yield
-    for manager, instances in zip(managers, before, strict=True):
-        manager._instance_dict.clear()
-        manager._instance_dict.update(instances)
+    try:
+        with mock.patch.dict(os.environ), mock.patch.object(CheckpointLoader, '_schemes', CheckpointLoader._schemes):
+            os.environ.pop('LOCAL_RANK', None)
+            yield
+    finally:
+        for manager, instances in zip(managers, before, strict=True):
+            manager._instance_dict.clear()
+            manager._instance_dict.update(instances)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import matplotlib
@@ -185,11 +185,10 @@ def summarise(history: History, rows: list[tuple[str, str]]) -> Table:
 
 
 def find_checkpoints(work_dir: Path) -> list[Path]:
-    """Find the last checkpoint and those that are called best; a work dir may have been moved since."""
-    note = work_dir / 'last_checkpoint'
-    last = [Path(note.read_text().strip())] if note.is_file() else []
-    moved = [path if path.is_file() else work_dir / path.name for path in last]
-    return [path for path in [*moved, *sorted(work_dir.glob('best_*.pth'))] if path.is_file()]
+    """Find the last checkpoint of a work dir and those that are called best."""
+    note = work_dir / 'last_checkpoint'  # holds the path of the time when it was written
+    last = [work_dir / PureWindowsPath(note.read_text().strip()).name] if note.is_file() else []
+    return [path for path in [*last, *sorted(work_dir.glob('best_*.pth'))] if path.is_file()]
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from mmrope.engine.complete_checkpoint import CompleteCheckpoint
 from mmrope.engine.launch import (
-    DumpPredictions,
     ToolParser,
     add_arguments,
     build_runner,
     errors_in_one_sentence,
     prepare_test,
 )
+from mmrope.engine.predictions import DumpPredictions
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -21,11 +21,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('checkpoint', help='checkpoint: a file, a URL, hf-hub:OWNER/NAME')
     parser.add_argument('--out', metavar='PKL', help='write the predictions to this pickle file')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
-    parser.add_argument(
-        '--show-dir',
-        metavar='DIR',
-        help='save the drawn predictions (detection: in this folder below the work dir of the run)',
-    )
+    parser.add_argument('--show-dir', metavar='DIR', help='save the drawn predictions in this folder')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows an image')
     parser.add_argument('--tta', action='store_true', help="test with the config's test-time augmentation")
     add_arguments(parser)

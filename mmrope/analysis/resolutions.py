@@ -91,7 +91,8 @@ def plan(
             cfg = copy.deepcopy(model.cfg)
             cfg.merge_from_dict(overrides)
             path = Path(args.work_dir, 'results', f'{_name(cfg, digest)}.json')
-            result = {**json.loads(path.read_text()), 'label': label} if path.is_file() else None
+            present = dict(label=label, config=cfg.filename, checkpoint=cfg.load_from)
+            result = {**json.loads(path.read_text()), **present} if path.is_file() else None
             measurements.append(Measurement(model, size, cfg, overrides, path, result))
     return measurements
 

@@ -3,10 +3,12 @@
 from .compiling import CompileBackboneHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .numbers import FiniteLossHook, LogFreqsHook
+from .predictions import DrawPredictionsHook
 from .saving import WholeCheckpointHook
 
 __all__ = [
     'CompileBackboneHook',
+    'DrawPredictionsHook',
     'FiniteLossHook',
     'LayerDecayOptimWrapperConstructor',
     'LogFreqsHook',

@@ -3,10 +3,10 @@
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ..registry import HOOKS
+from .complete_checkpoint import unwrapped
 
 
 @HOOKS.register_module()
@@ -32,5 +32,4 @@ class CompileBackboneHook(Hook):
         Raises:
             AttributeError: If the model has no backbone.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        model.backbone.compile(**self.options)
+        unwrapped(runner.model).backbone.compile(**self.options)

@@ -6,24 +6,20 @@ config.
 
 import argparse
 import errno
-import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from glob import glob
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
-from mmengine.evaluator import DumpResults
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -41,8 +37,10 @@ from .preflight import (
     set_data_root,
     suggest_type,
 )
+from .resume import ConfigCounts, latest_whole_checkpoint
 from .resuming import SeedEachIteration
-from .saving import is_whole, latest_checkpoints
+from .saving import checkpoint_folder, last_checkpoint
+from .schedules import CheckSchedules
 from .sources import CheckpointError
 
 # Where each launcher says the rank, the number of processes and the rank within the machine.
@@ -55,8 +53,6 @@ RANK_VARIABLES = {
 GRACE = 30
 LONGEST_MESSAGE = 600
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# The hooks that take a folder for drawn predictions, and the argument; others draw where the visualizer saves.
-FOLDER_OF_HOOK = {'DetVisualizationHook': 'test_out_dir', 'VisualizationHook': 'out_dir'}
 
 
 class ToolParser(argparse.ArgumentParser):
@@ -113,9 +109,13 @@ class RunStarted(Hook):
 
     priority = 'LOWEST'
     started = False
+    args = argparse.Namespace()
+    work_dir: str | None = None
+    written: int | None = None  # when an earlier training in the work dir wrote its last checkpoint
 
     def before_train(self, runner: Runner) -> None:
-        self.started = True
+        self.started, self.work_dir = True, runner.work_dir
+        self.written = None if runner.iter else _written(self.work_dir)
 
     def before_test(self, runner: Runner) -> None:
         self.started = True
@@ -135,6 +135,7 @@ def errors_in_one_sentence(tool: str, args: argparse.Namespace) -> Iterator[RunS
         The hook to register on the runner; once it has seen the run start, errors pass through.
     """
     run = RunStarted()
+    run.args = args
     try:
         yield run
         if torch.distributed.is_initialized():
@@ -147,9 +148,9 @@ def errors_in_one_sentence(tool: str, args: argparse.Namespace) -> Iterator[RunS
             raise
         _let_rank_0_speak()
         if interrupted:
-            sys.stderr.write(f'{tool}: interrupted{_advice(args)}\n')
+            sys.stderr.write(f'{tool}: interrupted{_advice(run)}\n')
             sys.exit(130)
-        sys.stderr.write(f'{tool}: error: {sentence(error)}{_advice(args) if full else ""}\n')
+        sys.stderr.write(f'{tool}: error: {sentence(error)}{_advice(run) if full else ""}\n')
         sys.exit(1)
     finally:
         if args.launcher != 'none' and not has_accelerator():
@@ -163,9 +164,21 @@ def _was_interrupted(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _advice(args: argparse.Namespace) -> str:
+def _advice(run: RunStarted) -> str:
     """Say what becomes of a training that ends early; nothing for other tools."""
-    return '; the checkpoints in the work dir are whole: go on with --resume' if hasattr(args, 'resume') else ''
+    if not hasattr(run.args, 'resume'):
+        return ''
+    if run.work_dir is None:
+        return ' before the training began'
+    if _written(run.work_dir) not in (None, run.written):
+        return '; the checkpoints in the work dir are whole: go on with --resume'
+    return '; this training has no checkpoint yet: the same command begins it again'
+
+
+def _written(work_dir: str) -> int | None:
+    """Say when the last checkpoint of a work dir was written, if one was."""
+    note = os.path.join(work_dir, 'last_checkpoint')  # follows each checkpoint
+    return os.stat(note).st_mtime_ns if os.path.isfile(note) else None
 
 
 def _let_gloo_finish() -> None:
@@ -209,11 +222,12 @@ def prepare_training(args: argparse.Namespace) -> Config:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise LaunchError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size to scale by')
         cfg.auto_scale_lr.enable = True
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-    resume_from_a_whole_checkpoint(cfg)
-    check_checkpoint(cfg.get('load_from'), '--resume' if args.resume else 'load_from')
+    if args.resume == 'auto' or (args.resume is None and cfg.get('resume') and not cfg.get('load_from')):
+        args.resume = 'auto'
+        resume_from_the_latest(cfg)
+    elif args.resume is not None:
+        cfg.resume, cfg.load_from = True, args.resume
+    check_checkpoint(cfg.get('load_from'), '--resume' if args.resume and cfg.resume else 'load_from')
     if args.trust_checkpoint:
         trust_checkpoint(cfg)
     check_optimizer(cfg)
@@ -284,26 +298,21 @@ def trust_checkpoint(cfg: Config) -> None:
     refuse_code_in_checkpoints(trusted=cfg.load_from)
 
 
-def resume_from_a_whole_checkpoint(cfg: Config) -> None:
-    """Set ``load_from`` of a config that resumes from the latest checkpoint, if the work dir has one.
-
-    One that is not whole is passed over with a warning for the one before.
+def resume_from_the_latest(cfg: Config) -> None:
+    """Set a config to resume from the latest whole checkpoint of its work dir, or to begin as it says without one.
 
     Raises:
-        LaunchError: If there are checkpoints, and none is whole.
+        CheckpointError: If there are checkpoints, and none is whole.
     """
     saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    if not cfg.get('resume') or cfg.get('load_from') or saving.get('out_dir') or saving.get('backend_args'):
-        return  # MMEngine finds what is not on this machine
-    template = saving.get('filename_tmpl') or ('epoch_{}.pth' if saving.get('by_epoch', True) else 'iter_{}.pth')
-    candidates = latest_checkpoints(cfg.work_dir, template)
-    for path in candidates:
-        if is_whole(path):
-            cfg.load_from = path
-            return
-        print_log(f'{path} is missing or cut short: passed over for the one before', 'current', logging.WARNING)
-    if candidates:
-        raise LaunchError(f'--resume: no checkpoint in {cfg.work_dir} is whole, of {len(candidates)}: start without it')
+    folder = checkpoint_folder(cfg.work_dir, saving.get('out_dir'))
+    if '://' in folder or (saving.get('backend_args') or {}).get('backend', 'local') != 'local':
+        path = last_checkpoint(cfg.work_dir, folder)  # not of this machine
+    else:
+        template = saving.get('filename_tmpl') or ('epoch_{}.pth' if saving.get('by_epoch', True) else 'iter_{}.pth')
+        path = latest_whole_checkpoint(cfg.work_dir, template, folder)
+    cfg.resume = path is not None
+    cfg.load_from = path or cfg.get('load_from')
 
 
 def use_amp(cfg: Config) -> None:
@@ -320,7 +329,7 @@ def use_amp(cfg: Config) -> None:
 
 
 def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
-    """Have the visualisation hook of the config show or save the predictions.
+    """Show the predictions, or save them in a folder, with the options of the config's own hook for that.
 
     Raises:
         LaunchError: If the config has no such hook.
@@ -328,15 +337,13 @@ def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: f
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise LaunchError('--show and --show-dir: the config has no default_hooks.visualization to draw with')
-    kind = _type_name(hook)
-    switch = 'enable' if kind == 'VisualizationHook' else 'draw'  # the former is MMPreTrain's
-    hook.update({switch: True, 'interval': 1})  # all images: the hook of mmsegmentation 1.2 draws one in 50
-    if show:
-        hook.update(show=True, wait_time=wait_time)
-    if show_dir and kind in FOLDER_OF_HOOK:
-        hook[FOLDER_OF_HOOK[kind]] = show_dir
-    elif show_dir:
-        cfg.visualizer.save_dir = show_dir
+    shown = dict(show=show, wait_time=wait_time)
+    if show_dir:
+        kept = {key: hook[key] for key in ('score_thr', 'backend_args') if key in hook}
+        cfg.default_hooks.visualization = dict(type='mmrope.DrawPredictionsHook', folder=show_dir, **kept, **shown)
+    else:
+        switch = 'enable' if _type_name(hook) == 'VisualizationHook' else 'draw'  # the former is MMPreTrain's
+        hook.update({switch: True, 'interval': 1, **shown})  # all images: MMSegmentation's default is one in 50
 
 
 def use_tta(cfg: Config) -> None:
@@ -370,13 +377,25 @@ def build_runner(cfg: Config, run: RunStarted, training: bool) -> Runner:
             notes = [*use_full_precision(cfg), *replaced]
     if training:
         use_whole_checkpoints(cfg)
+        notes += nothing_to_resume(cfg, run)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.register_hook(run)
     if training:
         runner.register_hook(SeedEachIteration())
+        runner.register_hook(CheckSchedules())
+    if training and cfg.get('resume'):
+        runner.register_hook(ConfigCounts(cfg.load_from))
     for note in notes:
         runner.logger.warning(note)
     return runner
+
+
+def nothing_to_resume(cfg: Config, run: RunStarted) -> list[str]:
+    """Say how a training begins that was to be resumed and has no checkpoint; return what to log about it."""
+    if getattr(run.args, 'resume', None) != 'auto' or cfg.get('resume'):
+        return []
+    weights = f'the weights of load_from, {cfg.load_from}' if cfg.get('load_from') else 'its first weights'
+    return [f'--resume: {cfg.work_dir} has no checkpoint yet: the training begins as its config says, with {weights}.']
 
 
 def use_whole_checkpoints(cfg: Config) -> None:
@@ -453,29 +472,3 @@ def _type_name(cfg: Mapping[str, Any], default: str = '') -> str:
     """Name the class that a config part is for, without its scope; configs in pure Python hold the class itself."""
     kind = cfg.get('type', default)
     return getattr(kind, '__name__', kind).rpartition('.')[2]
-
-
-class DumpPredictions(DumpResults):
-    """Write the predictions to a pickle file: masks as RLE, class maps as int16, no ground truth and no logits."""
-
-    default_prefix = 'predictions'
-    dropped = (
-        'gt_instances', 'ignored_instances', 'gt_panoptic_seg', 'gt_sem_seg', 'seg_logits', 'gt_label', 'gt_score',
-    )  # fmt: skip
-
-    def process(self, data_batch: Any, predictions: Sequence[dict[str, Any]]) -> None:
-        """Keep the predictions of one batch."""
-        kept = [{key: value for key, value in sample.items() if key not in self.dropped} for sample in predictions]
-        super().process(data_batch, kept)
-        for sample in self.results[len(self.results) - len(kept) :]:
-            masks = sample.get('pred_instances', {}).get('masks')
-            if isinstance(masks, torch.Tensor):
-                sample['pred_instances']['masks'] = _encode_masks(masks)
-            if 'pred_sem_seg' in sample:
-                sample['pred_sem_seg']['data'] = sample['pred_sem_seg']['data'].to(torch.int16)
-
-
-def _encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
-    from pycocotools.mask import encode  # comes with the detection host
-
-    return [encode(np.asfortranarray(mask.numpy().astype(np.uint8))) for mask in masks]

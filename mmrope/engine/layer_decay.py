@@ -47,7 +47,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if not hasattr(backbone, 'get_layer_depth'):
             raise ValueError(
                 f'{type(self).__name__} needs a model whose backbone has get_layer_depth, '
-                f'but got {type(module).__name__} with backbone {type(backbone).__name__}'
+                f'but got {type(module).__name__} with backbone {type(backbone).__name__}: set '
+                "optim_wrapper.constructor='DefaultOptimWrapperConstructor' and leave out "
+                'optim_wrapper.paramwise_cfg.decay_rate'
             )
         groups: dict[tuple, dict] = {}
         for name, param in module.named_parameters():

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from mmengine.hooks import CheckpointHook, Hook, LoggerHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..layers import RoPE
 from ..registry import HOOKS
 from ..text import few
+from .complete_checkpoint import unwrapped
 
 
 class NonFiniteError(FloatingPointError):
@@ -43,7 +43,7 @@ class FiniteLossHook(Hook):
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:
-        self._handle = _unwrapped(runner.model).register_forward_hook(partial(self._look, runner), with_kwargs=True)
+        self._handle = unwrapped(runner.model).register_forward_hook(partial(self._look, runner), with_kwargs=True)
 
     def after_train(self, runner: Runner) -> None:
         self._handle.remove()
@@ -61,7 +61,7 @@ class FiniteLossHook(Hook):
         return hook.every_n_train_iters(runner, hook.interval, hook.save_begin) or hook.is_last_train_iter(runner)
 
     def _check_weights(self, runner: Runner, iteration: int) -> None:
-        names = _not_finite(_unwrapped(runner.model).state_dict())
+        names = _not_finite(unwrapped(runner.model).state_dict())
         if names:
             raise NonFiniteError(
                 f'after iteration {iteration} these are NaN or infinite, so no checkpoint is written: '
@@ -92,7 +92,7 @@ class LogFreqsHook(Hook):
     """
 
     def before_train(self, runner: Runner) -> None:
-        self.ropes = [module for module in _unwrapped(runner.model).modules() if isinstance(module, RoPE)]
+        self.ropes = [module for module in unwrapped(runner.model).modules() if isinstance(module, RoPE)]
         self.interval = next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 50)
         self._handles: list = []
 
@@ -168,9 +168,3 @@ def _mean(loss: Tensor | Sequence[Tensor]) -> Tensor:
 
 def _mib(table: Tensor) -> float:
     return table.numel() * table.element_size() / 2**20
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    while is_model_wrapper(model):
-        model = model.module
-    return model

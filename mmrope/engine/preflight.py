@@ -142,10 +142,10 @@ def suggest_type(message: str) -> str:
     if found is None:
         return ''
     full_names: dict[str, str] = {}
-    for root in vars(mmengine.registry).values():
+    for root in list(vars(mmengine.registry).values()):
         if isinstance(root, mmengine.registry.Registry) and root.name == found[2]:
             full_names |= {name: name for name in root.module_dict}
-            for scope, child in root.children.items():
+            for scope, child in list(root.children.items()):  # importing a host may register another
                 child.import_from_location()
                 full_names |= {name: f'{scope}.{name}' for name in child.module_dict}
     similar = difflib.get_close_matches(found[1].rpartition('.')[2], full_names, n=1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -123,6 +123,10 @@ class SeedEachIteration(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seed the step."""
         seed_all(STEPPING, runner.seed, get_rank(), runner.iter)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Note the number of processes, without which a training cannot be resumed to the bit."""
+        checkpoint['meta']['processes'] = get_world_size()
 
 
 def _restart(loop: Any, sampler: Any) -> None:

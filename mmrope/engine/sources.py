@@ -4,11 +4,15 @@ Each process of a launcher may ask for the same file: the first one downloads, u
 others find it there. No process waits for a message of another, so none hangs when one fails.
 """
 
+import errno
 import hashlib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from uuid import uuid4
 
 import torch
 from filelock import FileLock
@@ -27,6 +31,8 @@ HUB_FILES = ('model.safetensors', 'pytorch_model.bin')
 # OpenMMLab and PyTorch name a file for the first digits of its SHA-256: mask_rcnn-1aa05a0b.pth
 HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})\.\w+')
 SHA256 = re.compile(r'[0-9a-f]{64}')
+# What file systems without locks answer: NFS without its lock daemon, Lustre, some of FUSE.
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 class CheckpointError(ValueError):
@@ -148,15 +154,29 @@ def _fetch_url(url: str) -> str:
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]
     path = Path(torch.hub.get_dir(), 'checkpoints', digest, file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f'{path}.lock'):
+    with _locked(path) as locked:
         if not path.is_file():
-            _download(url, path)
+            _download(url, path, path.with_name(f'{path.name}{"" if locked else f".{uuid4().hex}"}.incomplete'))
     return str(path)
 
 
-def _download(url: str, path: Path) -> None:
-    """Write to a file beside ``path``, which becomes ``path`` when it is whole and has the hash of its name, if any."""
-    partial = path.with_name(f'{path.name}.incomplete')
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Hold the lock of a file while it is made; yield whether there is one, since some file systems have no locks."""
+    lock = FileLock(f'{path}.lock')
+    try:
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:  # filelock 3 has the latter for ENOSYS
+        if getattr(error, 'errno', errno.ENOSYS) not in NO_LOCKS:
+            raise
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
+
+
+def _download(url: str, path: Path, partial: Path) -> None:
+    """Write to ``partial``, which becomes ``path`` when it is whole and has the hash of its name, if any."""
     try:
         with partial.open('wb') as file:
             http_get(url, file, displayed_filename=path.name)

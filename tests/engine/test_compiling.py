@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from isolation import isolated
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.runner import Runner
 from torch import nn
 
 from mmrope import RoPEViT
+from mmrope.engine import CompileBackboneHook
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +74,17 @@ def test_compiled_training_saves_the_same_weights_under_the_same_names(tmp_path,
     assert list(compiled) == list(plain)
     for name, value in compiled.items():
         close(value, plain[name])
+
+
+class Augmented(BaseTTAModel):
+    def merge_preds(self, data_samples_list: list) -> None: ...
+
+
+@pytest.mark.parametrize('wrap', [Augmented, nn.DataParallel, lambda model: nn.DataParallel(Augmented(model))])
+def test_the_backbone_is_found_below_what_augments_and_distributes_a_model(wrap):
+    model = Toy()
+    CompileBackboneHook().before_run(SimpleNamespace(model=wrap(model)))
+    assert model.backbone._compiled_call_impl is not None
 
 
 def test_model_without_backbone_is_named(tmp_path):

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import pickle
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from isolation import isolated
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper
-from pycocotools.mask import area
 
 from mmrope.engine import launch
 from mmrope.engine.checkpoint import UnsafeCheckpointError
 from mmrope.engine.preflight import LaunchError
+from mmrope.engine.sources import CheckpointError
 
 
 def make_config(**parts: Any) -> Config:
@@ -161,7 +161,7 @@ def test_processes_without_an_accelerator(machine: SimpleNamespace) -> None:
     run = launch.RunStarted()
     runner = launch.build_runner(recipe('pytorch'), run, training=True)
     assert machine.joined == 1
-    assert [type(hook).__name__ for hook in runner.hooks] == ['RunStarted', 'SeedEachIteration']
+    assert [type(hook).__name__ for hook in runner.hooks] == ['RunStarted', 'SeedEachIteration', 'CheckSchedules']
     assert runner.cfg.model_wrapper_cfg == dict(
         type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=True, device_ids=None
     )
@@ -214,22 +214,26 @@ def test_slurm_says_where_the_processes_are(tmp_path: Path, monkeypatch: pytest.
     assert calls == [(('gloo',), {'timeout': timedelta(seconds=60)})]
 
 
-def test_predictions_are_drawn_where_the_hook_wants_it() -> None:
-    for kind, place in (('DetVisualizationHook', 'hook'), ('mmseg.SegVisualizationHook', 'visualizer')):
-        cfg = make_config(default_hooks=dict(visualization=dict(type=kind)), visualizer=dict(type='Any'))
-        launch.draw_predictions(cfg, show=True, show_dir='drawn', wait_time=0.5)
-        hook = cfg.default_hooks.visualization
-        assert (hook.draw, hook.show, hook.wait_time) == (True, True, 0.5)
-        assert hook.get('test_out_dir') == ('drawn' if place == 'hook' else None)
-        assert cfg.visualizer.get('save_dir') == ('drawn' if place == 'visualizer' else None)
+@pytest.mark.parametrize(
+    ('kind', 'switch'),
+    [('DetVisualizationHook', 'draw'), ('mmseg.SegVisualizationHook', 'draw'), ('VisualizationHook', 'enable')],
+)
+def test_every_prediction_is_shown_by_the_hook_of_the_host(kind: str, switch: str) -> None:
+    """MMPreTrain's has a name of its own for the switch."""
+    cfg = make_config(default_hooks=dict(visualization=dict(type=kind)), visualizer=dict(type='Any'))
+    launch.draw_predictions(cfg, show=True, show_dir=None, wait_time=0.5)
+    expected = {'type': kind, switch: True, 'interval': 1, 'show': True, 'wait_time': 0.5}
+    assert cfg.default_hooks.visualization == expected
 
 
-def test_the_hook_of_classification_is_switched_on_under_its_own_names() -> None:
-    hook = dict(type='VisualizationHook', enable=False)
+@pytest.mark.parametrize('kind', ['DetVisualizationHook', 'mmseg.SegVisualizationHook', 'VisualizationHook'])
+def test_predictions_are_saved_where_they_are_wanted_by_every_host(kind: str) -> None:
+    hook = dict(type=kind, score_thr=0.5, interval=50)
     cfg = make_config(default_hooks=dict(visualization=hook), visualizer=dict(type='Any'))
     launch.draw_predictions(cfg, show=False, show_dir='drawn', wait_time=0.5)
-    assert cfg.default_hooks.visualization == dict(type='VisualizationHook', enable=True, interval=1, out_dir='drawn')
-    assert 'save_dir' not in cfg.visualizer
+    expected = dict(type='mmrope.DrawPredictionsHook', folder='drawn', score_thr=0.5, show=False, wait_time=0.5)
+    assert cfg.default_hooks.visualization == expected
+    assert cfg.visualizer == dict(type='Any')
 
 
 def test_augmentation_wraps_the_model_and_reaches_all_data_sets() -> None:
@@ -292,21 +296,27 @@ def test_rank_0_speaks_first(
     assert slept == ([launch.GRACE] if waits else [])
 
 
-def test_an_error_passes_through_once_the_run_has_started() -> None:
+def test_an_error_passes_through_once_the_run_has_started(tmp_path: Path) -> None:
     args = argparse.Namespace(traceback=False, launcher='none')
     for stage in ('before_train', 'before_test'):
         with pytest.raises(LaunchError), launch.errors_in_one_sentence('tool.py', args) as run:
-            getattr(run, stage)(runner=None)
+            getattr(run, stage)(runner_at(tmp_path))
             raise LaunchError('later')
+
+
+def runner_at(work_dir: Path, iteration: int = 0) -> SimpleNamespace:
+    """As much of a runner as knows where a training is."""
+    return SimpleNamespace(work_dir=str(work_dir), iter=iteration)
 
 
 @pytest.mark.parametrize('workers_end_too', [False, True])
 def test_ctrl_c_is_an_interruption_whatever_it_breaks(
-    workers_end_too: bool, capsys: pytest.CaptureFixture[str]
+    workers_end_too: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args = argparse.Namespace(traceback=False, launcher='none', resume=None)
     with pytest.raises(SystemExit) as caught, launch.errors_in_one_sentence('tool.py', args) as run:
-        run.before_train(runner=None)
+        run.before_train(runner_at(tmp_path))
+        (tmp_path / 'last_checkpoint').touch()
         try:
             raise KeyboardInterrupt
         finally:
@@ -316,21 +326,95 @@ def test_ctrl_c_is_an_interruption_whatever_it_breaks(
     assert capsys.readouterr().err.startswith('tool.py: interrupted; the checkpoints in the work dir are whole')
 
 
-def test_dumped_predictions(tmp_path: Path) -> None:
-    masks = torch.zeros(2, 4, 6, dtype=torch.bool)
-    masks[0, 1:3, 2:5] = True
-    samples = [
-        {'img_id': 7, 'pred_instances': {'masks': masks}, 'gt_instances': 'dropped', 'ignored_instances': 'dropped'},
-        {'img_path': 'a', 'pred_sem_seg': {'data': torch.full((1, 4, 6), 3)}, 'seg_logits': 'dropped'},
-    ]
-    metric = launch.DumpPredictions(str(tmp_path / 'out.pkl'))
-    metric.process({}, samples[:1])
-    metric.process({}, samples[1:])
-    metric.compute_metrics(metric.results)
-    first, second = pickle.loads((tmp_path / 'out.pkl').read_bytes())
-    assert set(first) == {'img_id', 'pred_instances'}
-    assert [mask['size'] for mask in first['pred_instances']['masks']] == [[4, 6], [4, 6]]
-    assert set(second) == {'img_path', 'pred_sem_seg'}
-    assert second['pred_sem_seg']['data'].dtype == torch.int16
-    assert second['pred_sem_seg']['data'].unique().tolist() == [3]
-    assert area(first['pred_instances']['masks']).tolist() == [6, 0]
+def interrupted(work_dir: Path, capsys: pytest.CaptureFixture[str], iteration: int | None) -> str:
+    """What is said when Ctrl-C ends a training that began at an iteration, or was still building."""
+    args = argparse.Namespace(traceback=False, launcher='none', resume=None)
+    with pytest.raises(SystemExit), launch.errors_in_one_sentence('tool.py', args) as run:
+        if iteration is not None:
+            run.before_train(runner_at(work_dir, iteration))
+        raise KeyboardInterrupt
+    return capsys.readouterr().err
+
+
+def test_ctrl_c_before_the_first_checkpoint_promises_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    none = 'tool.py: interrupted; this training has no checkpoint yet: the same command begins it again\n'
+    assert [interrupted(tmp_path, capsys, iteration) for iteration in (0, 5)] == [none] * 2
+    (tmp_path / 'last_checkpoint').touch()  # of an earlier training, unless this one has resumed from it
+    assert interrupted(tmp_path, capsys, 0) == none
+    assert interrupted(tmp_path, capsys, None) == 'tool.py: interrupted before the training began\n'
+    assert 'go on with --resume' in interrupted(tmp_path, capsys, 5)
+
+
+def train_config(folder: Path, flag: str | None, **parts: Any) -> tuple[Config, list[str]]:
+    """Prepare a training of a config without data, in ``folder / 'work'``; return its config and what is logged."""
+    config = folder / 'a.py'
+    config.write_text(''.join(f'{key} = {value!r}\n' for key, value in parts.items()))
+    run = launch.RunStarted()
+    run.args = shared_arguments(str(config), '--work-dir', str(folder / 'work'))
+    vars(run.args).update(amp=False, auto_scale_lr=False, resume=flag)
+    with isolated():
+        cfg = launch.prepare_training(run.args)
+    return cfg, launch.nothing_to_resume(cfg, run)
+
+
+BY_FLAG = ('auto', {})
+BY_CONFIG = (None, {'resume': True})
+
+
+@pytest.mark.parametrize(
+    ('how', 'load_from'), [(BY_FLAG, None), (BY_FLAG, 'first.pth'), (BY_CONFIG, None)], ids=['flag', 'flag2', 'config']
+)
+def test_nothing_to_resume_begins_as_the_config_says(
+    how: tuple[str | None, dict[str, Any]], load_from: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path('first.pth').touch()
+    cfg, (note,) = train_config(tmp_path, how[0], **how[1], load_from=load_from)
+    assert (cfg.resume, cfg.load_from) == (False, load_from)
+    assert str(tmp_path / 'work') in note and (load_from or 'its first weights') in note
+
+
+def test_load_from_of_a_config_that_resumes_is_resumed_from(tmp_path: Path) -> None:
+    """As MMEngine has it."""
+    (tmp_path / 'first.pth').touch()
+    cfg, notes = train_config(tmp_path, None, resume=True, load_from=str(tmp_path / 'first.pth'))
+    assert (cfg.resume, cfg.load_from, notes) == (True, str(tmp_path / 'first.pth'), [])
+
+
+@pytest.mark.parametrize('how', [BY_FLAG, BY_CONFIG], ids=['flag', 'config'])
+@pytest.mark.parametrize('out_dir', [None, 'out'])
+def test_only_checkpoints_of_the_own_work_dir_are_resumed(
+    how: tuple[str | None, dict[str, Any]], out_dir: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own, other = Path(out_dir or '.', 'work').absolute(), Path('other').absolute()
+    for folder in (own, tmp_path / 'work', other):
+        folder.mkdir(parents=True, exist_ok=True)
+    for path in (own / 'iter_4.pth', other / 'iter_4.pth', other / 'iter_8.pth', Path('first.pth')):
+        torch.save({}, path)
+    saving = dict(type='CheckpointHook', by_epoch=False, out_dir=out_dir)
+    parts = dict(how[1], default_hooks=dict(checkpoint=saving), **({'load_from': 'first.pth'} if how[0] else {}))
+    for named in ('iter_4.pth', 'iter_8.pth'):
+        (tmp_path / 'work' / 'last_checkpoint').write_text(str(other / named))
+        cfg, notes = train_config(tmp_path, how[0], **parts)
+        assert (cfg.resume, notes) == (True, []) and os.path.samefile(cfg.load_from, own / 'iter_4.pth')
+    (own / 'iter_4.pth').unlink()
+    with pytest.raises(CheckpointError, match='--resume: no checkpoint in .*work is whole'):
+        train_config(tmp_path, how[0], **parts)
+
+
+def test_a_named_checkpoint_is_resumed_before_all_others(tmp_path: Path) -> None:
+    for path in (tmp_path / 'work' / 'epoch_4.pth', tmp_path / 'named.pth', tmp_path / 'first.pth'):
+        path.parent.mkdir(exist_ok=True)
+        torch.save({}, path)
+    cfg, notes = train_config(tmp_path, str(tmp_path / 'named.pth'), load_from=str(tmp_path / 'first.pth'))
+    assert (cfg.resume, cfg.load_from, notes) == (True, str(tmp_path / 'named.pth'), [])
+
+
+def test_checkpoints_in_a_storage_are_those_of_the_own_folder_there(tmp_path: Path) -> None:
+    (tmp_path / 'work').mkdir()
+    parts = dict(default_hooks=dict(checkpoint=dict(type='CheckpointHook', out_dir='s3://runs')))
+    assert not train_config(tmp_path, 'auto', **parts)[0].resume
+    (tmp_path / 'work' / 'last_checkpoint').write_text('s3://others/run/epoch_2.pth')
+    cfg, _ = train_config(tmp_path, 'auto', **parts)
+    assert (cfg.resume, cfg.load_from) == (True, 's3://runs/work/epoch_2.pth')

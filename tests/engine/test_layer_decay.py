@@ -115,10 +115,10 @@ def test_wrong_options_are_named(paramwise_cfg, named):
         build(Detector(), **paramwise_cfg)
 
 
-def test_a_backbone_without_depths_is_named():
+def test_a_backbone_without_depths_is_named_with_the_constructor_to_take():
     model = nn.Module()
     model.backbone = nn.Linear(2, 2)
-    with pytest.raises(ValueError, match='get_layer_depth.*Linear'):
+    with pytest.raises(ValueError, match="get_layer_depth.*Linear.*constructor='DefaultOptimWrapperConstructor'"):
         build(model, decay_rate=0.5)
     with pytest.raises(ValueError, match='get_layer_depth.*NoneType'):
         build(nn.Linear(2, 2), decay_rate=0.5)

@@ -12,7 +12,14 @@ import pytest
 import torch
 from mmengine.hooks import CheckpointHook
 
-from mmrope.engine.saving import PART, WholeCheckpointHook, WholeFileBackend, is_whole, latest_checkpoints
+from mmrope.engine.saving import (
+    PART,
+    WholeCheckpointHook,
+    WholeFileBackend,
+    checkpoint_folder,
+    is_whole,
+    latest_checkpoints,
+)
 
 
 def killed(child: Callable[[], None]) -> bool:
@@ -57,6 +64,33 @@ def test_a_failed_write_names_the_file_and_leaves_the_old_one(tmp_path: Path, mo
     assert path.read_bytes() == b'old'
 
 
+@pytest.mark.parametrize('code', [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES])
+@pytest.mark.parametrize('call', ['fsync', 'open'])
+def test_a_file_system_that_cannot_flush_folders_gets_a_whole_file(
+    call: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``os.fsync`` is refused for the file, too."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, call, refuse)
+    WholeFileBackend().put(b'new', tmp_path / 'iter_1.pth')
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [('iter_1.pth', b'new')]
+
+
+@pytest.mark.parametrize('call', ['fsync', 'open'])
+def test_a_failing_disk_is_no_file_system_that_cannot_flush(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError, match='Input/output error'):
+        WholeFileBackend().put(b'new', tmp_path / 'iter_1.pth')
+
+
 class Runner:
     """As much of a runner as the hook uses; ``save`` is called in place of MMEngine's ``save_checkpoint``."""
 
@@ -97,6 +131,42 @@ def test_outdated_checkpoints_go_and_best_ones_stay(tmp_path: Path) -> None:
     assert files == ['best_mIoU_iter_4.pth', 'iter_4.pth', 'iter_5.pth', 'last_checkpoint']
 
 
+@pytest.mark.parametrize('out_dir', [None, 'out'])
+@pytest.mark.parametrize('several', [False, True])
+def test_a_copy_of_a_training_leaves_the_original_as_it_is(
+    several: bool, out_dir: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed message hub names the files of the original."""
+    monkeypatch.chdir(tmp_path)
+    metrics = ['mIoU', 'mAcc'] if several else 'mIoU'
+    saver = WholeCheckpointHook(by_epoch=False, save_best=metrics, rule='greater', max_keep_ckpts=1, out_dir=out_dir)
+    original = Runner(tmp_path / 'original', Path.touch)
+    copy = Runner(tmp_path / 'copy', Path.touch)
+    for runner in (original, copy):
+        Path(runner.work_dir).mkdir()
+        Path(checkpoint_folder(runner.work_dir, out_dir)).mkdir(parents=True, exist_ok=True)
+    saver.before_train(original)
+    original.iter = 1
+    saver._save_checkpoint(original)
+    saver.after_val_epoch(original, {'mIoU': 0.1, 'mAcc': 0.1})
+    folder = Path(checkpoint_folder(original.work_dir, out_dir))
+    before = sorted(path.name for path in folder.iterdir())
+    copied = Path(checkpoint_folder(copy.work_dir, out_dir))
+    (copied / 'best_mIoU_iter_1.pth').touch()  # the other best one was not copied
+    copy.message_hub.runtime_info.update(original.message_hub.runtime_info)
+
+    saver = WholeCheckpointHook(by_epoch=False, save_best=metrics, rule='greater', max_keep_ckpts=1, out_dir=out_dir)
+    saver.before_train(copy)
+    assert 'last_ckpt' not in copy.message_hub.runtime_info
+    copy.iter = 2
+    saver._save_checkpoint(copy)
+    copy.iter = 3
+    saver.after_val_epoch(copy, {'mIoU': 0.2, 'mAcc': 0.2})
+    assert sorted(path.name for path in folder.iterdir()) == before
+    best = sorted(path.name for path in copied.glob('best_*'))
+    assert best == ['best_mAcc_iter_3.pth', 'best_mIoU_iter_3.pth'][0 if several else 1 :]
+
+
 def test_a_name_without_a_number_is_written_over_and_not_removed(tmp_path: Path) -> None:
     saver = WholeCheckpointHook(by_epoch=False, interval=1, max_keep_ckpts=1, filename_tmpl='latest.pth')
     runner = Runner(tmp_path, Path.touch)
@@ -132,3 +202,27 @@ def test_the_order_in_which_checkpoints_are_tried(tmp_path: Path) -> None:
     (tmp_path / 'last_checkpoint').write_bytes(b'')  # killed while writing it
     assert latest_checkpoints(str(tmp_path), 'iter_{}.pth') == in_time
     assert latest_checkpoints(str(tmp_path / 'none'), 'iter_{}.pth') == []
+
+
+@pytest.mark.parametrize('place', ['/moved/away', 'C:\\runs\\a', '{here}/original', ''])
+def test_a_work_dir_has_checkpoints_of_its_own_only(place: str, tmp_path: Path) -> None:
+    """``last_checkpoint`` was written elsewhere, and a copy without times has the checkpoints in any order."""
+    original, folder = tmp_path / 'original', tmp_path / 'copy'
+    for path in (original, folder):
+        path.mkdir()
+        for time, number in enumerate((12, 8, 4, 16)):
+            (path / f'iter_{number}.pth').touch()
+            os.utime(path / f'iter_{number}.pth', (time, time))
+    separator = '\\' if '\\' in place else '/' if place else ''
+    (folder / 'last_checkpoint').write_text(f'{place.format(here=tmp_path)}{separator}iter_12.pth\n')
+    expected = [str(folder / f'iter_{number}.pth') for number in (12, 8, 4, 16)]
+    assert latest_checkpoints(str(folder), 'iter_{}.pth') == expected
+
+
+def test_the_folder_of_the_checkpoints(tmp_path: Path) -> None:
+    work_dir = str(tmp_path / 'run')
+    assert checkpoint_folder(f'{work_dir}/', None) == checkpoint_folder(work_dir, work_dir) == work_dir
+    assert checkpoint_folder(work_dir, 'out') == 'out/run'
+    hook = WholeCheckpointHook(out_dir=str(tmp_path / 'out'))
+    hook.before_train(Runner(tmp_path / 'run', Path.touch))
+    assert hook.out_dir == checkpoint_folder(work_dir, tmp_path / 'out')

@@ -1,5 +1,6 @@
 """Every name of a checkpoint leads to a whole file, through huggingface_hub's own client, or to one sentence."""
 
+import errno
 import hashlib
 import io
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from filelock import FileLock
 from hub import COMMIT, Hub
 from huggingface_hub import constants
 from mmengine.runner import CheckpointLoader
@@ -209,3 +211,25 @@ def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert fetch(tmp_path / 'a.pth') == str(tmp_path / 'a.pth')
     with pytest.raises(FileNotFoundError, match='b.pth does not exist'):
         fetch('~/b.pth')
+
+
+@pytest.mark.parametrize('error', [OSError(errno.ENOLCK, 'No locks'), NotImplementedError('use SoftFileLock instead')])
+def test_a_file_system_without_locks_gets_a_file_all_the_same(
+    error: Exception, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(lock: FileLock) -> None:
+        raise error
+
+    monkeypatch.setattr(FileLock, '_acquire', refuse)
+    hub.files['', '/model.pth'] = content(1)
+    assert value_of(f'{hub.url}/model.pth') == 1
+    assert kept_files(tmp_path / 'torch') == ['model.pth']
+
+
+def test_a_cache_that_may_not_be_written_is_an_error(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(lock: FileLock) -> None:
+        raise PermissionError(errno.EACCES, 'Permission denied')
+
+    monkeypatch.setattr(FileLock, '_acquire', refuse)
+    with pytest.raises(PermissionError):
+        fetch(f'{hub.url}/model.pth')

@@ -113,6 +113,18 @@ def test_the_picture_and_the_table(
         assert words in table
 
 
+@pytest.mark.parametrize('separator', ['/', '\\'])
+def test_checkpoints_of_another_work_dir_are_not_listed(plot: ModuleType, tmp_path: Path, separator: str) -> None:
+    original, copy = tmp_path / 'original', tmp_path / 'copy'
+    for folder in (original, copy):
+        folder.mkdir()
+        (folder / 'epoch_3.pth').touch()
+    (copy / 'last_checkpoint').write_text(f'{original}{separator}epoch_3.pth')
+    assert plot.find_checkpoints(copy) == [copy / 'epoch_3.pth']
+    (copy / 'epoch_3.pth').unlink()
+    assert plot.find_checkpoints(copy) == []
+
+
 def test_a_run_without_validation_has_one_panel(
     plot: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -185,6 +186,11 @@ def test_an_interrupted_sweep_measures_the_rest_only(
         assert len(tests) == 6
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert list(results_in(tmp_path)) == [(label, size) for label in 'ab' for size in ('64', '32', '48')]
+
+    moved = shutil.copy(models['segmentation'][1], str(tmp_path / 'moved.pth'))  # the same weights: nothing to measure
+    with isolated():
+        tools.test_resolutions([models['segmentation'][0], moved, '--sizes', '64', '--work-dir', str(tmp_path)])
+    assert len(tests) == 6 and {result['checkpoint'] for result in results_in(tmp_path).values()} == {moved}
 
     state = torch.load(models['segmentation'][1], weights_only=False)
     other = tmp_path / 'other.pth'  # other weights, or another config, are another measurement

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -83,7 +84,8 @@ def test_a_resumed_training_goes_on_where_it_stopped(
         arguments = ['--resume', str(trained.checkpoint)]
     else:
         work_dir.mkdir()
-        (work_dir / 'last_checkpoint').write_text(str(trained.checkpoint))
+        shutil.copy(trained.checkpoint, work_dir)
+        shutil.copy(trained.work_dir / 'last_checkpoint', work_dir)
         arguments = ['--resume']
     length = {'detection': 'train_cfg.max_epochs=2', 'segmentation': 'train_cfg.max_iters=4'}[trained.kind]
     tools.train([trained.config, '--work-dir', str(work_dir), *arguments, '--cfg-options', length])
@@ -91,7 +93,7 @@ def test_a_resumed_training_goes_on_where_it_stopped(
     assert (final['meta']['epoch'], final['meta']['iter']) == {'detection': (2, 10), 'segmentation': (0, 4)}[
         trained.kind
     ]
-    assert not (work_dir / trained.checkpoint.name).exists()  # as it would after a second start from scratch
+    assert (work_dir / trained.checkpoint.name).exists() != named  # as it would after a second start from scratch
     losses = final['message_hub']['log_scalars']['train/loss'].data[0]
     assert len(losses) == {'detection': 10, 'segmentation': 4}[trained.kind]  # those of the first part too
     if trained.kind == 'detection':
@@ -121,7 +123,9 @@ def test_testing_gives_the_metrics_of_the_last_validation(
     assert measured[name] == pytest.approx(expected[name], abs=1e-6)
     assert measured[name] > 0
     check_predictions(out, trained.kind)
-    assert len(list(drawn.rglob('*.png'))) == IMAGES
+    names = sorted(str(path.relative_to(drawn)) for path in drawn.rglob('*') if path.is_file())
+    assert names == [f'{index}.png' for index in range(IMAGES)]
+    assert f'The drawn predictions are in {drawn}' in read_log(tmp_path)
 
 
 @pytest.mark.parametrize(

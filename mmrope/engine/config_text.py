@@ -1,0 +1,74 @@
+"""What has changed between two configs, by the text that MMEngine keeps of one in its checkpoints.
+
+The text is read as data: none of it is run.
+"""
+
+import ast
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+MISSING = 'not set'
+LONGEST_VALUE = 60
+
+
+def read_config(text: str) -> dict[str, Any]:
+    """Read the ``pretty_text`` of a config, with lists for tuples and the text of whatever is no plain value.
+
+    Returns:
+        The config; nothing for a text that is not Python.
+    """
+    try:
+        body = ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError):
+        return {}
+    return {
+        node.targets[0].id: _value(node.value)
+        for node in body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
+        parts = [_value(part) for part in node.args]  # keys that are no names come as dict({...})
+        return dict(*parts, **{keyword.arg: _value(keyword.value) for keyword in node.keywords if keyword.arg})
+    if isinstance(node, ast.Dict):
+        return {ast.unparse(key).strip('\'"'): _value(value) for key, value in zip(node.keys, node.values) if key}
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_value(item) for item in node.elts]
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        return ast.unparse(node)
+
+
+def differences(old: Any, new: Any, ignored: Collection[str] = (), path: str = '') -> Iterator[tuple[str, Any, Any]]:
+    """Yield where two configs differ: the path, the old value and the new one, either of which may be ``MISSING``.
+
+    Args:
+        old: A config, or a part of one.
+        new: The same of another config.
+        ignored: Keys that are not looked at.
+        path: Where ``old`` and ``new`` are.
+    """
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        pairs = {key: (old.get(key, MISSING), new.get(key, MISSING)) for key in (*old, *new) if key not in ignored}
+    elif isinstance(old, list) and isinstance(new, list) and any(isinstance(item, Mapping) for item in (*old, *new)):
+        length = max(len(old), len(new))
+        padded = (part + [MISSING] * (length - len(part)) for part in (old, new))
+        pairs = {str(index): pair for index, pair in enumerate(zip(*padded, strict=True))}
+    else:
+        if old != new:
+            yield path, old, new
+        return
+    for key, (one, other) in pairs.items():
+        yield from differences(one, other, ignored, f'{path}.{key}' if path else key)
+
+
+def describe(change: tuple[str, Any, Any]) -> str:
+    """Say a difference in a few words."""
+    path, *values = change
+    texts = [
+        str(value) if len(str(value)) <= LONGEST_VALUE else f'{str(value)[:LONGEST_VALUE]} ...' for value in values
+    ]
+    return f'{path} {texts[0]} -> {texts[1]}'

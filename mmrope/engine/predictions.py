@@ -1,0 +1,120 @@
+"""What is kept of the predictions of a test: drawings in a folder, and a file."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.evaluator import DumpResults
+from mmengine.fileio import get
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+
+from ..registry import HOOKS
+
+
+@HOOKS.register_module()
+class DrawPredictionsHook(Hook):
+    """Draw the predictions of a test into a folder, a file for each image, in whatever host.
+
+    A file has the path of its image below the image folder of the data set.
+
+    Args:
+        folder: Where to.
+        score_thr: The score from which on a detector's predictions are drawn.
+        show: Whether to show them in a window, too.
+        wait_time: For how many seconds.
+        backend_args: Of the storage that the images are read from.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        score_thr: float = 0.3,
+        show: bool = False,
+        wait_time: float = 0.0,
+        backend_args: dict[str, Any] | None = None,
+    ) -> None:
+        self.folder, self.backend_args = os.path.abspath(folder), backend_args
+        self.score_thr, self.options = score_thr, dict(show=show, wait_time=wait_time)
+
+    def before_test(self, runner: Runner) -> None:
+        """Have segmentation maps drawn faster."""
+        if hasattr(runner.visualizer, '_get_center_loc'):
+            runner.visualizer._get_center_loc = label_place
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        """Draw the predictions of a batch."""
+        import mmcv  # comes with the hosts
+
+        prefixes = getattr(runner.test_dataloader.dataset, 'data_prefix', None) or {}
+        for sample in outputs:
+            name = name_below(sample.img_path, prefixes)
+            image = mmcv.imfrombytes(get(sample.img_path, backend_args=self.backend_args), channel_order='rgb')
+            self._draw(runner.visualizer, image, sample, name)
+
+    def after_test(self, runner: Runner) -> None:
+        """Say where they are."""
+        runner.logger.info(f'The drawn predictions are in {self.folder}')
+
+    def _draw(self, visualizer: Visualizer, image: Any, sample: Any, name: str) -> None:
+        options = dict(data_sample=sample, out_file=os.path.join(self.folder, name), **self.options)
+        if hasattr(visualizer, 'visualize_cls'):  # MMPreTrain's
+            visualizer.visualize_cls(image, name=name, **options)
+        elif 'pred_instances' in sample:
+            visualizer.add_datasample(name, image, pred_score_thr=self.score_thr, **options)
+        else:
+            visualizer.add_datasample(name, image, **options)
+
+
+def name_below(path: str, folders: Mapping[str, str | None] | str) -> str:
+    """Return the path of a file below the folder of ``folders`` that it is in; its name if it is in none."""
+    for folder in [folders] if isinstance(folders, str) else folders.values():
+        below = os.path.relpath(path, folder) if folder else os.pardir
+        if not below.startswith(os.pardir):
+            return below
+    return os.path.basename(path)
+
+
+def label_place(mask: np.ndarray) -> np.ndarray:
+    """Return ``(x, y)`` of a class's name: the middle of the first row with most pixels of the class.
+
+    MMSegmentation's own ``_get_center_loc`` finds the same in a sorted list of all pixels, which takes longer than all
+    else in a test. May go when it does not.
+
+    Args:
+        mask: ``(H, W)``, 1 where the class is, somewhere at least.
+    """
+    y = (mask == 1).sum(1).argmax()
+    columns = np.flatnonzero(mask[y] == 1)
+    return np.array([columns[len(columns) // 2], y])
+
+
+class DumpPredictions(DumpResults):
+    """Write the predictions to a pickle file: masks as RLE, class maps as int16, no ground truth and no logits."""
+
+    default_prefix = 'predictions'
+    dropped = (
+        'gt_instances', 'ignored_instances', 'gt_panoptic_seg', 'gt_sem_seg', 'seg_logits', 'gt_label', 'gt_score',
+    )  # fmt: skip
+
+    def process(self, data_batch: Any, predictions: Sequence[dict[str, Any]]) -> None:
+        """Keep the predictions of one batch."""
+        kept = [{key: value for key, value in sample.items() if key not in self.dropped} for sample in predictions]
+        super().process(data_batch, kept)
+        for sample in self.results[len(self.results) - len(kept) :]:
+            masks = sample.get('pred_instances', {}).get('masks')
+            if isinstance(masks, torch.Tensor):
+                sample['pred_instances']['masks'] = _encode_masks(masks)
+            if 'pred_sem_seg' in sample:
+                sample['pred_sem_seg']['data'] = sample['pred_sem_seg']['data'].to(torch.int16)
+
+
+def _encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
+    from pycocotools.mask import encode  # comes with the detection host
+
+    return [encode(np.asfortranarray(mask.numpy().astype(np.uint8))) for mask in masks]
