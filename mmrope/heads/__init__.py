@@ -1,6 +1,6 @@
 """Parts of MMSegmentation's models in which it goes wrong, mended.
 
-This package imports MMSegmentation, so configs name its classes by their full path, ``type='mmrope.heads.SegTTAModel'``,
+This package imports MMSegmentation. Configs name its classes by their full path, ``type='mmrope.heads.SegTTAModel'``,
 and nothing else of mmrope imports it.
 """
 
