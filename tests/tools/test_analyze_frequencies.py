@@ -82,7 +82,7 @@ def test_axial_frequencies_have_no_changes(files) -> None:
     [
         (dict(rope=None, ape=True), [], 'its backbone has rope=None, and so no frequencies'),
         ({}, ['--grid', '4'], '--grid must be at least 8, and got 4'),
-        ({}, ['--image', 'config.py'], '--image: config.py cannot be read as an image'),
+        ({}, ['--image', 'config.py'], '--image: config.py is no image'),
         ({}, ['--block', '3'], '--block: the backbone has the blocks 0 to 2, and got 3'),
         ({}, ['--initial', 'none.pth'], 'CHECKPOINT: there is no checkpoint none.pth'),
     ],
