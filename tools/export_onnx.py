@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mmrope.analysis.models import read_config
 from mmrope.analysis.outputs import add_overwrite, check_output
-from mmrope.analysis.sizes import tested_size
+from mmrope.analysis.sizes import size_of_tests
 from mmrope.engine.export import LEAST_OPSET, build_backbone, export_onnx, output_names
 from mmrope.engine.launch import OptionsAction, errors_in_one_sentence
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_output(args.out, args.overwrite)
         cfg = read_config(args.config, args.cfg_options)
         model = build_backbone(cfg, args.checkpoint)
-        size, source = (args.size, '--size') if args.size else tested_size(cfg) or NO_SIZE
+        size, source = (args.size, '--size') if args.size else size_of_tests(cfg) or NO_SIZE
         worst = export_onnx(model, args.out, size, args.dynamic_batch, args.dynamic_size, args.opset, args.check)
     checked = 'not checked' if worst is None else f'ONNX Runtime differs by {worst:.1e} at most'
     sizes = 'any size' if args.dynamic_size else f'{size[0]} x {size[1]} pixels ({source})'

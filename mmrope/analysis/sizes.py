@@ -91,7 +91,7 @@ def reference_size(pipeline: list[dict[str, Any]]) -> int:
     )
 
 
-def tested_size(cfg: Config) -> tuple[tuple[int, int], str] | None:
+def size_of_tests(cfg: Config) -> tuple[tuple[int, int], str] | None:
     """Find the size that a config tests images at, ``(H, W)`` in pixels of a landscape image, and what says so.
 
     Images that keep their proportions have many sizes. Of those that fit into (1333, 800) the largest is taken; where

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from ..engine.launch import DISK_IS_FULL, sentence
 
@@ -24,7 +25,7 @@ class Skips:
         self.errors: list[Exception] = []
 
     @contextmanager
-    def skipping(self, name: object = '') -> Iterator[None]:
+    def skipping(self, name: str | Path) -> Iterator[None]:
         """Turn an error into a problem of the input that is called ``name``; a full disk is none of an input's."""
         try:
             yield
@@ -33,7 +34,8 @@ class Skips:
                 raise
             text = sentence(error)
             self.errors.append(error)
-            self.problems.append(text if not name or str(name) in text else f'{name}: {text}')
+            named = isinstance(name, Path) and text.startswith(str(name))
+            self.problems.append(text if named else f'{name}: {text}')
 
     def check(self, kept: object) -> None:
         """Raise the error of the only input, if nothing is left after it."""
