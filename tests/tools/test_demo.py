@@ -17,7 +17,7 @@ from PIL import Image
 from pycocotools.mask import decode
 from tiny import isolated, load_tool
 
-from mmrope.analysis.inference import Predictor
+from mmrope.analysis.inference import Predictor, _Sure
 
 RESIZE = "dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), keep_ratio=True)"
 CLASSIFICATION = """
@@ -272,6 +272,18 @@ def test_types_may_be_classes(models: dict[str, tuple[str, str]], tiny_data: Pat
         found = Predictor(cfg, checkpoint, 0.0)(path)
     assert found.record == expected.record
     np.testing.assert_array_equal(found.picture, expected.picture)
+
+
+def test_the_shades_of_masks_are_the_same_each_time() -> None:
+    """MMDetection draws them from NumPy's global generator, which is left as it was."""
+
+    class Host:
+        def visualize(self) -> float:
+            return np.random.rand()
+
+    inferencer, before = type('Inferencer', (_Sure, Host), {})(), np.random.get_state()[1].copy()
+    assert inferencer.visualize() == inferencer.visualize()
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
 class Malicious:
