@@ -35,7 +35,7 @@ reproduce-resolution: setup ## repeat the paper's experiment with image sizes on
 	$(PY) tools/reproduce_resolution.py
 
 bench: setup ## measure time and memory beside other packages' backbones, about 45 minutes; docs/benchmarks.md has the figures
-	$(PY) tools/benchmark.py --suite benchmarks/cpu.py
+	$(PY) tools/benchmark.py --suite benchmarks/cpu.py --overwrite
 
 test: setup ## run the tests, without the slow ones, in two processes
 	$(PY) -m pytest tests/ -q -m "not slow" -n 2 --dist loadfile

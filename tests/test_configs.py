@@ -277,7 +277,7 @@ def test_ade20k_recipe_is_mmsegs(family, name):
     assert cfg.model.test_cfg.mode == 'whole'
     scales, flips = cfg.tta_pipeline[1].transforms[:2]
     assert [step.scale[1] for step in scales] == [256, 384, 512, 640, 768, 896]
-    assert [flip.prob for flip in flips] == [0.0, 1.0] and cfg.tta_model.type == 'SegTTAModel'
+    assert [flip.prob for flip in flips] == [0.0, 1.0] and cfg.tta_model.type == 'mmrope.heads.SegTTAModel'
 
 
 @pytest.mark.parametrize('name', ['upernet_rope_mixed_vit_b_ade20k.py', 'mask2former_rope_mixed_swin_t_ade20k.py'])

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import mmseg
@@ -72,3 +73,12 @@ def test_a_head_of_ones_own_trains_with_the_installed_wheel_and_the_hosts_script
     records = [json.loads(line) for line in scalars.read_text().splitlines()]
     assert [math.isfinite(record['loss']) for record in records if 'loss' in record] == [True] * 4
     assert any('mIoU' in record for record in records)
+
+
+def test_no_installed_package_takes_the_place_of_the_tests_or_their_helpers() -> None:
+    """model-index, which MMPreTrain needs, installs its own tests as the package `tests`."""
+    helpers = [path.stem for folder in ('tests', 'tests/tools') for path in (ROOT / folder).glob('[!_]*.py')]
+    names = ['tests', *(name for name in helpers if not name.startswith('test_') and name != 'conftest')]
+    assert {'tests', 'hub', 'isolation', 'tiny'} <= set(names)
+    for name in names:
+        assert (ROOT / 'tests') in Path(import_module(name).__file__).parents, name

@@ -5,19 +5,23 @@ Writes attention.json and attention.png, and with --query a picture of the maps 
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 
-from mmengine.utils import track_iter_progress
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
-from mmrope.analysis.attention import BlockStatistics, attention_maps, attention_statistics
+from mmrope.analysis.attention import BlockStatistics, attention_maps, image_sums, mean_statistics
 from mmrope.analysis.figures import draw_attention, draw_maps
-from mmrope.analysis.models import backbone_of, find_images, load_model, prepare_image, read_config, study_parser
+from mmrope.analysis.images import find_images, note_on_depth, read_image
+from mmrope.analysis.models import backbone_of, load_model, prepare_image, read_config, study_parser
+from mmrope.analysis.outputs import add_overwrite, check_output
+from mmrope.analysis.skipping import Skips
 from mmrope.engine.launch import LaunchError, errors_in_one_sentence
 
 WIDTH = 130
@@ -36,6 +40,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('--blocks', nargs='+', type=int, metavar='I', help='blocks to draw (default: all)')
     parser.add_argument('--heads', nargs='+', type=int, default=[], metavar='I', help='heads besides their mean')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/attention'), help='folder (default: %(default)s)')
+    add_overwrite(parser)
     args = parser.parse_args(arguments)
     args.models = (
         list(zip(args.models[::2], args.models[1::2]))
@@ -95,37 +100,84 @@ def chosen_maps(maps: Mapping[str, Tensor], blocks: Sequence[int] | None, heads:
     return chosen
 
 
-def draw_query(args: argparse.Namespace, label: str, model: nn.Module, path: str, image: Tensor) -> Path:
+def draw_query(args: argparse.Namespace, label: str, model: nn.Module, path: Path, image: Tensor) -> Path:
     """Draw the maps of one image."""
     maps = chosen_maps(attention_maps(backbone_of(model), image, *args.query), args.blocks, args.heads)
-    out = args.out / f'maps_{label}_{Path(path).stem}.png'
+    out = args.out / f'maps_{label}_{path.stem}.png'
     draw_maps(image, tuple(args.query), maps, args.heads, out)
     return out
+
+
+def analyse(
+    args: argparse.Namespace, label: str, pair: tuple[str, str], paths: Sequence[Path], skips: Skips
+) -> tuple[list[BlockStatistics], int, list[Path]]:
+    """Measure one model. Returns its statistics, of how many images they are, and the maps that were drawn.
+
+    Raises:
+        LaunchError: if it cannot be loaded, its backbone is none of mmrope's, or no image is left.
+    """
+    cfg = read_config(pair[0], args.cfg_options)
+    model = load_model(cfg, pair[1], args.device)
+    of_images, maps, of_model = [], [], Skips(skips.tool, skips.traceback)
+    for path in track(paths, label, console=Console(stderr=True)):
+        with of_model.skipping(f'{label}, {path}'):
+            image = prepare_image(cfg, model, str(path))
+            if args.query:
+                maps.append(draw_query(args, label, model, path, image))
+            of_images.append(image_sums(backbone_of(model), image))
+    if not of_images:
+        raise of_model.errors[0]
+    skips.problems += of_model.problems
+    return mean_statistics(backbone_of(model), of_images), len(of_images), maps
+
+
+def read_images(args: argparse.Namespace, skips: Skips) -> list[Path]:
+    """List the images that can be read.
+
+    Raises:
+        LaunchError: if there is none.
+    """
+    found, problems = find_images(args.images)
+    paths = []
+    for path in found[: args.max_images]:
+        with skips.skipping(path):
+            if note := note_on_depth(path, read_image(path)):
+                sys.stderr.write(f'{skips.tool}: {note}\n')
+            paths.append(path)
+    skips.problems += problems
+    if not paths:
+        raise LaunchError(f'--images: {"; ".join(skips.problems)}')
+    return paths
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and draw as the command line says."""
     args = parse_arguments(arguments)
-    curves, written = {}, [args.out / 'attention.png', args.out / 'attention.json']
+    curves, rows, written = {}, [], [args.out / 'attention.png', args.out / 'attention.json']
+    skips = Skips('analyze_attention.py', args.traceback)
     with errors_in_one_sentence('analyze_attention.py', args):
-        paths = find_images(args.images)[: args.max_images]
+        check_output(written[1], args.overwrite)
+        paths = read_images(args, skips)
         for label, (config, checkpoint) in zip(args.labels, args.models):
-            cfg = read_config(config, args.cfg_options)
-            model = load_model(cfg, checkpoint, args.device)
-            if args.query:
-                written += [draw_query(args, label, model, path, prepare_image(cfg, model, path)) for path in paths]
-            images = (prepare_image(cfg, model, path) for path in track_iter_progress(paths))
-            curves[label] = attention_statistics(backbone_of(model), images)
-            print()  # ends the line of the progress bar
-            console = Console()
-            (console if console.is_terminal else Console(width=WIDTH)).print(make_table(label, curves[label]))
-        draw_attention(curves, written[0])
-        rows = [
-            dict(label=label, config=config, checkpoint=checkpoint, images=len(paths), blocks=list(map(asdict, blocks)))
-            for (label, blocks), (config, checkpoint) in zip(curves.items(), args.models)
-        ]
-        written[1].write_text(json.dumps(rows, indent=2) + '\n')
-    print('\n'.join(f'wrote {path}' for path in written))
+            with skips.skipping(label):
+                curves[label], count, maps = analyse(args, label, (config, checkpoint), paths, skips)
+                blocks = list(map(asdict, curves[label]))
+                rows.append(dict(label=label, config=config, checkpoint=checkpoint, images=count, blocks=blocks))
+                written += maps
+                print_table(make_table(label, curves[label]))
+        if not curves and len(args.models) == 1:
+            raise skips.errors[-1]
+        if curves:
+            draw_attention(curves, written[0])
+            written[1].write_text(json.dumps(rows, indent=2) + '\n')
+            print('\n'.join(f'wrote {path}' for path in written))
+    skips.report(f'{len(curves)} of {len(args.models)} models analysed')
+
+
+def print_table(table: Table) -> None:
+    """Print in full, where no terminal says how wide it is."""
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDTH)).print(table)
 
 
 if __name__ == '__main__':

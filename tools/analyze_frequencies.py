@@ -12,7 +12,7 @@ from statistics import mean
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -29,7 +29,9 @@ from mmrope.analysis.frequencies import (
     target_functions,
     thetas_of,
 )
+from mmrope.analysis.images import UnreadableImageError, note_on_depth, read_image
 from mmrope.analysis.models import backbone_of, load_model, read_config, study_parser
+from mmrope.analysis.outputs import add_overwrite, check_output
 from mmrope.engine.launch import LaunchError, errors_in_one_sentence
 
 WIDTH = 120
@@ -51,6 +53,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         '--block', type=int, metavar='I', help='block whose reconstructions are drawn (default: the middle)'
     )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/frequencies'), help='folder (default: %(default)s)')
+    add_overwrite(parser)
     return parser.parse_args(arguments)
 
 
@@ -79,11 +82,13 @@ def functions_of(args: argparse.Namespace) -> dict[str, Tensor]:
     functions = target_functions(args.grid)
     if args.image is not None:
         try:
-            with Image.open(args.image) as image:
-                pixels = np.asarray(image.convert('L').resize((args.grid, args.grid)), dtype=np.float64)
-        except (OSError, UnidentifiedImageError) as problem:
-            raise LaunchError(f'--image: {args.image} cannot be read as an image: {problem}') from problem
-        functions['image'] = torch.from_numpy(pixels / 255)
+            image = read_image(args.image)
+        except UnreadableImageError as error:
+            raise LaunchError(f'--image: {error}') from error
+        if note := note_on_depth(args.image, image):
+            raise LaunchError(f'--image: {note}')
+        pixels = Image.fromarray(image[..., ::-1]).convert('L').resize((args.grid, args.grid))
+        functions['image'] = torch.from_numpy(np.asarray(pixels, dtype=np.float64) / 255)
     return functions
 
 
@@ -131,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Analyse as the command line says."""
     args = parse_arguments(arguments)
     with errors_in_one_sentence('analyze_frequencies.py', args):
+        check_output(args.out / 'frequencies.json', args.overwrite)
         functions = functions_of(args)
         freqs, theta, axial_theta = load_freqs(args, args.checkpoint)
         initial = load_freqs(args, args.initial)[0] if args.initial else None

@@ -26,6 +26,9 @@ from mmrope.analysis.benchmark import (
     import_modules,
     load_backbone,
 )
+from mmrope.analysis.outputs import add_overwrite, check_output
+from mmrope.analysis.skipping import Skips
+from mmrope.engine.launch import errors_in_one_sentence
 
 DEFAULT_ROUNDS = 5
 
@@ -67,6 +70,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('--threads', type=positive, help="on the CPU (default: torch's choice)")
     parser.add_argument('--no-memory', action='store_true', help='do not measure memory, which takes a step more each')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmark'), help='folder (default: %(default)s)')
+    add_overwrite(parser)
+    parser.add_argument('--traceback', action='store_true', help='show the frames of an error, not only its message')
+    parser.set_defaults(launcher='none')
     args = parser.parse_args(arguments)
     if bool(args.configs) == bool(args.suite):
         parser.error('give either configs or --suite')
@@ -79,13 +85,17 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return args
 
 
-def read_rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Rows by name: each has candidates by name, sizes and modes."""
+def read_rows(args: argparse.Namespace, skips: Skips) -> dict[str, dict[str, Any]]:
+    """Rows by name: each has candidates by name, sizes and modes; configs that cannot be read are skipped."""
     if args.configs:
         names = [Path(config).stem for config in args.configs]
         if len(set(names)) < len(names):
             raise ValueError(f'configs must have different names, but got {", ".join(args.configs)}')
-        candidates = {name: load_backbone(config) for name, config in zip(names, args.configs)}
+        candidates = {}
+        for name, config in zip(names, args.configs):
+            with skips.skipping(config):
+                candidates[name] = load_backbone(config)
+        skips.check(candidates)
         return {'configs': dict(candidates=candidates, sizes=args.sizes, modes=args.modes)}
     sys.path.insert(0, str(Path(args.suite).resolve().parent))
     suite = Config.fromfile(args.suite, import_custom_modules=False).to_dict()
@@ -134,45 +144,68 @@ def table_of(measurements: list[Measurement]) -> str:
 
 def draw(measurements: list[Measurement], out: Path) -> None:
     """Time and memory against the image size, a curve for each candidate and mode."""
-    from mmrope.analysis.plotting import draw_panels  # here: a machine without matplotlib can measure
+    from mmrope.analysis.plotting import add_tick, draw_panels  # here: a machine without matplotlib can measure
 
     panels = defaultdict(lambda: defaultdict(list))
-    ticks = {}
+    ticks: dict[float, str] = {}
     for entry in measurements:
         height, width = entry.setting.size
         pixels = (height * width) ** 0.5
         name = f'{entry.candidate}, {entry.setting.mode}'
-        ticks[pixels] = str(height) if height == width else f'{height}x{width}'
+        add_tick(ticks, pixels, str(height) if height == width else f'{height}x{width}')
         panels['time (s)'][name].append((pixels, entry.median))
         if entry.memory is not None:
             panels['memory (GiB)'][name].append((pixels, entry.memory / 2**30))
     draw_panels(panels, ticks, out)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace, skips: Skips) -> None:
     """Measure and write after each setting, so that an interruption loses one at most."""
-    console = Console(stderr=True)
-    for name, row in read_rows(args).items():
+    rows = read_rows(args, skips)
+    for name in rows:
+        check_output(args.out / f'{name}.json', args.overwrite)
+    for name, row in rows.items():
         candidates = row['candidates']
         if args.compile:
             candidates = candidates | {f'{key}, compiled': dict(cfg, compile=True) for key, cfg in candidates.items()}
         done: list[Measurement] = []
         for setting in settings_of(row, args):
-            title = f'{name}, {setting.mode}, {setting.size[0]} x {setting.size[1]}: '
-            with console.status(title) as status:
-                progress = partial(_show, status, title)
-                rounds = args.rounds or row.get('rounds', DEFAULT_ROUNDS)
-                measurements = compare(candidates, setting, rounds, not args.no_memory, progress)
-            print(f'\n{name}: {table_of(measurements)}', flush=True)
-            done += measurements
-            args.out.mkdir(parents=True, exist_ok=True)
-            result = dict(
-                environment=environment(args.device, args.threads), measurements=[entry.as_dict() for entry in done]
+            measurements = measure(
+                name, candidates, setting, args.rounds or row.get('rounds', DEFAULT_ROUNDS), args, skips
             )
-            (args.out / f'{name}.json').write_text(json.dumps(result, indent=1) + '\n')
-        if len(row['sizes']) > 1:
+            if measurements:
+                done += measurements
+                write(done, args, name)
+        if len({entry.setting.size for entry in done}) > 1:
             draw(done, args.out / f'{name}.png')
-    print(f'\nwritten to {args.out}')
+        skips.check(done)
+
+
+def measure(
+    name: str,
+    candidates: dict[str, dict],
+    setting: Setting,
+    rounds: int,
+    args: argparse.Namespace,
+    skips: Skips,
+) -> list[Measurement]:
+    """Measure one setting and print it; a candidate that fails in it is skipped."""
+    title = f'{name}, {setting.mode}, {setting.size[0]} x {setting.size[1]}: '
+    with Console(stderr=True).status(title) as status:
+        progress = partial(_show, status, title)
+        measurements = compare(
+            candidates, setting, rounds, not args.no_memory, progress, lambda key: skips.skipping(title + key)
+        )
+    if measurements:
+        print(f'\n{name}: {table_of(measurements)}', flush=True)
+    return measurements
+
+
+def write(done: Sequence[Measurement], args: argparse.Namespace, name: str) -> None:
+    """Write what there is of a row."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    result = dict(environment=environment(args.device, args.threads), measurements=[entry.as_dict() for entry in done])
+    (args.out / f'{name}.json').write_text(json.dumps(result, indent=1) + '\n')
 
 
 def _show(status: Status, title: str, text: str) -> None:
@@ -182,12 +215,11 @@ def _show(status: Status, title: str, text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure as the command line says."""
     args = parse_arguments(arguments)
-    try:
-        run(args)
-    except (ValueError, KeyError, ImportError, OSError) as error:
-        sys.exit(f'benchmark.py: {error}')
-    except KeyboardInterrupt:
-        sys.exit('benchmark.py: interrupted; what was measured is in the files')
+    skips = Skips('benchmark.py', args.traceback)
+    with errors_in_one_sentence('benchmark.py', args):
+        run(args, skips)
+        print(f'\nwritten to {args.out}')
+    skips.report('the rest is measured')
 
 
 if __name__ == '__main__':

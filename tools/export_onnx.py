@@ -2,16 +2,15 @@
 """Export the backbone of a config to ONNX, and check that ONNX Runtime gives the same feature maps."""
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 
-from mmengine.config import Config
+from mmrope.analysis.models import read_config
+from mmrope.analysis.outputs import add_overwrite, check_output
+from mmrope.analysis.sizes import size_of_tests
+from mmrope.engine.export import LEAST_OPSET, build_backbone, export_onnx, output_names
+from mmrope.engine.launch import OptionsAction, errors_in_one_sentence
 
-from mmrope.engine.export import LEAST_OPSET, ExportError, build_backbone, export_onnx, output_names
-from mmrope.engine.launch import OptionsAction
-from mmrope.engine.preflight import LaunchError, check_options
-from mmrope.engine.sources import CheckpointError
+NO_SIZE = (224, 224), 'since the config has none'
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -29,7 +28,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('out', metavar='OUT', help='file to write')
     parser.add_argument('--checkpoint', help="weights, in place of those the backbone's init_cfg names")
     parser.add_argument(
-        '--size', type=image_size, default=(224, 224), metavar='HxW', help='of the images, in pixels (default: 224x224)'
+        '--size', type=image_size, metavar='HxW', help="of the images, in pixels (default: that of the config's tests)"
     )
     parser.add_argument('--dynamic-batch', action='store_true', help='take any number of images')
     parser.add_argument(
@@ -42,29 +41,24 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         '--check', action=argparse.BooleanOptionalAction, default=True, help='whether to compare with ONNX Runtime'
     )
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='as in train.py')
+    add_overwrite(parser)
+    parser.add_argument('--traceback', action='store_true', help='show the frames of an error, not only its message')
+    parser.set_defaults(launcher='none')
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Export as the command line says."""
     args = parse_arguments(arguments)
-    try:
-        if not os.path.isfile(args.config):
-            raise ExportError(f'there is no config {args.config}')
-        if not os.path.isdir(os.path.dirname(os.path.abspath(args.out))):
-            raise ExportError(f'the folder of {args.out} does not exist')
-        cfg = Config.fromfile(args.config)
-        if args.cfg_options:
-            check_options(cfg, args.cfg_options)
-            cfg.merge_from_dict(args.cfg_options)
+    with errors_in_one_sentence('export_onnx.py', args):
+        check_output(args.out, args.overwrite)
+        cfg = read_config(args.config, args.cfg_options)
         model = build_backbone(cfg, args.checkpoint)
-        worst = export_onnx(model, args.out, args.size, args.dynamic_batch, args.dynamic_size, args.opset, args.check)
-    except (ExportError, LaunchError, CheckpointError, OSError) as error:
-        sys.exit(f'export_onnx.py: error: {error}')
-    except KeyboardInterrupt:
-        sys.exit('export_onnx.py: interrupted, nothing was written')
+        size, source = (args.size, '--size') if args.size else size_of_tests(cfg) or NO_SIZE
+        worst = export_onnx(model, args.out, size, args.dynamic_batch, args.dynamic_size, args.opset, args.check)
     checked = 'not checked' if worst is None else f'ONNX Runtime differs by {worst:.1e} at most'
-    print(f'{args.out} is written: images to {", ".join(output_names(model))}; {checked}')
+    sizes = 'any size' if args.dynamic_size else f'{size[0]} x {size[1]} pixels ({source})'
+    print(f'{args.out} is written: images of {sizes} to {", ".join(output_names(model))}; {checked}')
 
 
 if __name__ == '__main__':

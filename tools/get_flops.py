@@ -15,6 +15,8 @@ from rich.table import Table
 
 from mmrope.analysis.cost import Cost, config_cost
 from mmrope.analysis.models import read_config, study_parser
+from mmrope.analysis.outputs import add_overwrite, check_output
+from mmrope.analysis.skipping import Skips
 from mmrope.engine.launch import LaunchError, errors_in_one_sentence
 
 PARTS = ('backbone', 'neck', 'heads', 'total')
@@ -44,6 +46,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         '--size', nargs='+', default=['1024'], metavar='SIZE', help='N, H W, or several HxW (default: %(default)s)'
     )
     parser.add_argument('--out', type=Path, metavar='JSON', help='write the counts to this file besides')
+    add_overwrite(parser)
     return parser.parse_args(arguments)
 
 
@@ -67,14 +70,22 @@ def make_table(costs: Sequence[Cost]) -> Table:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Count as the command line says."""
     args = parse_arguments(arguments)
+    skips, costs = Skips('get_flops.py', args.traceback), []
     with errors_in_one_sentence('get_flops.py', args):
-        sizes, cfg = sizes_of(args.size), read_config(args.config, args.cfg_options)
-        costs = [config_cost(cfg, size, args.device) for size in sizes]
         if args.out is not None:
+            check_output(args.out, args.overwrite)
+        sizes, cfg = sizes_of(args.size), read_config(args.config, args.cfg_options)
+        for height, width in sizes:
+            with skips.skipping(f'{height}x{width}'):
+                costs.append(config_cost(cfg, (height, width), args.device))
+        skips.check(costs)
+        if args.out is not None and costs:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
             rows = [dict(asdict(cost), rotation_share=cost.rotation_share) for cost in costs]
             args.out.write_text(json.dumps(dict(config=args.config, costs=rows), indent=2) + '\n')
     console = Console()
     (console if console.is_terminal else Console(width=WIDTH)).print(make_table(costs))
+    skips.report(f'{len(costs)} counted')
 
 
 if __name__ == '__main__':

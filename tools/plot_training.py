@@ -18,6 +18,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from mmrope.analysis.outputs import add_overwrite, check_output
+
 METRICS = ('bbox_mAP', 'segm_mAP', 'mIoU')
 # Okabe and Ito's colours, and a marker each, for readers who do not see colours alike.
 LOSS_COLOUR = '#0072B2'
@@ -196,6 +198,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(prog='plot_training.py', description=__doc__)
     parser.add_argument('work_dir', type=Path, help='work dir of a training run')
     parser.add_argument('--out', type=Path, help='image to write (default: WORK_DIR/curves.png)')
+    add_overwrite(parser)
     parser.add_argument('--predictions', type=Path, help='predictions of the run, to name them in the table')
     return parser.parse_args(arguments)
 
@@ -205,6 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_arguments(arguments)
     out = args.out or args.work_dir / 'curves.png'
     try:
+        if args.out is not None:  # the default belongs to the run, and follows it
+            check_output(out, args.overwrite)
         history = read_history(args.work_dir)
         draw(history, out)
     except (OSError, ValueError) as error:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from mmrope.analysis.resolutions import check_metric, make_table, plan, sweep, write_atomically, write_csv
 from mmrope.analysis.sizes import parse_size
+from mmrope.analysis.skipping import Skips
 from mmrope.engine.launch import ToolParser, add_arguments, errors_in_one_sentence
 
 
@@ -57,17 +58,22 @@ def _size(text: str):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Test as the command line says."""
     args = parse_arguments(arguments)
+    skips = Skips('test_resolutions.py', args.traceback)
     with errors_in_one_sentence('test_resolutions.py', args) as run:
-        measurements = plan(args, args.pairs, args.sizes, args.labels, args.scale_windows)
-        sweep(measurements, run)
-        if is_main_process():
+        measurements = plan(args, args.pairs, args.sizes, skips, args.labels, args.scale_windows)
+        sweep(measurements, run, skips)
+        speaks = is_main_process()
+        results = [measurement.result for measurement in measurements if measurement.result]
+        if speaks and results:
             run.started = False  # what goes wrong from here on is the tool's
-            report([measurement.result for measurement in measurements], args)
+            report(results, args)
+    if speaks:
+        skips.report(f'{len(results)} measured')
 
 
 def report(results: list[dict], args: argparse.Namespace) -> None:
     """Print the table and write the files."""
-    from mmrope.analysis.plotting import draw_panels
+    from mmrope.analysis.plotting import add_tick, draw_panels
 
     folder = Path(args.work_dir)
     metric = check_metric(args.metric, results)
@@ -75,12 +81,13 @@ def report(results: list[dict], args: argparse.Namespace) -> None:
     write_csv(results, folder / 'resolutions.csv')
     write_atomically(folder / 'resolutions.json', json.dumps(results, indent=2) + '\n')
     drawn = [result for result in results if metric in result['metrics']]
-    pixels = {size.text: size.pixels for size in args.sizes}
+    ticks: dict[float, str] = {}
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {metric: {}, 'time (ms / image)': {}}
     for result in drawn:
+        add_tick(ticks, result['pixels'], result['size'])
         for axis, value in zip(curves, (result['metrics'][metric], result['ms_per_image']), strict=True):
-            curves[axis].setdefault(result['label'], []).append((pixels[result['size']], value))
-    draw_panels(curves, {size.pixels: size.text for size in args.sizes}, folder / 'resolutions.png')
+            curves[axis].setdefault(result['label'], []).append((result['pixels'], value))
+    draw_panels(curves, ticks, folder / 'resolutions.png')
     print(f'{folder}/resolutions.csv, .json and .png are written')
 
 

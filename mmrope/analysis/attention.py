@@ -7,7 +7,7 @@ paper plots both for each block; how it treats a cls token and windows is not kn
 the grid; a cls token counts as a key in the entropy, and has no distance: those of the grid share its weight.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -162,7 +162,7 @@ class BlockStatistics:
 
 
 @dataclass
-class _Sums:
+class Sums:
     """Of one block and image: distance and entropy, for each head and, in the last place, uniform attention."""
 
     grid: tuple[int, int]
@@ -182,7 +182,6 @@ def strides_of(backbone: RoPEViT | RoPESwin) -> dict[str, int]:
     }
 
 
-@torch.no_grad()
 def attention_statistics(backbone: RoPEViT | RoPESwin, images: Iterable[Tensor]) -> list[BlockStatistics]:
     """Mean attention distance and entropy of each block and head.
 
@@ -194,29 +193,34 @@ def attention_statistics(backbone: RoPEViT | RoPESwin, images: Iterable[Tensor])
     Returns:
         One for each block, in order.
     """
-    strides = strides_of(backbone)
-    of_images: dict[str, list[_Sums]] = {name: [] for name in strides}
-    for image in images:
-        sums: dict[str, _Sums] = {}
-
-        def add(name: str, grid: tuple[int, int], batch: Batch, sums: dict[str, _Sums] = sums) -> None:
-            block = sums.setdefault(name, _Sums(grid))
-            block.window = tuple(map(max, block.window, (batch.rows.size, batch.cols.size)))
-            nothing = batch._replace(
-                q=torch.zeros_like(batch.q[:1, :1]), k=torch.zeros_like(batch.k[:1, :1]), bias=None
-            )
-            uniform = len(batch.q) * distance_and_entropy(nothing)
-            block.values = block.values + torch.cat((distance_and_entropy(batch), uniform), dim=1)
-
-        with watch_attention(backbone, add):
-            backbone(image)
-        for name, block in sums.items():
-            block.values /= len(image) * block.grid[0] * block.grid[1]
-            of_images[name].append(block)
-    return [_average(name, strides[name], blocks) for name, blocks in of_images.items()]
+    return mean_statistics(backbone, [image_sums(backbone, image) for image in images])
 
 
-def _average(name: str, stride: int, blocks: list[_Sums]) -> BlockStatistics:
+@torch.no_grad()
+def image_sums(backbone: RoPEViT | RoPESwin, image: Tensor) -> dict[str, Sums]:
+    """What :func:`mean_statistics` needs of ``(B, 3, H, W)`` images, for each block by its name."""
+    sums: dict[str, Sums] = {}
+
+    def add(name: str, grid: tuple[int, int], batch: Batch) -> None:
+        block = sums.setdefault(name, Sums(grid))
+        block.window = tuple(map(max, block.window, (batch.rows.size, batch.cols.size)))
+        nothing = batch._replace(q=torch.zeros_like(batch.q[:1, :1]), k=torch.zeros_like(batch.k[:1, :1]), bias=None)
+        uniform = len(batch.q) * distance_and_entropy(nothing)
+        block.values = block.values + torch.cat((distance_and_entropy(batch), uniform), dim=1)
+
+    with watch_attention(backbone, add):
+        backbone(image)
+    for block in sums.values():
+        block.values /= len(image) * block.grid[0] * block.grid[1]
+    return sums
+
+
+def mean_statistics(backbone: RoPEViT | RoPESwin, of_images: Sequence[dict[str, Sums]]) -> list[BlockStatistics]:
+    """Average what :func:`image_sums` gives for one image or more; each has the same weight."""
+    return [_average(name, stride, [sums[name] for sums in of_images]) for name, stride in strides_of(backbone).items()]
+
+
+def _average(name: str, stride: int, blocks: list[Sums]) -> BlockStatistics:
     distances, entropies = torch.stack([block.values for block in blocks]).mean(0).tolist()
     return BlockStatistics(
         name,

@@ -8,19 +8,21 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
+from ..engine.hosts import leave_out_multimodal_models, scope_of
 from ..registry import MODELS
+from .models import read_config
 
 MODES = ('inference', 'training')
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
@@ -92,17 +94,18 @@ def build_candidate(cfg: dict, setting: Setting) -> nn.Module:
     """Build a backbone for a setting; weights stay random.
 
     Args:
-        cfg: of a backbone that a registry of OpenMMLab's knows, ``dict(type='mmdet.SwinTransformer')``; with
-            ``compile=True`` for one that ``torch.compile`` compiles.
+        cfg: of a backbone that a registry of OpenMMLab's knows, ``dict(type='mmdet.SwinTransformer')``, or with
+            ``_scope_`` for the registry; with ``compile=True`` for one that ``torch.compile`` compiles.
         setting: mode and device are taken from it.
 
     Raises:
         KeyError: if no registry knows the type.
         ImportError: if its package is not there.
     """
-    scope, _, _ = cfg['type'].rpartition('.')
-    init_default_scope(scope or 'mmrope')
-    model = MODELS.build({key: value for key, value in cfg.items() if key not in ('init_cfg', 'compile')})
+    kind = cfg['type']
+    scope = kind.partition('.')[0] if isinstance(kind, str) and '.' in kind else 'mmrope'
+    settings = {'_scope_': scope} | {key: value for key, value in cfg.items() if key not in ('init_cfg', 'compile')}
+    model = revert_sync_batchnorm(MODELS.build(settings))
     model.train(setting.mode == 'training')
     model = model.to(setting.device)
     return torch.compile(model, dynamic=False) if cfg.get('compile') else model
@@ -114,6 +117,7 @@ def compare(
     rounds: int = 5,
     memory: bool = True,
     progress: Callable[[str], None] = lambda text: None,
+    skipping: Callable[[str], AbstractContextManager] = nullcontext,
 ) -> list[Measurement]:
     """Measure candidates in turns: a round runs each of them once, so that a noisy machine disturbs all alike.
 
@@ -125,29 +129,36 @@ def compare(
         rounds: how often each is timed, after one warm-up, in which a compiled one is compiled.
         memory: whether to measure the peak memory too. On the CPU each candidate gets a process of its own for that.
         progress: is told what comes next.
+        skipping: gives, for the name of a candidate, the context that it is built and run in; one that takes an error
+            in, as :meth:`Skips.skipping <mmrope.analysis.skipping.Skips.skipping>` does, leaves the candidate out.
 
     Returns:
-        One measurement a candidate, in order.
+        One measurement for each candidate that was built and ran, in order.
     """
-    measurements = [Measurement(name, setting) for name in candidates]
+    images = torch.randn(setting.batch, 3, *setting.size, device=setting.device)
+    models: dict[str, nn.Module] = {}
+    done = {name: Measurement(name, setting) for name in candidates}
     with _threads(setting.threads):
-        for measurement, cfg in zip(measurements, candidates.values()):
-            if memory and not (cfg.get('compile') and setting.device == 'cpu'):  # the compiler's would count
-                progress(f'{measurement.candidate}: memory')
-                measurement.memory = peak_memory(cfg, setting)
         torch.compiler.reset()  # what earlier settings compiled counts towards a limit
-        models = [build_candidate(cfg, setting) for cfg in candidates.values()]
-        images = torch.randn(setting.batch, 3, *setting.size, device=setting.device)
+        for name, cfg in candidates.items():
+            with skipping(name):
+                if memory and not (cfg.get('compile') and setting.device == 'cpu'):  # the compiler's would count
+                    progress(f'{name}: memory')
+                    done[name].memory = peak_memory(cfg, setting)
+                models[name] = build_candidate(cfg, setting)
+                done[name].parameters = sum(param.numel() for param in models[name].parameters())
         for number in range(WARM_UP + rounds):
-            turns = list(zip(measurements, models))
-            for measurement, model in turns if number % 2 else reversed(turns):
-                progress(f'{measurement.candidate}: round {number} of {rounds}')
-                seconds = time_step(model, images, setting)
-                if number >= WARM_UP:
-                    measurement.times.append(seconds)
-        for measurement, model in zip(measurements, models):
-            measurement.parameters = sum(param.numel() for param in model.parameters())
-    return measurements
+            turns = list(models.items())
+            for name, model in turns if number % 2 else reversed(turns):
+                progress(f'{name}: round {number} of {rounds}')
+                seconds = None
+                with skipping(name):
+                    seconds = time_step(model, images, setting)
+                if seconds is None:
+                    del models[name]
+                elif number >= WARM_UP:
+                    done[name].times.append(seconds)
+    return [done[name] for name in candidates if name in models]
 
 
 def time_step(model: nn.Module, images: Tensor, setting: Setting) -> float:
@@ -191,30 +202,43 @@ def environment(device: str, threads: int | None = None) -> dict[str, str | int]
 _imported: list[str] = []  # what the processes that measure memory import too
 
 
-def import_modules(names: Sequence[str]) -> None:
+def import_modules(names: str | Sequence[str]) -> None:
     """Import modules that register candidates, here and in the processes that measure memory.
 
     Raises:
         ImportError: if one cannot be imported.
     """
-    for name in names:
+    leave_out_multimodal_models()
+    for name in [names] if isinstance(names, str) else names:
         import_module(name)
         _imported.append(name)
 
 
 def load_backbone(path: str) -> dict:
-    """The backbone of a model's config file.
+    """The backbone of a model's config file, with the ``_scope_`` of the library that the config is for.
 
     Raises:
+        LaunchError: if there is no such config.
         ValueError: if the config has none.
     """
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
+    import_modules(cfg.get('custom_imports', {}).get('imports', ()))
     model = cfg.get('model', cfg)
     for _ in range(2):  # a wrapper, such as mmdet's batch fixer, holds the model
         if 'backbone' in model:
-            return model['backbone'].to_dict()
+            backbone = _plain(model['backbone'])
+            named = isinstance(backbone.get('type'), str) and '.' in backbone['type']
+            scope = None if named else scope_of(cfg)
+            return ({'_scope_': scope} if scope else {}) | backbone
         model = model.get('model', {})
     raise ValueError(f'a config must have model.backbone, but got {path}')
+
+
+def _plain(node: Any) -> Any:
+    """Make dicts and lists of a part of a config; classes stay, which ``Config.to_dict`` makes texts of."""
+    if isinstance(node, Mapping):
+        return {key: _plain(value) for key, value in node.items()}
+    return type(node)(map(_plain, node)) if isinstance(node, (list, tuple)) else node
 
 
 def _peak_on_cpu(cfg: dict, setting: Setting, path: list[str], threads: int, modules: list[str]) -> int:

@@ -19,6 +19,7 @@ from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from ..engine.hosts import scope_of
 from ..layers import Attention
 from .models import blank_batch, build_model
 
@@ -64,7 +65,7 @@ def config_cost(cfg: Config, size: tuple[int, int], device: str | None = None) -
     MMDetection's own counter has it. A segmenter runs to the class map, since one with queries has no other output.
     """
     model = build_model(cfg, device)
-    mode = 'predict' if cfg.get('default_scope') == 'mmseg' else 'tensor'
+    mode = 'predict' if scope_of(cfg) == 'mmseg' else 'tensor'
     return count(model, {**blank_batch(cfg, model, size), 'mode': mode})
 
 

@@ -1,8 +1,7 @@
 """From a config and a checkpoint to a model in eval mode, and from an image file to what the network is fed."""
 
 import argparse
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,12 +11,11 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
 from torch import Tensor, nn
 
+from ..engine.hosts import scope_of
 from ..engine.launch import OptionsAction, ToolParser, load_config
 from ..engine.preflight import LaunchError, check_checkpoint, datasets_of
 from ..models import RoPESwin, RoPEViT
 from ..weights import load_pretrained
-
-IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
 def study_parser(prog: str, description: str) -> ToolParser:
@@ -51,7 +49,7 @@ def build_model(cfg: Config, device: str | None = None) -> nn.Module:
     """
     model_cfg = dict(cfg.model)
     model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+    with DefaultScope.overwrite_default_scope(scope_of(cfg) or 'mmengine'):
         model = revert_sync_batchnorm(MODELS.build(model_cfg)).eval()
     return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
 
@@ -88,29 +86,11 @@ def backbone_of(model: nn.Module) -> RoPEViT | RoPESwin:
     return backbone
 
 
-def find_images(paths: Sequence[str]) -> list[str]:
-    """The image files among files and folders; those of a folder in the order of their names.
-
-    Raises:
-        LaunchError: if a path does not exist, or a folder holds no image.
-    """
-    found: list[str] = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise LaunchError(f'--images: there is no file or folder {path}')
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        images = [str(file) for file in files if not path.is_dir() or file.suffix.lower() in IMAGE_SUFFIXES]
-        if not images:
-            raise LaunchError(f'--images: the folder {path} holds no image ({" ".join(IMAGE_SUFFIXES)})')
-        found += images
-    return found
-
-
 def prepare_image(cfg: Config, model: nn.Module, path: str) -> Tensor:
     """An image as the model is fed it in a test, ``(1, 3, H, W)``: test pipeline, normalisation, padding."""
     dataset = next(datasets_of(cfg.test_dataloader.dataset))
     steps = [step for step in dataset.pipeline if not _loads_annotations(step)]
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+    with DefaultScope.overwrite_default_scope(scope_of(cfg) or 'mmengine'):
         data = Compose([TRANSFORMS.build(step) for step in steps])(dict(img_path=path, img_id=0))
     inputs = _preprocess(model, data)['inputs']
     if not isinstance(inputs, Tensor) or inputs.ndim != 4:
@@ -123,7 +103,7 @@ def blank_batch(cfg: Config, model: nn.Module, size: tuple[int, int]) -> dict[st
     image = torch.full((*size, 3), 127, dtype=torch.uint8).numpy()
     meta = dict(img_path='', img_id=0, img_shape=size, ori_shape=size, pad_shape=size, scale_factor=(1.0, 1.0))
     dataset = next(datasets_of(cfg.test_dataloader.dataset))
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+    with DefaultScope.overwrite_default_scope(scope_of(cfg) or 'mmengine'):
         data = TRANSFORMS.build(dataset.pipeline[-1])(dict(img=image, **meta))
     return _preprocess(model, data)
 

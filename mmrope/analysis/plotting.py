@@ -1,5 +1,6 @@
 """Figures in colours and markers that readers who do not see colours alike tell apart."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
@@ -18,6 +19,7 @@ COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#0
 MARKERS = 'os^Dv<>'
 STYLES = tuple(zip(COLOURS, MARKERS, strict=True))
 GREY = '#777777'
+SAME_PLACE = 0.005  # sizes that differ by less have one tick: images are resized to whole pixels
 
 
 @contextmanager
@@ -39,6 +41,13 @@ def saved_figure(out: Path, rows: int, cols: int, size: tuple[float, float], **o
             figure.savefig(out, dpi=130)
         finally:
             plt.close(figure)
+
+
+def add_tick(ticks: dict[float, str], place: float, text: str) -> None:
+    """Add a tick to those of an axis; where there is one already, both texts stand at its place."""
+    place = next((other for other in ticks if math.isclose(other, place, rel_tol=SAME_PLACE)), place)
+    known = ticks.get(place, '').split('\n') if place in ticks else []
+    ticks[place] = '\n'.join(dict.fromkeys([*known, text]))
 
 
 def draw_panels(

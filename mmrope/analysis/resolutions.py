@@ -8,10 +8,12 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
+from math import prod, sqrt
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import torch
@@ -25,10 +27,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ..engine.complete_checkpoint import CompleteCheckpoint, unwrapped
+from ..engine.hosts import scope_of
 from ..engine.launch import RunStarted, build_runner, prepare_test
 from ..engine.preflight import LaunchError
 from ..engine.sources import fetch, sha256
 from .sizes import Size, size_overrides
+from .skipping import Skips
 
 # What the table shows and the plot draws, by the last part of its name; the first that a test gives is drawn.
 METRICS = ('bbox_mAP', 'segm_mAP', 'mIoU', 'top1')
@@ -65,6 +69,7 @@ def plan(
     args: argparse.Namespace,
     pairs: Sequence[tuple[str, str]],
     sizes: Sequence[Size],
+    skips: Skips,
     labels: Sequence[str] | None = None,
     scale_windows: bool = False,
 ) -> list[Measurement]:
@@ -74,27 +79,36 @@ def plan(
         args: What ``mmrope.engine.launch.add_arguments`` adds; results are kept below ``work_dir``.
         pairs: Configs and their checkpoints.
         sizes: Image sizes.
+        skips: Takes in the models that cannot be tested, and the sizes that one cannot be tested at.
         labels: A name for each pair; by default that of the config, or of both where that is not enough.
         scale_windows: Whether the ``window_size`` of a backbone grows along with the image.
 
     Raises:
-        LaunchError: If the arguments, a config and the files on this machine do not go together.
+        LaunchError: If nothing is left, since the arguments, a config and the files on this machine do not go together.
     """
     measurements = []
     for label, (config, checkpoint) in zip(labels or default_labels(pairs), pairs, strict=True):
         test = dict(config=config, checkpoint=checkpoint, out=None, show=False, show_dir=None, tta=False)
-        model = Model(label, prepare_test(argparse.Namespace(**{**vars(args), **test})))
-        model.cfg.log_level = 'WARNING'  # the terminal is the progress bar's
-        digest = sha256(fetch(checkpoint))
-        for size in sizes:
-            overrides = size_overrides(model.cfg, size, scale_windows)
-            cfg = copy.deepcopy(model.cfg)
-            cfg.merge_from_dict(overrides)
-            path = Path(args.work_dir, 'results', f'{_name(cfg, digest)}.json')
-            present = dict(label=label, config=cfg.filename, checkpoint=cfg.load_from)
-            result = {**json.loads(path.read_text()), **present} if path.is_file() else None
-            measurements.append(Measurement(model, size, cfg, overrides, path, result))
+        with skips.skipping(label):
+            model = Model(label, prepare_test(argparse.Namespace(**{**vars(args), **test})))
+            model.cfg.log_level = 'WARNING'  # the terminal is the progress bar's
+            digest = sha256(fetch(checkpoint))
+            for size in sizes:
+                with skips.skipping(f'{label} at {size.text}'):
+                    overrides = size_overrides(model.cfg, size, scale_windows)
+                    cfg = copy.deepcopy(model.cfg)
+                    cfg.merge_from_dict(overrides)
+                    path = Path(args.work_dir, 'results', f'{_name(cfg, digest)}.json')
+                    present = dict(label=label, config=cfg.filename, checkpoint=cfg.load_from)
+                    measurements.append(Measurement(model, size, cfg, overrides, path, _kept(path, present)))
+    skips.check(measurements)
     return measurements
+
+
+def _kept(path: Path, present: Mapping[str, str]) -> dict[str, Any] | None:
+    """Read the result that a file keeps, with what it is called now; ``None`` for one of a version without pixels."""
+    result = json.loads(path.read_text()) if path.is_file() else {}
+    return {**result, **present} if 'pixels' in result else None
 
 
 def default_labels(pairs: Sequence[tuple[str, str]]) -> list[str]:
@@ -105,12 +119,14 @@ def default_labels(pairs: Sequence[tuple[str, str]]) -> list[str]:
     return [f'{config} {checkpoint}' for config, (_, checkpoint) in zip(configs, pairs, strict=True)]
 
 
-def sweep(measurements: Sequence[Measurement], run: RunStarted) -> None:
+def sweep(measurements: Sequence[Measurement], run: RunStarted, skips: Skips) -> None:
     """Make the measurements that have no result yet.
 
     Args:
         measurements: From ``plan``; those of one model lie next to each other.
         run: The hook that is to know when a test has started.
+        skips: Takes in the measurements that fail, which keep no result. Of several processes one may fail alone, and
+            the others would wait for it: there an error ends the sweep.
     """
     todo = [measurement for measurement in measurements if measurement.result is None]
     columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
@@ -119,11 +135,16 @@ def sweep(measurements: Sequence[Measurement], run: RunStarted) -> None:
         for _, group in groupby(todo, key=lambda measurement: measurement.model.label):
             test = None
             for measurement in group:
-                test = test or SizedTest(measurement.model, run, lambda share: progress.advance(bar, share))
-                progress.update(bar, description=f'{measurement.model.label} at {measurement.size.text}')
-                measurement.result = test.run(measurement)
-                if is_main_process():
+                name = f'{measurement.model.label} at {measurement.size.text}'
+                progress.update(bar, description=name)
+                with skips.skipping(name) if measurement.cfg.launcher == 'none' else nullcontext():
+                    test = test or SizedTest(measurement.model, run, lambda share: progress.advance(bar, share))
+                    measurement.result = test.run(measurement)
+                if measurement.result is None:
+                    test = None  # the model may be left in the middle of a change
+                elif is_main_process():
                     write_atomically(measurement.path, json.dumps(measurement.result, indent=2) + '\n')
+    skips.check([measurement for measurement in measurements if measurement.result])
 
 
 class SizedTest(Hook):
@@ -152,7 +173,7 @@ class SizedTest(Hook):
     def run(self, measurement: Measurement) -> dict[str, Any]:
         """Test at a size. Returns what there is to keep of it."""
         runner, cfg = self.runner, measurement.cfg
-        self.wanted, self.seconds = cfg, []
+        self.wanted, self.seconds, self.sides = cfg, [], []
         # what MMEngine makes its test loop of
         runner._test_dataloader, runner._test_evaluator, runner._test_loop = (
             copy.deepcopy(part) for part in (cfg.test_dataloader, cfg.test_evaluator, cfg.test_cfg)
@@ -163,6 +184,7 @@ class SizedTest(Hook):
             'config': cfg.filename,
             'checkpoint': cfg.load_from,
             'size': measurement.size.text,
+            'pixels': mean(self.sides),
             'metrics': {name: float(value) for name, value in metrics.items()},
             'ms_per_image': 1000 * median(self.seconds[1:] or self.seconds),  # the first batch is the warm-up
             'images': len(runner.test_dataloader.dataset),
@@ -176,7 +198,7 @@ class SizedTest(Hook):
         self.complete.versions.clear()  # checked once: parts that are replaced count anew
         if not self.weights and 'backbone' in after:
             self.weights = copy.deepcopy(model.backbone.state_dict())
-        with DefaultScope.overwrite_default_scope(self.wanted.get('default_scope')):
+        with DefaultScope.overwrite_default_scope(scope_of(self.wanted)):
             if before.get('backbone') != after.get('backbone'):
                 device = next(model.parameters()).device
                 model.backbone = MODELS.build({**after.backbone, 'init_cfg': None}).to(device)
@@ -191,6 +213,7 @@ class SizedTest(Hook):
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         self.seconds.append((_now() - self.began) / len(outputs))
+        self.sides += [sqrt(prod(image.shape[-2:])) for image in data_batch['inputs']]  # of squares of the same area
         self.advance(1 / len(runner.test_dataloader))
 
 

@@ -1,6 +1,7 @@
 """Another image size for the test of a config: what changes in its pipeline, its padding and its windows."""
 
 import inspect
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from ..engine.preflight import LaunchError
+from ..engine.hosts import scope_of
+from ..engine.preflight import LaunchError, datasets_of
 
 LONGEST = 100  # times the shorter side: as good as no limit, where a limit has to be given
 
@@ -26,11 +28,6 @@ class Size:
     kind: str
     height: int
     width: int
-
-    @property
-    def pixels(self) -> float:
-        """Where it lies on the axis of a plot: the side of a square of the same area."""
-        return (self.height * self.width) ** 0.5
 
 
 def parse_size(text: str) -> Size:
@@ -92,6 +89,40 @@ def reference_size(pipeline: list[dict[str, Any]]) -> int:
         'the test pipeline has no Resize with a scale, ResizeShortestEdge or ResizeEdge of the short edge, whose size '
         f'could be changed; it has {names}'
     )
+
+
+def size_of_tests(cfg: Config) -> tuple[tuple[int, int], str] | None:
+    """Find the size that a config tests images at, ``(H, W)`` in pixels of a landscape image, and what says so.
+
+    Images that keep their proportions have many sizes. Of those that fit into (1333, 800) the largest is taken; where
+    the longer side is free, or may be more than twice the shorter one, a square of the shorter one. The size is rounded
+    up as the preprocessor pads images. Returns ``None`` for a config that has no size.
+    """
+    preprocessor = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    padding = preprocessor.get('test_cfg') or {}
+    if padding.get('size'):
+        return tuple(padding['size']), 'model.data_preprocessor.test_cfg.size'
+    loader = cfg.get('test_dataloader') or {}
+    pipeline = next(datasets_of(loader['dataset'])).get('pipeline') if 'dataset' in loader else None
+    step = next((step for step in reversed(pipeline or ()) if _sides(step)), None)
+    if step is None:
+        return None
+    divisor = padding.get('size_divisor') or preprocessor.get('pad_size_divisor') or 1
+    height, width = (math.ceil(side / divisor) * divisor for side in _sides(step))
+    return (height, width), f'{_name(step)} of the test pipeline'
+
+
+def _sides(step: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width that a step gives images."""
+    name = _name(step)
+    value = step.get({'CenterCrop': 'crop_size', 'Pad': 'size'}.get(name, 'scale'))
+    if not value or name not in ('CenterCrop', 'Pad', 'Resize', 'ResizeEdge', 'ResizeShortestEdge'):
+        return None
+    width, height = _as_pair(value)
+    if name == 'Resize' and step.get('keep_ratio'):
+        height, width = sorted((height, width))
+        return (height, width) if width <= 2 * height else (height, height)
+    return height, width
 
 
 def _pipelines(dataset: Mapping[str, Any], path: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -159,7 +190,7 @@ def _window_size(cfg: Config) -> int:
     backbone = cfg.model.get('backbone') or {}
     if 'window_size' in backbone or 'type' not in backbone:
         return backbone.get('window_size') or 0
-    with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+    with MODELS.switch_scope_and_registry(scope_of(cfg)) as registry:
         kind = backbone.type if isinstance(backbone.type, type) else registry.get(backbone.type)
     if kind is None:
         return 0  # building it says which type is unknown

@@ -6,17 +6,20 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from ..models import RoPESwin, RoPEViT
 from ..registry import MODELS
+from .hosts import scope_of
+from .preflight import LaunchError
 
 BACKBONES = {'RoPEViT': 'block', 'RoPESwin': 'stage'}  # what out_indices count, for the names of the outputs
 LEAST_OPSET = 18  # torch's exporter writes nothing older
 TOLERANCE = 1e-4
 
 
-class ExportError(ValueError):
+class ExportError(LaunchError):
     """A model that cannot be exported as asked; the text is the whole explanation."""
 
 
@@ -30,11 +33,13 @@ def build_backbone(cfg: Config, checkpoint: str | None = None) -> RoPEViT | RoPE
     from ..weights import load_pretrained  # here, since that package knows the backbones
 
     backbone = cfg.get('model', cfg).get('backbone')
-    kind = '' if backbone is None else str(backbone.get('type'))
-    if kind.rpartition('.')[2] not in BACKBONES:
-        found = f'model.backbone.type = {kind!r}' if backbone is not None else 'no model.backbone'
+    kind = None if backbone is None else backbone.get('type')
+    name = getattr(kind, '__name__', kind) or ''
+    if name.rpartition('.')[2] not in BACKBONES:
+        found = f'model.backbone.type = {name!r}' if backbone is not None else 'no model.backbone'
         raise ExportError(f'the config must have a backbone of {" or ".join(BACKBONES)}, but has {found}')
-    model = MODELS.build(backbone)
+    with DefaultScope.overwrite_default_scope(scope_of(cfg) or 'mmrope'):
+        model = MODELS.build(backbone)
     init_cfg = backbone.get('init_cfg') or []
     sources = [cfg for cfg in ([init_cfg] if isinstance(init_cfg, dict) else init_cfg) if 'checkpoint' in cfg]
     for source in sources if checkpoint is None else [dict(checkpoint=checkpoint)]:
@@ -85,6 +90,7 @@ def export_onnx(
     # The exporter takes 1 for a constant, and two equal sides for one number.
     images = _images(model, 2 if dynamic_batch else 1, size if not dynamic_size else _unequal(size, model))
     partial = f'{path}.incomplete'
+    Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
     try:
         torch.onnx.export(
             model,

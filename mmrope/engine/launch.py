@@ -24,6 +24,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from .checkpoint import refuse_code_in_checkpoints
+from .hosts import leave_out_multimodal_models
 from .numbers import NonFiniteError
 from .preflight import (
     LaunchError,
@@ -270,6 +271,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if missing:
         raise LaunchError(f'--launcher {args.launcher}: {missing[0]} is not set; see the scripts beside this tool')
     refuse_code_in_checkpoints()
+    leave_out_multimodal_models()
     try:
         cfg = Config.fromfile(args.config)
     except Exception as error:

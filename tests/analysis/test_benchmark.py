@@ -1,5 +1,6 @@
 """Time and memory, side by side; and that the peers are what they are called."""
 
+import pickle
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import nn
 from mmrope import RoPEViT
 from mmrope.analysis import benchmark
 from mmrope.analysis.benchmark import Measurement, Setting, build_candidate, compare, load_backbone, peak_memory
+from mmrope.analysis.skipping import Skips
 from mmrope.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +108,48 @@ def test_backbones_of_configs_and_wrappers(tmp_path):
     (tmp_path / 'none.py').write_text('model = dict(type="Wrapper")')
     with pytest.raises(ValueError, match=r'model\.backbone.*none\.py'):
         load_backbone(str(tmp_path / 'none.py'))
+
+
+HOST_CONFIGS = {
+    'scope': "default_scope = 'mmdet'\nmodel = dict(type='RetinaNet', backbone={backbone})",
+    'own package': "model = dict(type='RetinaNet', backbone={backbone})",
+    'class': 'from mmdet.models import SwinTransformer\nmodel = dict(backbone={backbone})',
+}
+
+
+@pytest.mark.parametrize(
+    'config, kind',
+    [('scope', "'SwinTransformer'"), ('own package', "'mmdet.SwinTransformer'"), ('class', 'SwinTransformer')],
+)
+def test_backbones_of_the_hosts_are_built_as_their_configs_name_them(tmp_path, config, kind):
+    from mmdet.models import SwinTransformer
+
+    backbone = f'dict(type={kind}, embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1))'
+    (tmp_path / 'host.py').write_text(HOST_CONFIGS[config].format(backbone=backbone))
+    candidate = pickle.loads(pickle.dumps(load_backbone(str(tmp_path / 'host.py'))))  # as another process gets it
+    assert isinstance(build_candidate(candidate, Setting((16, 16))), SwinTransformer)
+
+
+def test_the_same_name_is_each_library_s_own(tmp_path):
+    models = []
+    for scope in ('mmdet', 'mmseg'):
+        settings = dict(type='SwinTransformer', embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1))
+        (tmp_path / f'{scope}.py').write_text(f'default_scope = {scope!r}\nmodel = dict(backbone={settings!r})')
+        models.append(build_candidate(load_backbone(str(tmp_path / f'{scope}.py')), Setting((16, 16))))
+    assert [type(model).__module__.partition('.')[0] for model in models] == ['mmdet', 'mmseg']
+
+
+def test_a_candidate_that_fails_is_left_out_and_the_others_are_measured():
+    skips = Skips('tool')
+    candidates = {
+        'a': TINY,
+        'unknown': dict(type='mmrope.Nothing'),
+        'b': TINY,
+        'too narrow': TINY | dict(in_channels=4),
+    }
+    done = compare(candidates, Setting((16, 16)), rounds=2, memory=False, skipping=skips.skipping)
+    assert [(measurement.candidate, len(measurement.times)) for measurement in done] == [('a', 2), ('b', 2)]
+    assert [problem.partition(':')[0] for problem in skips.problems] == ['unknown', 'too narrow']
 
 
 def test_candidates_are_not_initialised_from_the_hub():

@@ -10,7 +10,7 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 
-from mmrope.analysis.sizes import parse_size, reference_size, size_overrides
+from mmrope.analysis.sizes import parse_size, reference_size, size_of_tests, size_overrides
 from mmrope.engine.preflight import LaunchError
 
 ROOT = Path(__file__).parents[2] / 'configs'
@@ -128,3 +128,23 @@ def test_other_sizes_are_refused(text: str) -> None:
 def test_a_pipeline_that_cannot_be_changed_is_named(steps: list[dict], size: str, words: str) -> None:
     with pytest.raises(LaunchError, match=words):
         size_overrides(config(*steps), parse_size(size))
+
+
+@pytest.mark.parametrize(
+    'name, size',
+    [
+        ('mask_rcnn_rope_mixed_swin_t_coco', (800, 1344)),  # fits into (1333, 800), padded to 32
+        ('upernet_rope_mixed_swin_t_ade20k', (512, 512)),  # the shorter side at 512
+        ('mask_rcnn_rope_mixed_vit_tiny_digits', (128, 128)),
+        ('imagenet_rope_mixed_swin_t', (224, 224)),
+    ],
+)
+def test_the_size_that_a_config_tests_at(name: str, size: tuple[int, int]) -> None:
+    found, source = size_of_tests(Config.fromfile(ROOT / f'{name}.py'))
+    assert found == size and source.endswith('of the test pipeline')
+
+
+def test_the_size_that_a_preprocessor_pads_to_goes_first() -> None:
+    cfg = Config(dict(model=dict(data_preprocessor=dict(test_cfg=dict(size=(96, 160))))))
+    assert size_of_tests(cfg) == ((96, 160), 'model.data_preprocessor.test_cfg.size')
+    assert size_of_tests(Config(dict(model=dict()))) is None

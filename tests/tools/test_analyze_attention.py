@@ -1,6 +1,7 @@
 """tools/analyze_attention.py on detectors, segmenters and classifiers: what it writes, prints and refuses."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
@@ -62,7 +63,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     for name, shape in (('a.png', (90, 128)), ('b.jpg', (128, 128)), ('c.png', (64, 100))):
         cv2.imwrite(str(folder / name), rng.integers(0, 255, (*shape, 3), dtype=np.uint8))
-    (folder / 'notes.txt').write_text('no image')
     return folder
 
 
@@ -113,8 +113,8 @@ def test_several_checkpoints_share_a_plot_and_a_query_is_drawn(study, images, mo
 
 
 MISTAKES = {
-    'no image': (['--images', 'nowhere.png'], '--images: there is no file or folder nowhere.png'),
-    'empty folder': (['--images', 'empty'], '--images: the folder empty holds no image'),
+    'no image': (['--images', 'nowhere.png'], '--images: nowhere.png does not exist'),
+    'empty folder': (['--images', 'empty'], '--images: empty has no images'),
     'outside': (
         ['--query', '128', '0'],
         '--query: x and y must be within 0 .. 127 and 0 .. 89, but got x = 128, y = 0',
@@ -146,6 +146,49 @@ def test_a_missing_checkpoint_and_an_odd_name_are_refused(study, images, capsys)
     with pytest.raises(SystemExit):
         load_tool('analyze_attention').main([config, 'a.pth', config, 'b.pth', '--images', str(images)])
     assert '--labels wants 2 names that differ' in capsys.readouterr().err
+
+
+def test_a_bad_image_and_a_bad_model_are_named_and_the_rest_is_kept(
+    study, images, write_config, tmp_path, capsys
+) -> None:
+    """A strip is no pixel high at the size of the config; a host's own backbone has nothing to study."""
+    folder = tmp_path / 'images'
+    shutil.copytree(images, folder)
+    (folder / 'broken.png').write_bytes(b'no image')
+    (folder / 'notes.txt').touch()
+    cv2.imwrite(str(folder / 'strip.png'), np.zeros((2, 3000, 3), np.uint8))
+    good, missing = study('detection'), ['none.py', 'none.pth']
+    host = [write_config(tmp_path, 'segmentation'), good[1]]
+    arguments = [*host, *good, *missing, '--images', str(folder), '--labels', 'host', 'good', 'missing']
+    with pytest.raises(SystemExit) as stop:
+        load_tool('analyze_attention').main([*arguments, '--query', '120', '85', '--out', 'out'])
+    assert stop.value.code == 'analyze_attention.py: 6 skipped, 1 of 3 models analysed'
+    error = capsys.readouterr().err
+    for words in (
+        f'{folder}/broken.png is no image',
+        f'notes.txt in {folder}',
+        f'good, {folder}/strip.png',
+        f'good, {folder}/c.png: --query: ',  # 128 x 82 pixels, as the network is fed it
+        'host: model.backbone must be mmrope.RoPEViT or mmrope.RoPESwin, but the config has ResNetV1c',
+        'missing: there is no config none.py',
+    ):
+        assert f'analyze_attention.py: skipped: {words}' in error
+    (row,) = json.loads(Path('out/attention.json').read_text())
+    assert (row['label'], row['images']) == ('good', 2)
+    assert {path.name for path in Path('out').iterdir()} == {
+        'attention.json', 'attention.png', 'maps_good_a.png', 'maps_good_b.png',
+    }  # fmt: skip
+
+
+def test_results_are_replaced_on_request_only(study, images, capsys) -> None:
+    Path('out').mkdir()
+    Path('out/attention.json').write_text('mine')
+    arguments = [*study('detection'), '--images', str(images / 'a.png'), '--out', 'out']
+    with pytest.raises(SystemExit):
+        load_tool('analyze_attention').main(arguments)
+    assert 'out/attention.json exists: --overwrite' in capsys.readouterr().err
+    load_tool('analyze_attention').main([*arguments, '--overwrite'])
+    assert json.loads(Path('out/attention.json').read_text())[0]['images'] == 1
 
 
 def test_another_backbone_is_refused(study, write_config, tmp_path, images, capsys) -> None:

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import ROOT, load_tool
 
 from mmrope import RoPEViT
@@ -82,7 +84,7 @@ def test_axial_frequencies_have_no_changes(files) -> None:
     [
         (dict(rope=None, ape=True), [], 'its backbone has rope=None, and so no frequencies'),
         ({}, ['--grid', '4'], '--grid must be at least 8, and got 4'),
-        ({}, ['--image', 'config.py'], '--image: config.py cannot be read as an image'),
+        ({}, ['--image', 'config.py'], '--image: config.py is no image'),
         ({}, ['--block', '3'], '--block: the backbone has the blocks 0 to 2, and got 3'),
         ({}, ['--initial', 'none.pth'], 'CHECKPOINT: there is no checkpoint none.pth'),
     ],
@@ -92,3 +94,23 @@ def test_a_mistake_ends_in_one_sentence(files, capsys, backbone, options, words)
         load_tool('analyze_frequencies').main([*files(**backbone), '--out', 'out', *options])
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith('analyze_frequencies.py: error: ') and words in error
+
+
+def test_results_are_replaced_on_request_only(files, capsys) -> None:
+    Path('out').mkdir()
+    Path('out/frequencies.json').write_text('mine')
+    arguments = [*files(), '--out', 'out', '--grid', '8']
+    with pytest.raises(SystemExit):
+        load_tool('analyze_frequencies').main(arguments)
+    assert 'out/frequencies.json exists: --overwrite' in capsys.readouterr().err
+    assert Path('out/frequencies.json').read_text() == 'mine'
+    load_tool('analyze_frequencies').main([*arguments, '--overwrite'])
+    assert json.loads(Path('out/frequencies.json').read_text())['reconstruction']['grid'] == 8
+
+
+def test_a_dark_image_is_refused(files, capsys) -> None:
+    """12 bits in 16: it would be represented as black."""
+    Image.fromarray(np.linspace(0, 4095, 256).astype(np.uint16).reshape(16, 16)).save('cells.png')
+    with pytest.raises(SystemExit):
+        load_tool('analyze_frequencies').main([*files(), '--out', 'out', '--image', 'cells.png'])
+    assert '--image: cells.png holds uint16 values up to 4095' in capsys.readouterr().err

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny import load_tool
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/mask_rcnn_rope_mixed_vit_tiny_digits.py'
@@ -44,6 +45,24 @@ def test_each_candidate_is_measured_compiled_too(tmp_path):
     measured = json.loads((tmp_path / 'configs.json').read_text())['measurements']
     names = [(CONFIG.stem, True), (f'{CONFIG.stem}, compiled', False)]
     assert [(m['candidate'], m['memory'] is not None) for m in measured] == names * 2
+
+
+def test_a_bad_config_is_named_and_the_others_are_measured(tmp_path, capsys):
+    (tmp_path / 'none.py').write_text('model = dict(type="Wrapper")')
+    arguments = ['--sizes', '16', '24', '--rounds', '1', '--no-memory', '--out', str(tmp_path / 'out')]
+    main = load_tool('benchmark').main
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path / 'none.py'), str(CONFIG), *arguments])
+    assert stop.value.code.startswith('benchmark.py: 1 skipped')
+    assert re.search(r'skipped: .*none\.py', capsys.readouterr().err)
+    result = json.loads((tmp_path / 'out/configs.json').read_text())
+    assert [(m['candidate'], m['setting']['size']) for m in result['measurements']] == [
+        (CONFIG.stem, [16, 16]), (CONFIG.stem, [24, 24]),
+    ]  # fmt: skip
+    with pytest.raises(SystemExit):
+        main([str(CONFIG), *arguments])
+    assert 'configs.json exists: --overwrite' in capsys.readouterr().err
+    assert json.loads((tmp_path / 'out/configs.json').read_text()) == result
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope
 from PIL import Image
 from pycocotools.mask import decode
 from tiny import isolated, load_tool
+
+from mmrope.analysis.inference import Predictor, _Sure
 
 RESIZE = "dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), keep_ratio=True)"
 CLASSIFICATION = """
@@ -93,7 +95,8 @@ def test_it_writes_what_the_test_tool_predicts(
     """At another size than the config's."""
     images = sorted((tiny_data / 'images').iterdir())
     out = tmp_path / 'out'
-    assert run(tools, tiny_data / 'images', *models[kind], '--size', '48', '--out-dir', out) == 0
+    options = ['--size', '48', '--score-thr', '0']
+    assert run(tools, tiny_data / 'images', *models[kind], *options, '--out-dir', out) == 0
     written = json.loads((out / 'predictions.json').read_text())
     assert list(written['images']) == [str(path) for path in images]
     options = ['--cfg-options', 'test_dataloader.dataset.pipeline.1.scale=(48,48)']
@@ -105,6 +108,7 @@ def test_it_writes_what_the_test_tool_predicts(
 
 def check_detection(record: dict[str, Any], expected: dict[str, Any], out: Path, classes: list[str]) -> None:
     assert classes == ['box'] and len(record['scores']) > 0
+    assert record['class_names'] == ['box'] * len(record['labels'])
     for key in ('labels', 'scores', 'bboxes'):
         np.testing.assert_allclose(record[key], expected['pred_instances'][key].numpy(), rtol=1e-4, atol=1e-3)
 
@@ -135,16 +139,18 @@ def test_files_folders_and_globs_and_what_is_no_image(
     folder, broken, empty = tmp_path / 'more', tmp_path / 'broken.png', tmp_path / 'empty'
     for path in (folder / 'deep', empty):
         path.mkdir(parents=True)
-    (folder / 'notes.txt').touch()
+    for name in ('notes.txt', 'moving.GIF', '._0.jpg', '.DS_Store'):  # hidden files are no part of a folder
+        (folder / name).write_bytes(b'GIF89a')
     broken.write_bytes(b'\x89PNG, but no more')
     Image.open(tiny_data / 'images/0.png').save(folder / '0.jpg')
     Image.open(tiny_data / 'images/1.png').convert('L').save(folder / 'deep/1.png')
     inputs = [tiny_data / 'images/0.png', folder, folder / '**/*.png', broken, tmp_path / 'none.png', empty]
     inputs += [tiny_data / 'images/0.png']  # twice
     code = run(tools, *inputs, *models['classification'], '--out-dir', tmp_path / 'out')
-    assert code == 'demo.py: 3 skipped, 3 predicted'  # Python prints it and leaves with 1
+    assert code == 'demo.py: 4 skipped, 3 predicted'  # Python prints it and leaves with 1
     err = capsys.readouterr().err
-    for words in (f'{broken} is no image', f'{tmp_path}/none.png does not exist', f'{empty} has no images'):
+    others = f'moving.GIF, notes.txt in {folder}: files that end in none of'
+    for words in (f'{broken} is no image', f'{tmp_path}/none.png does not exist', f'{empty} has no images', others):
         assert f'demo.py: skipped: {words}' in err
     images = json.loads((tmp_path / 'out/predictions.json').read_text())['images']
     assert list(images) == [str(path) for path in (inputs[0], folder / '0.jpg', folder / 'deep/1.png')]
@@ -160,11 +166,127 @@ def test_masks_are_written_as_coco_has_them(tools: SimpleNamespace, tiny_data: P
         model = MODELS.build(Config.fromfile(config).model)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'model.pth')
     image = tiny_data / 'images/0.png'
-    assert run(tools, image, config, tmp_path / 'model.pth', '--out-dir', tmp_path / 'out', '--score-thr', '0') == 0
+    for out in ('out', 'again'):  # the colours are the same each time
+        code = run(tools, image, config, tmp_path / 'model.pth', '--out-dir', tmp_path / out, '--score-thr', '0')
+        assert code == 0
+    assert (tmp_path / 'out/drawn/0.png').read_bytes() == (tmp_path / 'again/drawn/0.png').read_bytes()
     record = json.loads((tmp_path / 'out/predictions.json').read_text())['images'][str(image)]
     assert len(record['masks']) == len(record['scores']) > 0
+    assert set(record['class_names']) <= set('0123456789')  # the checkpoint names none: the config does
     assert all(decode(mask).shape == (64, 64) for mask in record['masks'])
     assert (np.asarray(Image.open(tmp_path / 'out' / record['drawn'])) != np.asarray(Image.open(image))).any()
+
+
+@pytest.mark.parametrize('kind', ['detection', 'segmentation', 'classification'])
+def test_an_odd_image_is_named_and_the_others_are_kept(
+    tools: SimpleNamespace,
+    models: dict[str, tuple[str, str]],
+    tiny_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+) -> None:
+    """Resized to 64 pixels in proportion, a strip of 3000 x 2 has a height of 0."""
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for name in ('a.png', 'z.png'):
+        (folder / name).write_bytes((tiny_data / 'images/0.png').read_bytes())
+    Image.fromarray(np.full((2, 3000, 3), 90, np.uint8)).save(folder / 'strip.png')
+    code = run(tools, folder, *models[kind], '--out-dir', tmp_path / 'out')
+    images = json.loads((tmp_path / 'out/predictions.json').read_text())['images']
+    if kind == 'classification':  # which does not keep the proportions
+        assert code == 0 and len(images) == 3
+        return
+    assert code == 'demo.py: 1 skipped, 2 predicted'
+    assert f'demo.py: skipped: {folder}/strip.png of 3000 x 2 pixels was not predicted: ' in capsys.readouterr().err
+    assert list(images) == [str(folder / 'a.png'), str(folder / 'z.png')]
+
+
+def test_the_score_threshold_holds_for_the_json_too(
+    tools: SimpleNamespace, models: dict[str, tuple[str, str]], tiny_data: Path, tmp_path: Path
+) -> None:
+    image, kept = tiny_data / 'images/0.png', {}
+    scores = [0.0]
+    for threshold in (0.0, 'median'):
+        threshold = float(np.median(scores)) if threshold else 0.0
+        out = tmp_path / str(threshold)
+        assert run(tools, image, *models['detection'], '--score-thr', threshold, '--out-dir', out) == 0
+        written = json.loads((out / 'predictions.json').read_text())
+        kept[threshold], scores = written['images'][str(image)], written['images'][str(image)]['scores']
+        assert written['score_thr'] == threshold
+    every, some = kept.values()
+    above = [score for score in every['scores'] if score >= threshold]
+    assert some['scores'] == above and 0 < len(above) < len(every['scores'])
+    assert len(some['bboxes']) == len(some['labels']) == len(some['class_names']) == len(above)
+
+
+@pytest.mark.parametrize('peak, said', [(4095, True), (65535, False)])
+def test_a_16_bit_file_whose_values_need_few_bits_is_said_to_be_dark(
+    tools: SimpleNamespace,
+    models: dict[str, tuple[str, str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    peak: int,
+    said: bool,
+) -> None:
+    pixels = np.linspace(0, peak, 64 * 64).astype(np.uint16).reshape(64, 64)
+    Image.fromarray(pixels).save(tmp_path / 'cells.png')
+    assert run(tools, tmp_path / 'cells.png', *models['segmentation'], '--out-dir', tmp_path / 'out') == 0
+    words = f'demo.py: {tmp_path}/cells.png holds uint16 values up to 4095, which the model sees as 0 to 15 of 255'
+    assert (words in capsys.readouterr().err) == said
+
+
+def test_a_file_of_results_is_replaced_on_request_only(
+    tools: SimpleNamespace,
+    models: dict[str, tuple[str, str]],
+    tiny_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / 'predictions.json').write_text('mine')
+    arguments = [tiny_data / 'images/0.png', *models['classification'], '--out-dir', tmp_path]
+    assert run(tools, *arguments) == 1
+    assert f'{tmp_path}/predictions.json exists: --overwrite' in capsys.readouterr().err
+    assert (tmp_path / 'predictions.json').read_text() == 'mine'
+    assert run(tools, *arguments, '--overwrite') == 0
+    assert json.loads((tmp_path / 'predictions.json').read_text())['classes'] == ['a', 'b', 'c']
+
+
+@pytest.mark.parametrize(
+    'kind, scope', [('detection', 'mmdet'), ('segmentation', 'mmseg'), ('classification', 'mmpretrain')]
+)
+def test_types_may_be_classes(models: dict[str, tuple[str, str]], tiny_data: Path, kind: str, scope: str) -> None:
+    """As in configs in pure Python, which need no default_scope."""
+    config, checkpoint = models[kind]
+    path = tiny_data / 'images/0.png'
+    with isolated():
+        expected = Predictor(Config.fromfile(config), checkpoint, 0.0)(path)
+    cfg = Config.fromfile(config)
+    with DefaultScope.overwrite_default_scope(scope):
+        for step in cfg.test_dataloader.dataset.pipeline:
+            step.type = TRANSFORMS.build(step).__class__
+        cfg.test_dataloader.dataset.type = DATASETS.get(f'{scope}.{cfg.test_dataloader.dataset.type}')
+        cfg.model.type = MODELS.get(f'{scope}.{cfg.model.type}')
+    cfg.default_scope = None
+    with isolated():
+        found = Predictor(cfg, checkpoint, 0.0)(path)
+    assert found.record == expected.record
+    np.testing.assert_array_equal(found.picture, expected.picture)
+
+
+def test_the_shades_of_masks_are_the_same_each_time() -> None:
+    """MMDetection draws them from NumPy's global generator, which is left as it was."""
+
+    class Host:
+        def visualize(self) -> float:
+            return np.random.rand()
+
+    inferencer = type('Inferencer', (_Sure, Host), {})()
+    first = inferencer.visualize()
+    np.random.rand()  # whatever a process has drawn before
+    before = np.random.get_state()[1].copy()
+    assert inferencer.visualize() == first
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
 class Malicious:

@@ -71,3 +71,44 @@ def test_heads_with_queries_count(config: str, tmp_path: Path) -> None:
     load_tool('get_flops').main([str(ROOT / 'configs' / f'{config}.py'), '--size', '256x192', '--out', str(out)])
     (cost,) = json.loads(out.read_text())['costs']
     assert cost['size'] == [256, 192] and min(cost['flops']['backbone'], cost['flops']['heads']) > 1e9
+
+
+def test_a_size_that_fails_is_named_and_the_others_are_counted(tmp_path: Path, monkeypatch, capsys) -> None:
+    tool, out = load_tool('get_flops'), tmp_path / 'new/flops.json'
+    count = tool.config_cost
+
+    def fail(cfg, size, device):
+        if size == (96, 96):
+            raise RuntimeError('not enough memory')
+        return count(cfg, size, device)
+
+    monkeypatch.setattr(tool, 'config_cost', fail)
+    with pytest.raises(SystemExit) as stop:
+        tool.main([DETECTION, '--size', '96x96', '64x64', '--out', str(out)])
+    assert stop.value.code == 'get_flops.py: 1 skipped, 1 counted'
+    assert 'get_flops.py: skipped: 96x96: RuntimeError: not enough memory' in capsys.readouterr().err
+    assert [cost['size'] for cost in json.loads(out.read_text())['costs']] == [[64, 64]]
+    with pytest.raises(SystemExit):
+        tool.main([DETECTION, '--size', '64', '--out', str(out)])
+    assert f'{out} exists: --overwrite' in capsys.readouterr().err
+
+
+HOST = """
+from mmdet.models import ResNet, RetinaNet, DetDataPreprocessor, FPN, RetinaHead
+from mmdet.datasets.transforms import PackDetInputs
+from mmcv.transforms import LoadImageFromFile
+"""
+
+
+def test_a_config_in_pure_python_of_a_host_counts_as_the_same_in_texts(write_config, tmp_path: Path) -> None:
+    config = Path(write_config(tmp_path, 'detection'))
+    text = config.read_text()
+    for name in ('ResNet', 'RetinaNet', 'DetDataPreprocessor', 'FPN', 'RetinaHead', 'PackDetInputs'):
+        text = text.replace(f"type='{name}'", f'type={name}')
+    text = HOST + text.replace("default_scope = 'mmdet'", 'default_scope = None')
+    (tmp_path / 'classes.py').write_text(text)
+    counted = []
+    for path in (config, tmp_path / 'classes.py'):
+        load_tool('get_flops').main([str(path), '--size', '64', '--out', str(path.with_suffix('.json'))])
+        counted.append(json.loads(path.with_suffix('.json').read_text())['costs'])
+    assert counted[0] == counted[1] and counted[0][0]['flops']['backbone'] > 0

@@ -143,6 +143,7 @@ def test_a_run_without_validation_has_one_panel(
         (['empty'], 'empty holds no training run'),
         (['run', '--out', 'curves.nothing'], "Format 'nothing' is not supported"),
         (['run', '--out', 'file/curves.png'], 'file'),
+        (['run', '--out', 'file'], 'file exists: --overwrite'),
     ],
 )
 def test_a_mistake_ends_in_one_sentence(

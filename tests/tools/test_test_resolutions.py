@@ -204,6 +204,50 @@ def test_an_interrupted_sweep_measures_the_rest_only(
         assert len(tests) == before + 1
 
 
+def test_equal_sizes_lie_at_one_place_of_the_plot(
+    tools: SimpleNamespace, models: dict[str, tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of square images 32 makes 32 x 32; they are placed by the size that the model sees."""
+    drawn = []
+    monkeypatch.setattr('mmrope.analysis.plotting.plt.close', drawn.append)
+    sizes = ['32', '32x32', '32x48', 'short:48']
+    tools.test_resolutions([*models['segmentation'], '--sizes', *sizes, '--work-dir', str(tmp_path)])
+    places = [(result['size'], result['pixels']) for result in json.loads((tmp_path / 'resolutions.json').read_text())]
+    assert places == [('32', 32), ('32x32', 32), ('32x48', pytest.approx((32 * 48) ** 0.5)), ('short:48', 48)]
+    axis = drawn[-1].axes[0]
+    ticks = [text.get_text() for text in axis.get_xticklabels()]
+    assert ticks == ['32\n32x32', '32x48', 'short:48']
+    assert list(axis.get_lines()[-1].get_xdata()) == list(axis.get_xticks())
+
+
+def test_a_model_and_a_size_that_fail_are_named_and_the_rest_is_measured(
+    tools: SimpleNamespace,
+    models: dict[str, tuple[str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from mmrope.analysis.resolutions import SizedTest
+
+    run = SizedTest.run
+
+    def fail(self: SizedTest, measurement: Any) -> dict[str, Any]:
+        if (measurement.model.label, measurement.size.text) == ('segmenter', '48'):
+            raise RuntimeError('not enough memory')
+        return run(self, measurement)
+
+    monkeypatch.setattr(SizedTest, 'run', fail)
+    pairs = [*models['detection'], 'none.py', 'none.pth', *models['segmentation']]
+    labels = ['--labels', 'detector', 'missing', 'segmenter']
+    with pytest.raises(SystemExit) as stop:
+        tools.test_resolutions([*pairs, '--sizes', '48', '64', '--work-dir', str(tmp_path), *labels])
+    assert stop.value.code == 'test_resolutions.py: 2 skipped, 3 measured'
+    error = capsys.readouterr().err
+    for words in ('missing: there is no config none.py', 'segmenter at 48: RuntimeError: not enough memory'):
+        assert f'test_resolutions.py: skipped: {words}' in error
+    assert list(results_in(tmp_path)) == [('detector', '48'), ('detector', '64'), ('segmenter', '64')]
+
+
 @pytest.mark.skipif(has_accelerator(), reason='one process would compute elsewhere than the two')
 def test_two_processes_measure_what_one_does(
     tools: SimpleNamespace, models: dict[str, tuple[str, str]], tmp_path: Path

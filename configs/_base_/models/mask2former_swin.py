@@ -20,7 +20,7 @@ model = dict(
     ),
     backbone=dict(drop_path_rate=0.3),
     decode_head=dict(
-        type='Mask2FormerHead',
+        type='mmrope.heads.Mask2FormerHead',
         in_channels=[96, 192, 384, 768],
         strides=[4, 8, 16, 32],
         feat_channels=256,

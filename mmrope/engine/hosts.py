@@ -1,0 +1,34 @@
+"""MMDetection, MMSegmentation and MMPreTrain: which of them a config is for, and what keeps one from being imported."""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from mmengine.config import Config
+
+HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
+
+
+def scope_of(cfg: Config) -> str | None:
+    """Name the library that a config is for, or return ``None``.
+
+    It is the ``default_scope``, or without one the library of the class ``model.type`` of a config in pure Python.
+    """
+    kind = (cfg.get('model') or {}).get('type')
+    packages = [base.__module__.partition('.')[0] for base in getattr(kind, '__mro__', ())]
+    return cfg.get('default_scope') or next((package for package in packages if package in HOSTS), None)
+
+
+def leave_out_multimodal_models() -> None:
+    """Import MMPreTrain without its multimodal models where transformers 5 is installed.
+
+    These models are imported along with MMPreTrain, which MMDetection imports, and need names that transformers 5 has
+    no more: ``import mmdet.models`` ends in ``TypeError: NoneType takes no arguments``. MMPreTrain leaves them out by
+    itself where transformers is not installed. This may go when MMPreTrain has an upper bound for transformers.
+    """
+    try:
+        too_new = int(version('transformers').partition('.')[0]) >= 5
+    except (PackageNotFoundError, ValueError):
+        return
+    if too_new and find_spec('mmpretrain') is not None:
+        import_module('mmpretrain.utils.dependency').WITH_MULTIMODAL = False
