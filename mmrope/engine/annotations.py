@@ -131,7 +131,7 @@ def check_coco(path: str, reading: Reading) -> Findings:
     annotations = coco.get('annotations') or []
     kept = _filter(coco['images'], None if large else annotations, taken, reading.filter_cfg or {})
     instances = _check_instances(coco, taken, kept, reading)
-    notes = instances.use.notes()
+    notes = instances.use.notes() if reading.training else []
     if reading.images is not None:
         check_files(reading.images, [image['file_name'] for image in coco['images']])
         notes += _check_sizes(coco['images'], annotations, instances, reading)

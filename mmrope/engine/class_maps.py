@@ -51,7 +51,7 @@ def check_pairs(
     for key, folder, suffix in (('img_path', images, suffixes[0]), ('seg_map_path', maps, suffixes[1])):
         if folder is None:
             continue
-        missing, empty = absent_files([sample[key] for sample in samples])
+        missing, empty = absent_files([sample[key] for sample in samples if key in sample])
         stems = [os.path.relpath(path, folder).removesuffix(suffix) for path in sorted(missing)]
         if stems and key == 'img_path':
             doubled = any(stem.endswith(suffix) for stem in stems)
@@ -93,13 +93,15 @@ def check_maps(
     Raises:
         DataError: For what cannot be: a map of several channels, values of no class, nothing but ignored pixels.
     """
+    number = max(number, 2)  # a single class is told from what is none of it
     chosen = _affordable(samples)
     looks = in_threads(lambda sample: _look_at(sample, load), chosen)
-    maps = [look for look in looks if look is not None]
+    maps = [look for look in looks if isinstance(look, ClassMap)]
+    failed = {sample['seg_map_path']: look for sample, look in zip(chosen, looks) if not isinstance(look, ClassMap)}
     notes = []
-    if len(maps) < len(chosen):
-        unread = [sample['seg_map_path'] for sample, look in zip(chosen, looks) if look is None]
-        notes.append(f'has class maps that cannot be read: {few(unread)}')
+    if failed:
+        reason = next(iter(failed.values()))
+        notes.append(f'has class maps that cannot be read: {few(failed)} ({type(reason).__name__}: {reason})')
     _check_channels(maps)
     _check_bits(maps, ignored)
     notes += _check_values(maps, samples[0], number, ignored, training)
@@ -114,18 +116,26 @@ def _affordable(samples: Sequence[Sample]) -> list[Sample]:
     return spread(samples, max(50, min(1000, MOST_PIXELS // (size.width * size.height))))
 
 
-def _look_at(sample: Sample, load: Callable[[Sample], np.ndarray]) -> ClassMap | None:
+def _look_at(sample: Sample, load: Callable[[Sample], np.ndarray]) -> ClassMap | Exception:
+    """Read a class map; return the error of one that cannot be read, which the host raises when it comes to it."""
     path = sample['seg_map_path']
     try:
-        with Image.open(path) as image:
-            mode = image.mode
-            stored = np.asarray(image) if mode.startswith(MODES_OF_16_BITS) else np.empty(0)
         array = load(sample)
-    except Exception:  # whatever a decoder makes of a broken file; the host names it when it comes to it
-        return None
+    except Exception as error:
+        return error
+    mode, stored = _stored(path)
     values = np.unique(array) if array.dtype != np.uint8 else np.flatnonzero(np.bincount(array.ravel(), minlength=256))
     cut_off = np.unique(stored[stored > 255]) if array.dtype == np.uint8 else ()
     return ClassMap(path, mode, array.shape, tuple(map(int, values)), tuple(map(int, cut_off)))
+
+
+def _stored(path: str) -> tuple[str, np.ndarray]:
+    """Return PIL's name for the kind of an image, and the values of one of more than eight bits."""
+    try:
+        with Image.open(path) as image:
+            return image.mode, np.asarray(image) if image.mode.startswith(MODES_OF_16_BITS) else np.empty(0)
+    except (OSError, ValueError):
+        return 'unknown to PIL', np.empty(0)
 
 
 def _check_channels(maps: Sequence[ClassMap]) -> None:
@@ -166,7 +176,7 @@ def _check_values(
     listed = few([f'{value} in {few(paths, 2)}' for value, paths in sorted(wrong.items())])
     void = ['0'] * shift + [str(value) for value in sorted(ignored)]
     text = (
-        f'has class maps with values of no class: {listed}; the {last - shift + 1} classes are {shift} to {last}, '
+        f'has class maps with values of no class: {listed}; classes are {shift} to {last}, '
         f'and pixels to ignore are {" or ".join(void) or "not allowed"}'
     )
     if training:

@@ -1,5 +1,6 @@
 """Checks of one data set of a config: its classes, and what its files hold, by the rules of its own class."""
 
+import inspect
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
@@ -9,7 +10,8 @@ import numpy as np
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, TRANSFORMS
 
-from .annotations import DataError, Findings, Reading, check_coco
+from ..text import few
+from .annotations import LARGEST_PARSED, DataError, Findings, Reading, absent_files, check_coco
 from .class_maps import check_map_sizes, check_maps, check_pairs
 
 # Packages whose transforms do not change what a class map means.
@@ -97,7 +99,10 @@ def steps_of(pipeline: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def check_contents(dataset: Mapping[str, Any], kind: type, rules: Rules) -> tuple[str, Findings]:
-    """Check what the files of a data set hold, where its class is a ``CocoDataset`` or a ``BaseSegDataset``.
+    """Check what the files of a data set hold, where its class is one that is known here.
+
+    These are ``CocoDataset``, ``BaseSegDataset``, classes made of them that read the same files, and MMPreTrain's
+    ``CustomDataset`` with a list of labels.
 
     Args:
         dataset: The config of the data set.
@@ -121,6 +126,10 @@ def check_contents(dataset: Mapping[str, Any], kind: type, rules: Rules) -> tupl
         path = path_of(dataset, path) if path else images
         rules = rules._replace(number=len(classes)) if classes else rules
         check = partial(_check_segmentation, dataset, kind, rules)
+    elif kind.__name__ in SPLIT_BY_FOLDERS and path_of(dataset, path):
+        path = path_of(dataset, path)
+        if os.path.getsize(path) <= LARGEST_PARSED:
+            check = partial(_check_labels, dataset, kind, path, len(classes) if classes else rules.number)
     if check is None:
         return path, Findings([], None)
     try:
@@ -139,8 +148,8 @@ def _reads_coco(kind: type, base: type | None) -> bool:
 def _reading(
     dataset: Mapping[str, Any], kind: type, base: type, classes: Sequence[str] | None, rules: Rules
 ) -> Reading:
-    steps = list(steps_of(dataset.get('pipeline')))
-    with_masks = [step for step in steps if step.get('with_mask')]
+    pipeline = dataset.get('pipeline')
+    with_masks = [step for step in steps_of(pipeline) if step.get('with_mask')]
     polygons = any(step.get('poly2mask', True) is False for step in with_masks)
     filters = not dataset.get('test_mode') and kind.filter_data is base.filter_data
     return Reading(
@@ -149,14 +158,13 @@ def _reading(
         masks='polygons' if polygons else 'all' if with_masks else 'none',
         training=rules.training,
         filter_cfg=dataset.get('filter_cfg') if filters else None,
-        read=_image_reader(steps, rules.scope),
+        read=_image_reader(pipeline, rules.scope),
     )
 
 
-def _image_reader(steps: Sequence[Mapping[str, Any]], scope: str | None) -> Callable[[str], tuple[int, int]]:
+def _image_reader(pipeline: Any, scope: str | None) -> Callable[[str], tuple[int, int]]:
     """Return a function that decodes an image as a pipeline does, for its width and height."""
-    config = next((step for step in steps if _name(step) == 'LoadImageFromFile'), {'type': 'LoadImageFromFile'})
-    load = _Lazy(config, scope)
+    load = _Lazy(_step(pipeline, 'LoadImageFromFile') or {'type': 'LoadImageFromFile'}, scope)
 
     def read(path: str) -> tuple[int, int]:
         height, width = load({'img_path': path})['img'].shape[:2]
@@ -182,42 +190,75 @@ def _name(step: Mapping[str, Any]) -> str:
     return str(getattr(step['type'], '__name__', step['type'])).rpartition('.')[2]
 
 
+def _check_labels(dataset: Mapping[str, Any], kind: type, path: str, number: int | None) -> Findings:
+    """Check the images and labels that a file of a classification set lists."""
+    blank = [str(i) for i, line in enumerate(list_from_file(path), 1) if not line.strip()]
+    if blank:
+        raise DataError(f'has blank lines, which name no image: line {few(blank)}; remove them')
+    listing = _list_by(dataset, kind)
+    samples = listing.data_list if listing is not None else []
+    missing, empty = absent_files([sample['img_path'] for sample in samples])
+    for found, what in ((missing, 'do not exist'), (empty, 'are empty files')):
+        if found:
+            raise DataError(f'names images that {what}: {few(found)}')
+    labels = {label for sample in samples if isinstance(label := sample.get('gt_label'), int)}
+    wrong = sorted(label for label in labels if number is not None and not 0 <= label < number)
+    if wrong:
+        raise DataError(f'has labels of no class: {few(map(str, wrong))}; classes are 0 to {number - 1}')
+    return Findings([], None)
+
+
 def _check_segmentation(dataset: Mapping[str, Any], kind: type, rules: Rules) -> Findings:
     """Check images and class maps, listed by the data set itself."""
-    arguments = {key: value for key, value in dataset.items() if key not in ('type', 'pipeline')}
-    listing = kind(**arguments, pipeline=[], lazy_init=True)
-    listing.serialize_data = False
-    listing.full_init()
+    listing = _list_by(dataset, kind)
+    if listing is None:
+        return Findings([], None)
     folders = (listing.data_prefix.get('img_path'), listing.data_prefix.get('seg_map_path'))
     suffixes = (listing.img_suffix, listing.seg_map_suffix)
-    listed = bool(listing.ann_file) and os.path.isfile(listing.ann_file)
-    samples = listing.data_list
-    check_pairs(samples, *folders, suffixes, listed)
-    if not folders[1] or rules.number is None:
+    check_pairs(listing.data_list, *folders, suffixes, listed=os.path.isfile(listing.ann_file))
+    samples = [sample for sample in listing.data_list if 'seg_map_path' in sample]
+    pipeline = dataset.get('pipeline') or [{'type': 'mmseg.LoadAnnotations'}]
+    if not samples or rules.number is None or not _step(pipeline, 'LoadAnnotations'):
         return Findings([], None)
-    return Findings(_check_class_maps(samples, dataset.get('pipeline') or [], rules), None)
+    return Findings(_check_class_maps(samples, pipeline, rules), None)
+
+
+def _list_by(dataset: Mapping[str, Any], kind: type) -> Any:
+    """Return the data set with its list of samples, but without a pipeline; ``None`` if it cannot be built so."""
+    parameters = inspect.signature(kind).parameters
+    if 'lazy_init' not in parameters and not any(value.kind == value.VAR_KEYWORD for value in parameters.values()):
+        return None
+    arguments = {key: value for key, value in dataset.items() if key != 'type'}
+    listing = kind(**{**arguments, 'pipeline': [], 'lazy_init': True})
+    listing.serialize_data = False
+    listing.full_init()
+    return listing
+
+
+def _step(pipeline: Any, name: str) -> Mapping[str, Any] | None:
+    """Return the first step of a pipeline of that type."""
+    return next((step for step in steps_of(pipeline) if _name(step) == name), None)
 
 
 def _check_class_maps(samples: Sequence[dict[str, Any]], pipeline: Sequence, rules: Rules) -> list[str]:
-    steps = list(steps_of(pipeline))
-    config = next((step for step in steps if _name(step) == 'LoadAnnotations'), {'type': 'LoadAnnotations'})
-    loader = _Lazy(config, rules.scope)
+    """Check class maps as the pipeline reads them; where a transform of the user's may mend a fault, it is a note."""
+    loader = _Lazy(_step(pipeline, 'LoadAnnotations'), rules.scope)
 
     def load(sample: Mapping[str, Any]) -> np.ndarray:
         return loader(dict(sample, seg_fields=[]))['gt_seg_map']
 
-    kinds = [_resolve(step.get('type'), TRANSFORMS, rules.scope) for step in pipeline]
-    foreign = any(kind is None or kind.__module__.partition('.')[0] not in HOSTS for kind in kinds)
-    resized = [bool(step.get('keep_ratio')) for step in steps if 'Resize' in _name(step)]
+    kinds = [_resolve(step.get('type'), TRANSFORMS, rules.scope) for step in pipeline if isinstance(step, Mapping)]
+    known = [kind for kind in kinds if kind is not None and kind.__module__.partition('.')[0] in HOSTS]
+    resized = [bool(step.get('keep_ratio')) for step in steps_of(pipeline) if 'Resize' in _name(step)]
     notes = []
     for check in (
         partial(check_maps, samples, load, rules.number, rules.ignored, rules.training),
-        partial(check_map_sizes, samples, _image_reader(steps, rules.scope), resized, rules.training),
+        partial(check_map_sizes, samples, _image_reader(pipeline, rules.scope), resized, rules.training),
     ):
         try:
             notes += check()
         except DataError as error:
-            if not foreign:  # a transform of the user's may mend it
+            if len(known) == len(pipeline):
                 raise
             notes.append(str(error))
     return notes

@@ -192,6 +192,14 @@ def test_the_file_of_a_metric_has_its_categories_in_order_too(
         check_data(cfg, ('val',))
 
 
+def test_what_a_training_passes_over_is_no_word_for_a_metric(tmp_path: Path) -> None:
+    coco = make_coco()
+    coco['annotations'][0]['iscrowd'] = coco['annotations'][1]['iscrowd'] = 1
+    path = write(tmp_path, coco)
+    assert len(check_coco(path, Reading(CLASSES)).notes) == 1
+    assert check_coco(path, Reading(CLASSES, training=False)) == ([], None)
+
+
 # Is there anything to learn from?
 
 

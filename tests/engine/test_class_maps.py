@@ -79,7 +79,7 @@ def test_a_good_data_set_passes(root: Path) -> None:
 @pytest.mark.parametrize('value', [57, 3])
 def test_a_value_of_no_class_is_named_with_its_file(root: Path, value: int) -> None:
     save(root, 'b/3', with_value(value))
-    words = rf'values of no class: {value} in .*maps/b/3\.png; the 3 classes are 0 to 2, and pixels to ignore are 255'
+    words = rf'values of no class: {value} in .*maps/b/3\.png; classes are 0 to 2, and pixels to ignore are 255'
     refused(config(root), words)
     with pytest.warns(UserWarning, match=f'{words}: the metrics pass over'):
         check_data(config(root, 'val'), ('val',))
@@ -99,7 +99,7 @@ def test_values_are_those_of_the_file_where_zero_is_reduced(root: Path) -> None:
     save(root, '1', with_value(4))
     assert load_by_host(root, '1', reduce_zero_label=True).max() == 255
     assert load_by_host(root, '1', reduce_zero_label=True)[3, 4] == 3
-    words = r'no class: 4 in .*1\.png; the 3 classes are 1 to 3, and pixels to ignore are 0 or 255'
+    words = r'no class: 4 in .*1\.png; classes are 1 to 3, and pixels to ignore are 0 or 255'
     refused(config(root, reduce_zero_label=True), words)
 
 
@@ -110,7 +110,7 @@ def test_values_are_mapped_as_the_host_maps_classes(root: Path) -> None:
         save(root, name, np.tile(np.array([0, 13, 18, 255], np.uint8), (24, 8)))
     check_data(config(root, **chosen), ('train',))
     save(root, '2', with_value(19))
-    refused(config(root, **chosen), r'no class: 19 in .*2\.png; the 19 classes are 0 to 18')
+    refused(config(root, **chosen), r'no class: 19 in .*2\.png; classes are 0 to 18')
 
 
 @pytest.mark.parametrize('mode, channels', [('RGB', 3), ('RGBA', 4), ('LA', 2)])
@@ -189,6 +189,30 @@ def test_a_transform_of_the_users_may_mend_values(root: Path) -> None:
     cfg.train_dataloader.dataset.pipeline.insert(2, dict(type=Merge))
     with pytest.warns(UserWarning, match='values of no class: 57'):
         check_data(cfg, ('train',))
+
+
+def test_a_single_class_is_told_from_what_is_none_of_it(root: Path) -> None:
+    for name in ('1', '2', 'b/3'):
+        save(root, name, with_value(1))
+    check_data(config(root, metainfo=dict(classes=('car',))), ('train',))
+    save(root, '2', with_value(2))
+    refused(config(root, metainfo=dict(classes=('car',))), 'values of no class: 2 in')
+
+
+def test_maps_that_a_step_of_the_users_reads_are_not_judged(root: Path) -> None:
+    from mmseg.datasets.transforms import LoadAnnotations
+
+    class LoadColours(LoadAnnotations):
+        pass
+
+    save(root, '2', with_value(1), 'RGB')
+    check_data(config(root, pipeline=[dict(type='LoadImageFromFile'), dict(type=LoadColours)]), ('train',))
+
+
+def test_a_step_that_contradicts_the_data_set_is_told_with_its_own_words(root: Path) -> None:
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=True)]
+    with pytest.warns(UserWarning, match='cannot be read: .*Initialize dataset with `reduce_zero_label`'):
+        check_data(config(root, pipeline=pipeline), ('train',))
 
 
 # Sizes.
@@ -298,7 +322,7 @@ def test_a_sample_is_spread_and_always_the_same() -> None:
 
 def test_of_many_maps_a_sample_is_opened(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
-    monkeypatch.setattr(class_maps, '_look_at', lambda sample, load: opened.append(sample['seg_map_path']))
+    monkeypatch.setattr(class_maps, '_look_at', lambda sample, load: opened.append(sample['seg_map_path']) or OSError())
     names = [str(i) for i in range(300)]
     for name in names:
         (root / 'images' / f'{name}.jpg').write_bytes(b'x')
