@@ -116,20 +116,17 @@ def check_contents(dataset: Mapping[str, Any], kind: type, rules: Rules) -> tupl
         ValueError: If something is wrong.
     """
     classes = classes_of(dataset, kind)
-    path, check = dataset.get('ann_file') or '', None
+    number = len(classes) if classes else rules.number
     bases = {base.__name__: base for base in kind.__mro__}
+    file = path_of(dataset, dataset['ann_file']) if dataset.get('ann_file') else None
     images = path_of(dataset, prefixes_of(dataset).get('img_path'))
-    if _reads_coco(kind, bases.get('CocoDataset')) and path_of(dataset, path):
-        path = path_of(dataset, path)
-        check = partial(check_coco, path, _reading(dataset, kind, bases['CocoDataset'], classes, rules))
-    elif 'BaseSegDataset' in bases and images:
-        path = path_of(dataset, path) if path else images
-        rules = rules._replace(number=len(classes)) if classes else rules
-        check = partial(_check_segmentation, dataset, kind, rules)
-    elif kind.__name__ in SPLIT_BY_FOLDERS and path_of(dataset, path):
-        path = path_of(dataset, path)
-        if os.path.getsize(path) <= LARGEST_PARSED:
-            check = partial(_check_labels, dataset, kind, path, len(classes) if classes else rules.number)
+    path, check = file or images or '', None
+    if file and _reads_coco(kind, bases.get('CocoDataset')):
+        check = partial(check_coco, file, _reading(dataset, kind, bases['CocoDataset'], classes, rules))
+    elif images and 'BaseSegDataset' in bases:
+        check = partial(_check_segmentation, dataset, kind, rules._replace(number=number))
+    elif file and kind.__name__ in SPLIT_BY_FOLDERS and os.path.getsize(file) <= LARGEST_PARSED:
+        check = partial(_check_labels, dataset, kind, file, number)
     if check is None:
         return path, Findings([], None)
     try:

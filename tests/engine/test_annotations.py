@@ -1,7 +1,6 @@
 """COCO annotations: what MMDetection would fail on, learn nothing from or number wrongly is said before a run."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +258,19 @@ def test_a_filter_counts_only_where_the_data_set_uses_it(tmp_path: Path) -> None
     check_data(config(tmp_path, filter_cfg=dict(min_size=48, filter_empty_gt=True)), ('train',))
 
 
+def test_a_filter_of_another_class_is_not_guessed(tmp_path: Path) -> None:
+    from mmdet.datasets import CocoDataset
+
+    class Kept(CocoDataset):
+        def filter_data(self) -> list[dict]:
+            return self.data_list
+
+    write(tmp_path, make_coco())
+    for i in range(1, 5):
+        Image.new('RGB', (64, 48)).save(tmp_path / f'{i}.png')
+    check_data(config(tmp_path, type=Kept, filter_cfg=dict(min_size=64), data_prefix=dict(img='')), ('train',))
+
+
 def test_what_is_left_by_the_filter_must_have_a_box(tmp_path: Path) -> None:
     coco = make_coco(images=2)
     coco['images'][0].update(width=20, height=20)
@@ -310,10 +322,9 @@ def jpegs(coco: dict[str, Any]) -> dict[str, Any]:
     return coco
 
 
-@pytest.mark.parametrize('spoil', [lambda coco: coco, jpegs], ids=['png', 'jpg'])
-def test_photos_that_exif_turns_are_refused_where_they_are_annotated_as_stored(tmp_path: Path, spoil: Callable) -> None:
+def test_photos_that_exif_turns_are_refused_where_they_are_annotated_as_stored(tmp_path: Path) -> None:
     photos(tmp_path)
-    write(tmp_path, spoil(make_coco(bbox=[40, 10, 20, 20])))
+    write(tmp_path, jpegs(make_coco(bbox=[40, 10, 20, 20])))
     words = (
         r'4 of 4 looked at, as .*1\.\w+: 64 x 48 in the annotations and 48 x 64 as it is read, because EXIF turns it'
     )
@@ -321,6 +332,15 @@ def test_photos_that_exif_turns_are_refused_where_they_are_annotated_as_stored(t
         check_data(config(tmp_path), ('train',))
     unturned = [dict(type='LoadImageFromFile', color_type='color_ignore_orientation'), dict(type='LoadAnnotations')]
     check_data(config(tmp_path, pipeline=unturned), ('train',))
+
+
+def test_many_photos_are_decoded_only_until_it_is_known_that_they_are_turned(tmp_path: Path) -> None:
+    photos(tmp_path, count=20)
+    path = write(tmp_path, jpegs(make_coco(images=20, bbox=[40, 10, 20, 20])))
+    decoded = []
+    read = lambda path: decoded.append(path) or (48, 64)  # noqa: E731
+    refused(path, '20 of 20 looked at', images=str(tmp_path / 'images'), read=read)
+    assert len(decoded) == 10
 
 
 def test_photos_annotated_as_they_are_shown_pass(tmp_path: Path) -> None:

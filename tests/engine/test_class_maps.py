@@ -235,6 +235,16 @@ def test_sizes_that_resizing_makes_equal_are_a_warning_in_training(root: Path) -
         check_data(cfg, ('train',))
 
 
+def test_another_shape_is_mended_only_by_resizing_to_one_size(root: Path) -> None:
+    save(root, '2', np.tile(np.arange(2, dtype=np.uint8), (24, 15)))
+    cfg = config(root)
+    cfg.train_dataloader.dataset.pipeline += [dict(type='RandomResize', scale=(64, 64), keep_ratio=True)]
+    refused(cfg, '32 x 24 where the map is 30 x 24')
+    cfg.train_dataloader.dataset.pipeline[-1].keep_ratio = False
+    with pytest.warns(UserWarning, match='32 x 24 where the map is 30 x 24'):
+        check_data(cfg, ('train',))
+
+
 def test_a_photo_that_exif_turns_away_from_its_map_is_refused(root: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
