@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 from ..text import few
-from .images import Size, read_sizes, spread, turning
+from .images import Size, read_sizes, remedy, spread
 from .instances import Instances, look_at_instances
 
 # Larger annotation files are not parsed a second time: COCO's own 450 MB would take 10 s and 3 GB a process.
@@ -323,7 +323,7 @@ def _check_sizes(images: list, annotations: list, instances: Instances, reading:
     width, height = expected[path]
     text = (
         f'has images of another size than their files, {len(wrong)} of {len(sizes)} looked at, as {path}: '
-        f'{width} x {height} in the annotations and {wrong[path]} as it is read{turning(wrong[path], (width, height))}'
+        f'{width} x {height} in the annotations and {wrong[path]} as it is read{remedy(wrong[path], (width, height))}'
     )
     if beyond:
         raise DataError(text)

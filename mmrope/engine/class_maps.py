@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..text import few
 from .annotations import DataError, absent_files
-from .images import Size, header_size, in_threads, read_sizes, spread, turning
+from .images import Size, header_size, in_threads, read_sizes, remedy, spread
 
 # Pixels that are decoded in all: about a second.
 MOST_PIXELS = 2 * 10**8
@@ -236,7 +236,7 @@ def check_map_sizes(
     width, height = expected[path]
     text = (
         f'has images of another size than their class maps, {len(wrong)} of {len(sizes)} looked at, as {path}: '
-        f'{size} where the map is {width} x {height}{turning(size, (width, height))}'
+        f'{size} where the map is {width} x {height}{remedy(size, (width, height))}'
     )
     similar = all(size.width * expected[path][1] == size.height * expected[path][0] for path, size in wrong.items())
     if training and resized and (similar or not all(resized)):

@@ -58,7 +58,8 @@ def _head_configs(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]
             yield path, node
         for key, value in node.items():
             if key not in OTHER_PARTS:
-                yield from _head_configs(value, f'{path}.{key}')
+                # a model that augments its test holds the config's own
+                yield from _head_configs(value, path if key == 'module' else f'{path}.{key}')
 
 
 def _number_of(head: Mapping[str, Any], scope: str | None) -> tuple[str, Any]:

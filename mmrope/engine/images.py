@@ -86,10 +86,10 @@ def _decoded(path: str, size: Size, read: Callable[[str], tuple[int, int]]) -> S
         return None
 
 
-def turning(size: Size, expected: tuple[int, int]) -> str:
-    """Say what to do about an image that its EXIF orientation turns although it is not meant to; else nothing."""
+def remedy(size: Size, expected: tuple[int, int]) -> str:
+    """Say what to do about an image that is read in another size than expected, maybe because of EXIF."""
     if size.orientation == 1 or (size.height, size.width) != tuple(expected):
-        return ''
+        return ': scale one of them to the size of the other'
     return (
         f', because EXIF turns it (orientation {size.orientation}): set color_type="color_ignore_orientation" in '
         'LoadImageFromFile of each pipeline, or save it turned and without EXIF'

@@ -221,7 +221,9 @@ def test_a_step_that_contradicts_the_data_set_is_told_with_its_own_words(root: P
 @pytest.mark.parametrize('stage', ['train', 'val'])
 def test_a_map_of_another_size_than_its_image_is_refused(root: Path, stage: str) -> None:
     save(root, '2', np.tile(np.arange(2, dtype=np.uint8), (24, 15)))
-    refused(config(root, stage), r'1 of 3 looked at, as .*images/2\.jpg: 32 x 24 where the map is 30 x 24', stage)
+    refused(
+        config(root, stage), r'1 of 3 looked at, as .*images/2\.jpg: 32 x 24 where the map is 30 x 24: scale', stage
+    )
 
 
 def test_sizes_that_resizing_makes_equal_are_a_warning_in_training(root: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmrope.engine.classes import check_class_weights, classes_of_checkpoint, compare_classes, heads_of
+from mmrope.engine.classes import check_class_weights, check_heads, classes_of_checkpoint, compare_classes, heads_of
+from mmrope.engine.data_checks import class_of, classes_of
 from mmrope.engine.preflight import LaunchError, check_classes_of_checkpoint, check_data
 
 CLASSES = ('cat', 'dog')
@@ -57,7 +58,7 @@ HEADS: dict[str, tuple[dict[str, Any], str]] = {
     'one stage': (dict(bbox_head=dict(type='DINOHead', num_classes=80)), r'model\.bbox_head\.num_classes is 80'),
     'a default': (dict(roi_head=dict(bbox_head=dict(type='Shared2FCBBoxHead'))), r'bbox_head\.num_classes is 80'),
     'things and stuff': (dict(panoptic_head=PANOPTIC), r'num_things_classes \+ num_stuff_classes is 3'),
-    'with augmentation': (dict(module=dict(bbox_head=box_head(5))), r'model\.module\.bbox_head\.num_classes is 5'),
+    'with augmentation': (dict(module=dict(bbox_head=box_head(5))), r'^model\.bbox_head\.num_classes is 5'),
     'decode and auxiliary heads': (
         dict(decode_head=dict(num_classes=150), auxiliary_head=[dict(num_classes=150), dict(num_classes=2)]),
         r'decode_head\.num_classes is 150, model\.auxiliary_head\.0\.num_classes is 150, but',
@@ -145,6 +146,17 @@ def test_folders_are_the_classes_of_a_classification_set(tmp_path: Path) -> None
         check_data(cfg, ('train',))
     cfg.model.head.num_classes = 1000  # outputs that nothing uses
     check_data(cfg, ('train',))
+
+
+@pytest.mark.parametrize('recipe', ['dino', 'imagenet', 'mask2former', 'mask_rcnn', 'upernet'])
+def test_heads_of_our_configs_have_the_classes_of_their_data(recipe: str) -> None:
+    path = next((Path(__file__).parents[2] / 'configs').glob(f'{recipe}_rope_mixed_*_[bs]*.py'))
+    cfg = Config.fromfile(str(path))
+    dataset, heads = cfg.val_dataloader.dataset, heads_of(cfg.model, cfg.default_scope)
+    classes = classes_of(dataset, class_of(dataset, cfg.default_scope))
+    assert heads and len(classes) > 1
+    check_heads(heads, [len(classes)], recipe)
+    check_class_weights(heads)
 
 
 def save(path: Path, meta: dict[str, Any]) -> str:
