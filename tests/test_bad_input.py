@@ -217,7 +217,6 @@ BROKEN_ANNOTATIONS: dict[str, tuple[Callable[[dict], Any], str]] = {
     'categories in another order': (lambda d: d['categories'].reverse(), 'in another order .*: dog, cat'),
     'an annotation without a box': (spoil('annotations', 0, bbox=...), 'id 7 has no bbox'),
     'an annotation without an area': (spoil('annotations', 1, area=...), 'id 8 has no area'),
-    'an annotation without iscrowd': (spoil('annotations', 1, iscrowd=...), 'id 8 has no iscrowd'),
     'an annotation without an id': (spoil('annotations', 1, id=...), 'an annotation without id'),
     'an annotation twice': (spoil('annotations', 1, id=7), 'several annotations of the same id: 7'),
     'an annotation of no image': (spoil('annotations', 2, image_id=5), 'id 9 is of image 5, which is not listed'),

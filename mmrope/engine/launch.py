@@ -29,6 +29,7 @@ from .numbers import NonFiniteError
 from .preflight import (
     LaunchError,
     check_checkpoint,
+    check_classes_of_checkpoint,
     check_data,
     check_keys,
     check_optimizer,
@@ -255,6 +256,7 @@ def prepare_test(args: argparse.Namespace) -> Config:
     if args.tta:
         use_tta(cfg)
     check_data(cfg, ('test',))
+    check_classes_of_checkpoint(cfg, args.checkpoint)
     return cfg
 
 

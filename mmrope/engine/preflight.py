@@ -9,14 +9,34 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import mmengine.registry
 from mmengine.config import Config
-from mmengine.registry import DATASETS, OPTIMIZERS
+from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 
-from .annotations import DataError, check_coco, check_maps, check_readable
+from .annotations import DataError, check_categories, check_readable
+from .classes import (
+    Head,
+    check_class_weights,
+    check_heads,
+    classes_of_checkpoint,
+    compare_classes,
+    heads_of,
+    list_classes,
+)
+from .data_checks import (
+    Rules,
+    check_contents,
+    class_of,
+    classes_of,
+    ignored_by,
+    is_classification,
+    path_of,
+    prefixes_of,
+)
 
 # What MMEngine reads from a config beside the arguments of Runner, and what the tools read.
 READ_FROM_CONFIG = {
@@ -174,50 +194,120 @@ def datasets_of(dataset: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def check_data(cfg: Config, stages: tuple[str, ...]) -> None:
-    """Check the files and folders which the data sets and evaluators of ``stages`` name, and what annotations hold.
+    """Check data sets, evaluators and heads of ``stages``: files and folders, what they hold, and the classes.
 
-    Boxes that a training skips are a warning.
+    What is only suspicious, like boxes that a training skips, is a warning.
 
     Args:
         cfg: The config.
         stages: Some of ``STAGES``; one that the config does not run is skipped.
 
     Raises:
-        LaunchError: For the first that is missing or wrong.
+        LaunchError: For the first thing that is missing or wrong.
     """
+    scope = cfg.get('default_scope')
+    classes: dict[str, Sequence[str]] = {}
     for stage in stages:
         loader = cfg.get(f'{stage}_dataloader')
         if loader is None or cfg.get(f'{stage}_cfg') is None:
             continue
-        for dataset in datasets_of(loader.get('dataset', {})):
-            for path in _paths_of(dataset):
-                _check_path(path, f'{stage}_dataloader')
-            _check_contents(dataset, cfg.get('default_scope'), stage)
-        for evaluator in _as_list(cfg.get(f'{stage}_evaluator')):
-            for path in _paths_of({**evaluator, 'data_root': None}):
-                _check_path(path, f'{stage}_evaluator')
+        datasets, evaluators = list(datasets_of(loader.get('dataset', {}))), _as_list(cfg.get(f'{stage}_evaluator'))
+        for part, readers in (('dataloader', datasets), ('evaluator', evaluators)):
+            for reader in readers:
+                for path in _paths_of(reader if part == 'dataloader' else {**reader, 'data_root': None}):
+                    _check_path(path, f'{stage}_{part}')
+        known = [(dataset, kind) for dataset in datasets if (kind := class_of(dataset, scope)) is not None]
+        heads = heads_of(cfg.get('model') or {}, scope)
+        with _as_launch_error(f'{stage}_dataloader '):
+            _check_contents(known, evaluators, heads, scope, stage)
+        with _as_launch_error():
+            check_class_weights(heads)
+            for dataset, kind in known:
+                _check_classes(dataset, kind, heads, classes, f'{stage}_dataloader')
+
+
+@contextmanager
+def _as_launch_error(start: str = '') -> Iterator[None]:
+    try:
+        yield
+    except LaunchError:
+        raise
+    except ValueError as error:
+        raise LaunchError(f'{start}{error}') from None
+
+
+def _check_contents(
+    datasets: list[tuple[dict, type]], evaluators: list[dict], heads: Sequence[Head], scope: str | None, stage: str
+) -> None:
+    """Check what the files of a stage hold; one of several data sets may be there as background alone."""
+    training, nothing = stage == 'train', []
+    for dataset, kind in datasets:
+        rules = Rules(scope, training, ignored_by([head.config for head in heads]), heads[0].number if heads else None)
+        path, found = check_contents(dataset, kind, rules)
+        for note in found.notes:
+            warnings.warn(f'{stage}_dataloader reads {path}: {note}', stacklevel=3)
+        nothing.append(found.nothing and f'reads {path}, which {found.nothing}')
+        for evaluator in evaluators:
+            _check_evaluator(evaluator, path, classes_of(dataset, kind), f'{stage}_evaluator')
+    if training and nothing and all(nothing):
+        raise ValueError(nothing[0])
+    if training or not all(evaluator.get('format_only') for evaluator in evaluators):
+        for text in filter(None, nothing):
+            advice = '' if training else ': the metrics of its classes will say nothing'
+            warnings.warn(f'{stage}_dataloader {text}{advice}', stacklevel=3)
+
+
+def _check_evaluator(evaluator: Mapping[str, Any], read: str, classes: Sequence[str] | None, name: str) -> None:
+    """Check the categories of a metric's own file, unless it is the data set's: the metric numbers labels by it."""
+    path = path_of({**evaluator, 'data_root': None}, evaluator.get('ann_file'))
+    kind = getattr(evaluator.get('type'), '__name__', evaluator.get('type'))
+    if path is None or str(kind).rpartition('.')[2] != 'CocoMetric' or os.path.realpath(path) == os.path.realpath(read):
+        return
+    try:
+        check_categories(path, classes)
+    except DataError as error:
+        raise LaunchError(f'{name} reads {path}, which {error}') from None
+
+
+def _check_classes(
+    dataset: Mapping[str, Any], kind: type, heads: Sequence[Head], others: dict[str, Sequence[str]], name: str
+) -> None:
+    """Compare the classes of a data set with the heads and with those of other data sets, and add them to these."""
+    classes = classes_of(dataset, kind)
+    if classes is None or dataset.get('return_classes'):  # the latter of models that take any text for a class
+        return
+    things = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}.get('thing_classes') or classes
+    more = range(len(classes), 10**6) if is_classification(kind) else ()  # which may keep outputs that nothing uses
+    check_heads(heads, [len(classes), len(things), *more], f'{name} has {list_classes(classes)}')
+    for other in others.items():
+        if note := compare_classes(other, (name, classes)):
+            warnings.warn(note, stacklevel=4)
+    others.setdefault(name, classes)
+
+
+def check_classes_of_checkpoint(cfg: Config, path: str) -> None:
+    """Check that a checkpoint was trained with the classes of the test set.
+
+    Raises:
+        LaunchError: If they differ.
+    """
+    trained = classes_of_checkpoint(path) if os.path.isfile(path) else None
+    if trained is None or cfg.get('test_dataloader') is None:
+        return
+    for dataset in datasets_of(cfg.test_dataloader.get('dataset', {})):
+        kind = class_of(dataset, cfg.get('default_scope'))
+        with _as_launch_error():
+            classes = kind and classes_of(dataset, kind)
+            if classes and (note := compare_classes((path, trained), ('test_dataloader', classes))):
+                warnings.warn(note, stacklevel=2)
 
 
 def _paths_of(reader: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a data set or an evaluator reads from this machine."""
-    for name in [*_as_list(reader.get('ann_file')), *_prefixes(reader).values()]:
-        path = _path_of(reader, name)
+    for name in [*_as_list(reader.get('ann_file')), *prefixes_of(reader).values()]:
+        path = path_of(reader, name)
         if path is not None:
             yield path
-
-
-def _prefixes(reader: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The folders of a data set by what they hold; MMPreTrain takes a single one for that of the images."""
-    prefix = reader.get('data_prefix') or {}
-    return {'img_path': prefix} if isinstance(prefix, str) else prefix
-
-
-def _path_of(reader: Mapping[str, Any], name: Any) -> str | None:
-    """A file or folder of a data set, joined as ``BaseDataset`` joins it; ``None`` for one not of this machine."""
-    if not isinstance(name, str) or (reader.get('backend_args') or {}).get('backend', 'local') != 'local':
-        return None
-    path = os.path.join(reader.get('data_root') or '', name)
-    return path if path and '://' not in path else None
 
 
 def _check_path(path: str, reader: str) -> None:
@@ -235,43 +325,6 @@ def _advice(path: str) -> str:
     if re.search(r'(^|/)data/single_digits(/|$)', path):
         return 'make it with `python tools/make_digits.py --single`'
     return 'put the data set there as README.md says, or name its folder with --data-root DIR'
-
-
-def _check_contents(dataset: Mapping[str, Any], scope: str | None, stage: str) -> None:
-    """Check the annotations of a ``CocoDataset``, and that the images of a segmentation set have class maps."""
-    kind = dataset.get('type')
-    if isinstance(kind, str):
-        with DATASETS.switch_scope_and_registry(scope) as registry:
-            kind = registry.get(kind)
-    if kind is None:
-        return  # for the registry to say
-    arguments = {key: value.default for key, value in inspect.signature(kind).parameters.items()} | dict(dataset)
-    prefixes, file = _prefixes(dataset), _path_of(dataset, dataset.get('ann_file'))
-    images, maps = (_path_of(dataset, prefixes.get(key)) for key in ('img_path', 'seg_map_path'))
-    try:
-        path = file
-        if file and kind.__name__ == 'CocoDataset':
-            classes = _classes_of(dataset, kind, f'{stage}_dataloader')
-            steps = [step for step in dataset.get('pipeline') or () if isinstance(step, Mapping)]
-            with_masks = any(step.get('with_mask') for step in steps)
-            notes = check_coco(file, classes, _path_of(dataset, prefixes.get('img')), with_masks, stage == 'train')
-            for note in notes:
-                warnings.warn(f'{stage}_dataloader reads {file}: {note}', stacklevel=2)
-        elif images and maps and not dataset.get('ann_file') and 'seg_map_suffix' in arguments:
-            path = images
-            check_maps(images, maps, arguments['img_suffix'], arguments['seg_map_suffix'])
-    except DataError as error:
-        raise LaunchError(f'{stage}_dataloader reads {path}, which {error}') from None
-
-
-def _classes_of(dataset: Mapping[str, Any], kind: type, reader: str) -> Sequence[str] | None:
-    """The classes of a data set, as its config or its class has them; ``None`` if a file has."""
-    classes = {**kind.METAINFO, **(dataset.get('metainfo') or {})}.get('classes')
-    if isinstance(classes, str):
-        if os.path.isfile(classes):
-            return None
-        raise LaunchError(f'{reader} has classes {classes!r}, which must be several names: one alone is ({classes!r},)')
-    return classes
 
 
 def set_data_root(cfg: Config, data_root: str) -> None:

@@ -147,6 +147,18 @@ def test_checkpoints_of_wrapped_and_averaged_models(
     assert read_metrics(tmp_path)[name] == pytest.approx(expected[name], abs=1e-6)
 
 
+def test_a_checkpoint_of_other_classes_is_not_tested(
+    trained: SimpleNamespace, tools: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = load_checkpoint(trained.checkpoint)
+    checkpoint['meta']['dataset_meta']['classes'] = ('one', 'two')
+    torch.save(checkpoint, tmp_path / 'model.pth')
+    with pytest.raises(SystemExit):
+        tools.test([trained.config, str(tmp_path / 'model.pth'), '--work-dir', str(tmp_path / 'work')])
+    assert 'model.pth has 2 classes (one, two), but test_dataloader has' in capsys.readouterr().err
+    assert not (tmp_path / 'work').exists()
+
+
 def check_predictions(path: Path, kind: str) -> None:
     """Predictions are there for each image, without what the metrics compare them to."""
     predictions = pickle.loads(path.read_bytes())
