@@ -1,12 +1,14 @@
 """What MMEngine's runner uses."""
 
 from .compiling import CompileBackboneHook
+from .compression import CompressGradientsHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .numbers import FiniteLossHook, LogFreqsHook
 from .saving import WholeCheckpointHook
 
 __all__ = [
     'CompileBackboneHook',
+    'CompressGradientsHook',
     'FiniteLossHook',
     'LayerDecayOptimWrapperConstructor',
     'LogFreqsHook',
