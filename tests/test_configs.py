@@ -153,6 +153,8 @@ def test_config_builds_and_runs(family, name):
     cfg = load(name)
     if cfg.default_scope == 'mmseg':
         cfg.model.data_preprocessor.size = (101, 133)
+    if family == 'mask_rcnn_vit':
+        cfg.model.data_preprocessor.pad_size_divisor = 32  # or the images would be as large as in a training
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = build(cfg)
         if cfg.model.type == 'DINO':

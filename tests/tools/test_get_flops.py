@@ -71,3 +71,11 @@ def test_heads_with_queries_count(config: str, tmp_path: Path) -> None:
     load_tool('get_flops').main([str(ROOT / 'configs' / f'{config}.py'), '--size', '256x192', '--out', str(out)])
     (cost,) = json.loads(out.read_text())['costs']
     assert cost['size'] == [256, 192] and min(cost['flops']['backbone'], cost['flops']['heads']) > 1e9
+
+
+def test_a_config_that_pads_to_a_square_is_counted_at_the_size_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / 'flops.json'
+    config = str(ROOT / 'configs' / 'mask_rcnn_rope_mixed_vit_s_coco.py')
+    load_tool('get_flops').main([config, '--size', '160x96', '--out', str(out)])
+    (cost,) = json.loads(out.read_text())['costs']
+    assert cost['rotation_flops'] == 6 * 384 * 10 * 6 * 12  # 6 FLOPs x channels x tokens x blocks
