@@ -79,7 +79,7 @@ class ReportBatchSize(Hook):
         scaling = runner.cfg.get('auto_scale_lr') or {}
         loop = runner.train_loop
         batch_size = getattr(loop.dataloader.batch_sampler, 'batch_size', None)
-        if 'base_batch_size' not in scaling or batch_size is None:
+        if 'base_batch_size' not in scaling or batch_size is None or not hasattr(loop.dataloader.dataset, '__len__'):
             return
         note = describe_mismatch(
             scaling['base_batch_size'],

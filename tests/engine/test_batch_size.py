@@ -121,10 +121,12 @@ def test_the_hook_reads_both_kinds_of_loop(monkeypatch: pytest.MonkeyPatch, loop
     assert words in line
 
 
-def test_the_hook_leaves_alone_what_says_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hook_leaves_alone_what_says_no_batch() -> None:
     run = runner(Loops.epochs(dataloader=loader(None), _max_epochs=3))
     ReportBatchSize().before_train(run)
     run.train_loop.dataloader, run.cfg.auto_scale_lr = loader(), None
+    ReportBatchSize().before_train(run)
+    run.cfg.auto_scale_lr, run.train_loop.dataloader.dataset = dict(base_batch_size=16), iter(range(40))
     ReportBatchSize().before_train(run)
     assert run.said == []
 
