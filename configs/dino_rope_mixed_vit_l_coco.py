@@ -1,8 +1,5 @@
 _base_ = [
     './_base_/backbones/rope_mixed_vit_l.py',
-    './_base_/models/dino_vit.py',
+    './_base_/models/dino_vit_l.py',
 ]
-model = dict(
-    backbone=dict(**_base_.backbone, global_attn_indexes=(5, 11, 17, 23), drop_path_rate=0.4),
-    neck=dict(in_channels=1024),
-)
+model = dict(backbone=_base_.backbone)

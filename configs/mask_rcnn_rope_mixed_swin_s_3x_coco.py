@@ -6,3 +6,5 @@ _base_ = [
     './_base_/detection_runtime.py',
 ]
 model = dict(backbone=_base_.backbone)
+# MMDetection trains Swin-S in mixed precision, and Swin-T both ways (here with --amp).
+optim_wrapper = dict(type='AmpOptimWrapper')

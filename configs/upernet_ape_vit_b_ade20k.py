@@ -5,4 +5,4 @@ _base_ = [
     './_base_/schedules/upernet_160k.py',
     './_base_/segmentation_runtime.py',
 ]
-model = dict(backbone=_base_.backbone)
+model = dict(backbone=dict(**_base_.backbone, img_size=512))

@@ -11,17 +11,21 @@ from mmengine.runner import CheckpointLoader
 from mmengine.visualization import Visualizer
 
 
+def managers() -> tuple[type, ...]:
+    """Return the classes that keep their instances; a host's visualizer is one as soon as it is imported."""
+    return DefaultScope, MessageHub, MMLogger, Visualizer, *Visualizer.__subclasses__()
+
+
 @contextmanager
 def isolated() -> Iterator[None]:
     """Undo what a tool or a runner changes in its process when it is called inside this one."""
-    managers = (DefaultScope, MessageHub, MMLogger, Visualizer, *Visualizer.__subclasses__())
-    before = [dict(manager._instance_dict) for manager in managers]
+    before = {manager: dict(manager._instance_dict) for manager in managers()}
     MMLogger._instance_dict.clear()  # an older logger would write to what an older test captured
     try:
         with mock.patch.dict(os.environ), mock.patch.object(CheckpointLoader, '_schemes', CheckpointLoader._schemes):
             os.environ.pop('LOCAL_RANK', None)
             yield
     finally:
-        for manager, instances in zip(managers, before, strict=True):
+        for manager in managers():
             manager._instance_dict.clear()
-            manager._instance_dict.update(instances)
+            manager._instance_dict.update(before.get(manager, {}))

@@ -1,12 +1,14 @@
 """Every config parses, builds, and runs a loss and a prediction on images whose sides nothing divides."""
 
+import copy
+import re
+from collections.abc import Container
 from itertools import product
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import timm
 import torch
 from mmcv.ops import RoIAlign
 from mmcv.transforms import Compose
@@ -15,7 +17,10 @@ from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement, PixelData
+from PIL import Image
+from torchvision import transforms
 
+from mmrope.analysis.sizes import parse_size, size_overrides
 from mmrope.datasets.digits import make_digits
 from mmrope.weights.known import KNOWN
 
@@ -33,6 +38,11 @@ VARIANTS = 'ape rope_axial rope_mixed rope_axial_ape rope_mixed_ape'
 SWIN_VARIANTS = 'rope_axial rope_mixed rope_mixed_rpb'
 FAMILIES = {
     'mask_rcnn_vit': names('mask_rcnn_*_vit_b_coco.py', VARIANTS) + names('mask_rcnn_rope_mixed_vit_*_coco.py', 's l'),
+    'mask_rcnn_vit_8x4': [
+        *names('mask_rcnn_*_vit_b_8x4_accum2_coco.py', VARIANTS),
+        *names('mask_rcnn_rope_mixed_vit_*_8x4_accum2_coco.py', 's l'),
+        *names('mask_rcnn_*_vit_b_25e_8x4_accum2_coco.py', 'ape rope_axial rope_mixed'),
+    ],
     'mask_rcnn_swin': names('mask_rcnn_*_swin_*_coco.py', SWIN_VARIANTS, 't s b'),
     'mask_rcnn_swin_3x': names('mask_rcnn_rope_mixed_swin_*_3x_coco.py', 't s b'),
     'dino_vit': names('dino_*_vit_*_coco.py', 'ape rope_axial rope_mixed', 'b l'),
@@ -40,23 +50,25 @@ FAMILIES = {
     'upernet_vit': names('upernet_*_vit_b_ade20k.py', VARIANTS) + ['upernet_rope_mixed_vit_l_ade20k.py'],
     'upernet_swin': names('upernet_*_swin_*_ade20k.py', SWIN_VARIANTS, 't s b'),
     'mask2former_swin': names('mask2former_*_swin_*_ade20k.py', 'rope_axial rope_mixed', 't s b'),
-    'imagenet_vit': names('imagenet_*_vit_*.py', 'rope_axial rope_mixed', 's b l'),
-    'imagenet_swin': names('imagenet_*_swin_*.py', 'rope_axial rope_mixed', 't s b'),
+    'imagenet_vit': names('imagenet_*_vit_*.py', VARIANTS, 's b l'),
+    'imagenet_swin': names('imagenet_*_swin_*.py', 'rpb rope_axial rope_mixed', 't s b'),
     'digits': names('*_rope_mixed_*_tiny_digits.py', 'mask_rcnn upernet', 'vit swin'),
     'digit_classifiers': names('classifier_rope_mixed_*_tiny_single_digits.py', 'vit swin'),
 }
 TRAINED = ('mask_rcnn', 'dino', 'upernet', 'mask2former', 'digit')  # imagenet configs are for tests alone
+# Families whose models are those of another, by the part of their names that tells them apart.
+OTHER_SCHEDULES = {'mask_rcnn_vit_8x4': r'(_25e)?_8x4_accum2', 'mask_rcnn_swin_3x': '_3x'}
 MEMBERS = [(family, name) for family, members in FAMILIES.items() for name in members]
 
 
-def members(*prefixes: str) -> pytest.MarkDecorator:
-    chosen = [(family, name) for family, name in MEMBERS if family.startswith(prefixes)]
+def members(*prefixes: str, without: Container[str] = ()) -> pytest.MarkDecorator:
+    chosen = [(family, name) for family, name in MEMBERS if family.startswith(prefixes) and family not in without]
     return pytest.mark.parametrize('family, name', chosen, ids=[name for _, name in chosen])
 
 
 def test_all_configs_are_here():
     assert CONFIGS == sorted(name for _, name in MEMBERS)
-    assert len(CONFIGS) == 7 + 9 + 3 + 6 + 3 + 6 + 9 + 6 + 6 + 6 + 4 + 2
+    assert len(CONFIGS) == 7 + 10 + 9 + 3 + 6 + 3 + 6 + 9 + 6 + 15 + 9 + 4 + 2
 
 
 def load(name: str) -> Config:
@@ -131,11 +143,18 @@ def check_contiguous(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) 
     assert all(tensor.is_contiguous() for tensor in inputs)
 
 
-@members('')
+@members(*OTHER_SCHEDULES)
+def test_another_schedule_leaves_the_model_as_it_is(family, name):
+    assert load(name).model == load(re.sub(OTHER_SCHEDULES[family], '', name)).model
+
+
+@members('', without=OTHER_SCHEDULES)
 def test_config_builds_and_runs(family, name):
     cfg = load(name)
     if cfg.default_scope == 'mmseg':
         cfg.model.data_preprocessor.size = (101, 133)
+    if family == 'mask_rcnn_vit':
+        cfg.model.data_preprocessor.pad_size_divisor = 32  # or the images would be as large as in a training
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = build(cfg)
         if cfg.model.type == 'DINO':
@@ -178,7 +197,8 @@ def test_optimiser_builds_and_covers_the_model(family, name):
         if 'level_encoding' not in key:
             assert (options[param]['weight_decay'] > 0) == decays, key
         if family.startswith(('dino', 'mask2former')):
-            assert options[param]['lr'] == pytest.approx(1e-5 if key.startswith('backbone.') else 1e-4), key
+            slow = ('backbone.', 'neck.0.') if family == 'dino_vit' else 'backbone.'
+            assert options[param]['lr'] == pytest.approx(1e-5 if key.startswith(slow) else 1e-4), key
 
 
 def check_variant(cfg: Config, name: str) -> None:
@@ -198,9 +218,11 @@ def test_config_names_the_weights_of_its_backbone(family, name):
     if family.startswith('digit'):
         assert backbone.init_cfg.type == 'Xavier'
         return
-    model = (backbone.type, backbone.arch, backbone.get('rope'), backbone.get('ape', False))
-    (weights,) = [w for w in KNOWN if (f'mmrope.{w.backbone}', w.arch, w.rope, w.ape) == model]
-    allowed = dict(allow_missing=['relative_position_bias_table']) if backbone.get('rpb') else {}
+    both = backbone.get('rpb') and backbone.rope is not None
+    rpb = backbone.get('rpb', False) and not both
+    model = (backbone.type, backbone.arch, backbone.rope, backbone.get('ape', False), rpb)
+    (weights,) = [w for w in KNOWN if (f'mmrope.{w.backbone}', w.arch, w.rope, w.ape, w.rpb) == model]
+    allowed = dict(allow_missing=['relative_position_bias_table']) if both else {}
     assert backbone.init_cfg == dict(type='Pretrained', checkpoint=weights.checkpoint, **allowed)
 
 
@@ -216,12 +238,19 @@ def test_mask_rcnn_vit_recipe_is_vitdets(family, name):
     assert (optimizer.type, optimizer.lr, optimizer.betas, optimizer.weight_decay) == ('AdamW', 1e-4, (0.9, 0.999), 0.1)
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     assert cfg.optim_wrapper.paramwise_cfg.decay_rate == (0.8 if large else 0.7)
-    assert cfg.train_cfg.max_iters == 184375 and cfg.auto_scale_lr.base_batch_size == 64
+    assert cfg.auto_scale_lr.base_batch_size == 64
     warmup, steps = cfg.param_scheduler
-    assert (warmup.start_factor, warmup.end) == (1e-3, 250) and steps.milestones == [163889, 177546]
+    counts = cfg.optim_wrapper.get('accumulative_counts', 1)
+    assert (warmup.start_factor, warmup.end) == (1e-3, 250 * counts)
+    share = 1 / 4 if '_25e_' in name else 1
+    assert [cfg.train_cfg.max_iters, steps.end] == [pytest.approx(184375 * counts * share, abs=1)] * 2
+    assert steps.milestones == pytest.approx([163889 * counts * share, 177546 * counts * share], abs=1)
+    checkpoint = cfg.default_hooks.checkpoint
+    assert checkpoint.interval == cfg.train_cfg.val_interval == 5000 * counts  # the same number of steps
     crop = next(step for step in cfg.train_pipeline if step.type == 'RandomCrop')
     resize = next(step for step in cfg.train_pipeline if step.type == 'RandomResize')
     assert crop.crop_size == resize.scale == (1024, 1024) and resize.ratio_range == (0.1, 2.0)
+    assert cfg.train_dataloader.sampler.type == 'InfiniteSampler' and 'batch_sampler' not in cfg.train_dataloader
     assert cfg.model.rpn_head.num_convs == 2
     assert cfg.model.neck.scales == (4, 2, 1, 0.5) and cfg.model.neck.num_outs == 5
     for head in (cfg.model.roi_head.bbox_head, cfg.model.roi_head.mask_head):
@@ -241,6 +270,7 @@ def test_mask_rcnn_swin_recipe_is_mmdets(family, name):
     assert (warmup.start_factor, warmup.end, warmup.by_epoch) == (1e-3, 1000, False)
     assert cfg.auto_scale_lr.base_batch_size == 16
     assert ('RandomChoice' in [step.type for step in cfg.train_dataloader.dataset.pipeline]) == ('_3x_' in name)
+    assert cfg.optim_wrapper.type == ('AmpOptimWrapper' if '_swin_s_3x_' in name else 'OptimWrapper')
 
 
 @members('dino')
@@ -250,11 +280,15 @@ def test_dino_recipe(family, name):
     if 'vit' in family:
         assert cfg.model.backbone.window_size == 14
         assert len(cfg.model.backbone.global_attn_indexes) == 4
+        pyramid, mapper = cfg.model.neck
+        assert (pyramid.in_channels, pyramid.scales) == (1024 if '_l_' in name else 768, (2, 1, 0.5))
+        assert (mapper.type, mapper.norm_cfg) == ('ChannelMapper', dict(type='GN', num_groups=32))
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-4, 1e-4)
     assert cfg.optim_wrapper.clip_grad.max_norm == 0.1
-    warmup, steps = cfg.param_scheduler
-    assert (cfg.train_cfg.max_epochs, steps.milestones, warmup.end) == (12, [11], 1000)
+    *warmup, steps = cfg.param_scheduler
+    assert (cfg.train_cfg.max_epochs, steps.milestones) == (12, [11])
+    assert [step.end for step in warmup] == ([1000] if 'swin' in family else [250] if '_l_' in name else [])
     assert cfg.auto_scale_lr.base_batch_size == 16
 
 
@@ -263,8 +297,10 @@ def test_ade20k_recipe_is_mmsegs(family, name):
     cfg = load(name)
     check_variant(cfg, name)
     upernet = family.startswith('upernet')
-    assert cfg.model.backbone.drop_path_rate == (0.1 if family == 'upernet_vit' else 0.3)
+    expected = (0.4 if '_l_' in name else 0.1) if family == 'upernet_vit' else 0.3
+    assert cfg.model.backbone.drop_path_rate == expected
     if family == 'upernet_vit':
+        assert cfg.model.backbone.with_cls_token
         assert cfg.model.backbone.out_indices == ((5, 11, 17, 23) if '_l_' in name else (2, 5, 8, 11))
     optimizer = cfg.optim_wrapper.optimizer
     expected = ('AdamW', 6e-5, 0.01) if upernet else ('AdamW', 1e-4, 0.05)
@@ -309,22 +345,115 @@ def test_augmented_tests_predict_the_original_image(name, tmp_path):
 
 
 @members('imagenet')
-def test_imagenet_model_is_the_published_one_and_tested_as_timm_does(family, name):
+def test_imagenet_model_is_the_published_one(family, name):
     cfg = load(name)
     check_variant(cfg, name)
     backbone = {key: value for key, value in cfg.model.backbone.items() if key not in ('type', 'init_cfg')}
-    expected = dict(backbone, ape=False) if 'vit' in family else backbone
-    (weights,) = [weights for weights in KNOWN if weights.arguments == expected]
+    defaults = dict(ape=False) if 'vit' in family else dict(rpb=False)
+    (weights,) = [weights for weights in KNOWN if weights.arguments == defaults | backbone]
     assert cfg.model.backbone.type == f'mmrope.{weights.backbone}'
-    vit = timm.get_pretrained_cfg('vit_small_patch16_rope_224.naver_in1k')
-    load_image, resize, crop, pack = cfg.test_dataloader.dataset.pipeline
-    assert resize.scale == int(224 / vit.crop_pct) and crop.crop_size == 224 and resize.backend == 'pillow'
-    assert resize.interpolation == vit.interpolation == 'bicubic'
-    preprocessor = cfg.model.data_preprocessor
-    assert preprocessor.to_rgb
-    for ours, theirs in ((preprocessor.mean, vit.mean), (preprocessor.std, vit.std)):
-        assert np.allclose(ours, 255 * np.array(theirs))
     assert cfg.test_evaluator == dict(type='Accuracy', topk=(1, 5))
+
+
+def authors_transforms(family: str, size: int) -> transforms.Compose:
+    """How the authors test: deit/datasets.py with --eval-crop-ratio 1.0, SwinTransformer/data/build.py."""
+    shorter = int(size / 1.0) if family == 'imagenet_vit' else int((256 / 224) * size)
+    return transforms.Compose(
+        [
+            transforms.Resize(shorter, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(size),
+            transforms.ToTensor(),
+            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+
+
+IN_README = {  # what to change for 384 pixels
+    'imagenet_vit': {'1.scale': 384, '2.crop_size': 384},
+    'imagenet_swin': {'1.scale': 438, '2.crop_size': 384},
+}
+
+
+@pytest.mark.parametrize('family', IN_README)
+@pytest.mark.parametrize('size', [224, 384])
+@pytest.mark.parametrize('shape', [(500, 375), (301, 467), (224, 224)], ids=str)
+def test_imagenet_tensors_are_the_authors(family, size, shape, tmp_path):
+    """By the options in README.md, which tools/test_resolutions.py has to find too."""
+    cfg = load(FAMILIES[family][0])
+    options = {f'test_dataloader.dataset.pipeline.{key}': value for key, value in IN_README[family].items()}
+    if size != 224:
+        assert size_overrides(cfg, parse_size('384')) == options
+        cfg.merge_from_dict(options)
+    image = np.random.default_rng(0).integers(0, 256, (*shape[::-1], 3), np.uint8)
+    image = Image.fromarray(cv2.GaussianBlur(image, (5, 5), 1.5))
+    image.save(tmp_path / 'image.png')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        from mmpretrain.registry import MODELS, TRANSFORMS
+
+        pipeline = Compose([TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline])
+        data = pseudo_collate([pipeline(dict(img_path=str(tmp_path / 'image.png'), gt_label=0))])
+        ours = MODELS.build(cfg.model.data_preprocessor)(data)['inputs']
+    theirs = authors_transforms(family, size)(image)
+    assert ours.shape == (1, *theirs.shape)
+    assert (ours[0] - theirs).abs().max() < 1e-6
+
+
+@members(*TRAINED)
+def test_every_training_watches_its_numbers_and_keeps_few_checkpoints(family, name):
+    cfg = load(name)
+    assert [hook.type for hook in cfg.custom_hooks] == ['mmrope.FiniteLossHook', 'mmrope.LogFreqsHook']
+    assert 1 <= cfg.default_hooks.checkpoint.max_keep_ckpts <= 3
+
+
+@members('mask_rcnn_vit', 'mask_rcnn_swin', 'dino', 'upernet', 'mask2former')
+def test_eight_processes_make_the_batch_of_the_learning_rate(family, name):
+    """Of ViTDet's recipe, sixteen as its authors have it; eight with the configs that accumulate."""
+    cfg = load(name)
+    processes = 16 if family == 'mask_rcnn_vit' else 8
+    step = processes * cfg.train_dataloader.batch_size * cfg.optim_wrapper.get('accumulative_counts', 1)
+    assert step == cfg.auto_scale_lr.base_batch_size
+
+
+@members('mask_rcnn_vit')
+def test_vitdet_sees_the_epochs_it_says(family, name):
+    cfg = load(name)
+    iteration = (16 if family == 'mask_rcnn_vit' else 8) * cfg.train_dataloader.batch_size
+    assert cfg.train_cfg.max_iters * iteration / 118_000 == pytest.approx(25 if '_25e_' in name else 100, rel=1e-4)
+
+
+@pytest.mark.parametrize('shape', [(480, 640), (1500, 500)])
+@pytest.mark.parametrize('options, padded', [({}, (1024, 1024)), ({'pad_size_divisor': 32}, None)])
+def test_vitdet_pads_images_to_a_square_after_normalising_them(shape, options, padded, tmp_path):
+    """In training and in tests, unless the option leaves it out."""
+    from mmdet.registry import MODELS, TRANSFORMS
+
+    cfg = load('mask_rcnn_rope_mixed_vit_b_coco.py')
+    cfg.model.data_preprocessor.update(options)
+    cv2.imwrite(str(tmp_path / 'image.png'), np.full((*shape, 3), 200, np.uint8))
+    height, width = shape
+    box = dict(bbox=[0, 0, width, height], bbox_label=0, ignore_flag=0)
+    box['mask'] = [[0, 0, width, 0, width, height, 0, height]]
+    info = dict(img_path=str(tmp_path / 'image.png'), img_id=0, height=height, width=width, instances=[box])
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        preprocess = MODELS.build(cfg.model.data_preprocessor)
+        for pipeline, training in ((cfg.train_pipeline, True), (cfg.test_pipeline, False)):
+            data = Compose([TRANSFORMS.build(step) for step in pipeline])(copy.deepcopy(info))
+            batch = preprocess(pseudo_collate([data]), training)
+            (sample,), pixels = batch['data_samples'], batch['inputs'][0]
+            h, w = sample.img_shape
+            expected = padded or (-(-h // 32) * 32, -(-w // 32) * 32)
+            assert sample.batch_input_shape == tuple(pixels.shape[1:]) == expected
+            if training:  # tests load masks after resizing, in the size of the file
+                assert sample.gt_instances.masks.masks.shape[1:] == expected
+            assert (pixels[:, h:] == 0).all() and (pixels[:, :, w:] == 0).all() and (pixels[:, :h, :w] != 0).all()
+
+
+@members('upernet_vit')
+def test_an_absolute_embedding_of_upernet_is_learned_on_the_grid_of_the_crop(family, name):
+    with torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):
+        backbone = build(load(name)).backbone
+    shape = (1, 32 * 32, backbone.embed_dims) if '_ape_' in name else None
+    assert getattr(backbone.pos_embed, 'shape', None) == shape
 
 
 @members('digits')

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mmrope.weights.known import KNOWN, KnownWeights
 
-LEFT, RIGHT = ('name (naver-ai/...)', 'model', 'rope', 'ape', 'patch'), ('window', 'params', 'top-1 224', 'top-1 384')
+LEFT, RIGHT = ('name', 'model', 'rope', 'ape', 'rpb', 'patch'), ('window', 'params', 'top-1 224', 'top-1 384')
 # Wide enough for every row, where no terminal says how wide it is.
 WIDTH = 220
 
@@ -31,6 +31,7 @@ def row(weights: KnownWeights) -> list[str]:
         f'{weights.backbone} {weights.arch}',
         weights.rope,
         'yes' if weights.ape else None,
+        'yes' if weights.rpb else None,
         weights.patch_size,
         weights.window_size,
         f'{weights.num_params() / 1e6:.1f} M',
@@ -62,7 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console()
     if args.format == 'markdown' or not console.is_terminal:
         console = Console(width=WIDTH)
-    style = dict(box=MARKDOWN) if args.format == 'markdown' else dict(caption='blank: none, or none found')
+    style = (
+        dict(box=MARKDOWN)
+        if args.format == 'markdown'
+        else dict(
+            caption='checkpoint: timm:NAME where rpb is yes, else hf-hub:naver-ai/NAME; blank: none, or none found'
+        )
+    )
     console.print(make_table('ImageNet-1k weights, top-1 in %' if args.format == 'table' else None, **style))
 
 

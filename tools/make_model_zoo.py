@@ -16,8 +16,8 @@ INTRODUCTION = f"""\
 
 Every config, the published ImageNet-1k weights that its backbone starts from, what the authors report for such a
 model, and what was measured with this repository. *Not found* means that a number could not be read, not that there is
-none. No weights with a relative position bias (RPB) besides are published: its tables start anew. In square brackets
-is the number of the source, see the end. `python tools/list_weights.py` lists the weights themselves,
+none. No weights with both RoPE and a relative position bias (RPB) are published: its tables start anew. In square
+brackets is the number of the source, see the end. `python tools/list_weights.py` lists the weights themselves,
 [weights.md](weights.md) says how they are loaded.
 
 This page is made of [configs/metafile.yml](../configs/metafile.yml) by `python tools/{Path(__file__).name}`.
@@ -47,7 +47,8 @@ def weights_of(model: dict[str, Any]) -> str:
     checkpoint = model.get('Metadata', {}).get('Pretrained')
     if checkpoint is None:
         return 'none'
-    repository = checkpoint.removeprefix('hf-hub:')
+    scheme, _, repository = checkpoint.partition(':')
+    repository = f'timm/{repository}' if scheme == 'timm' else repository
     return f'[{repository.partition("/")[2]}]({HUB}{repository})'
 
 

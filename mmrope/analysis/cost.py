@@ -10,6 +10,7 @@ additions, in q and in k, which is 6 FLOPs for each token and channel. The table
 an image size and kept, so it is a number of its own.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from ..engine.hosts import scope_of
 from ..layers import Attention
 from .models import blank_batch, build_model
+from .sizes import Size, padding_overrides
 
 
 def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *args: Any, **kwargs: Any) -> int:
@@ -64,6 +66,8 @@ def config_cost(cfg: Config, size: tuple[int, int], device: str | None = None) -
     A detector and a classifier run to the outputs of their heads; the mask head takes the first 100 proposals, as
     MMDetection's own counter has it. A segmenter runs to the class map, since one with queries has no other output.
     """
+    cfg = copy.deepcopy(cfg)
+    cfg.merge_from_dict(padding_overrides(cfg, Size(f'{size[0]}x{size[1]}', 'exact', *size)))
     model = build_model(cfg, device)
     mode = 'predict' if scope_of(cfg) == 'mmseg' else 'tensor'
     return count(model, {**blank_batch(cfg, model, size), 'mode': mode})

@@ -13,6 +13,7 @@ from mmengine.registry import MODELS
 from ..engine.hosts import scope_of
 from ..engine.preflight import LaunchError, datasets_of
 
+LARGEST_STRIDE = 64  # of a map; no divisor up to it is meant as the size of an image
 LONGEST = 100  # times the shorter side: as good as no limit, where a limit has to be given
 
 
@@ -65,7 +66,7 @@ def size_overrides(cfg: Config, size: Size, scale_windows: bool = False) -> dict
         for index, transform in enumerate(pipeline):
             for key, value in _resized(transform, reference, size, cropped).items():
                 overrides[f'{path}.{index}.{key}'] = value
-    overrides |= _padding(cfg, reference_size(pipelines[0][1]), size)
+    overrides |= padding_overrides(cfg, size)
     if scale_windows and (window := _window_size(cfg)):
         ratio = min(size.height, size.width) / reference_size(pipelines[0][1])
         overrides['model.backbone.window_size'] = max(1, round(window * ratio))
@@ -150,7 +151,7 @@ def _resized(transform: Mapping[str, Any], reference: int, size: Size, cropped: 
     if not sides:
         return {}
     if size.kind == 'scaled':
-        return {key: _scaled(value, size.height / reference) for key, value in sides.items()}
+        return {key: _scaled(value, size.height, reference) for key, value in sides.items()}
     if size.kind == 'exact':
         return _exact(name, sides, reference, size, cropped)
     if name in ('CenterCrop', 'Pad'):
@@ -165,24 +166,47 @@ def _resized(transform: Mapping[str, Any], reference: int, size: Size, cropped: 
 def _exact(name: str, sides: dict[str, Any], reference: int, size: Size, cropped: bool) -> dict[str, Any]:
     if name in ('CenterCrop', 'Pad'):
         return {key: (size.width, size.height) for key in sides}
-    ratio = min(_as_pair(sides['scale'])) / reference  # above 1 before a crop
+    shorter = min(_as_pair(sides['scale']))  # above the reference before a crop
     if name == 'Resize':
-        return dict(scale=(round(size.width * ratio), round(size.height * ratio)), keep_ratio=False)
+        return dict(scale=_scaled((size.width, size.height), shorter, reference), keep_ratio=False)
     if cropped and name == 'ResizeEdge':
-        return dict(scale=round(max(size.height, size.width) * ratio))  # large enough for the crop
+        return dict(scale=_scaled(max(size.height, size.width), shorter, reference))  # large enough for the crop
     raise LaunchError(f'{size.text}: the test pipeline has {name}, which keeps the shape of an image; name a size as N')
 
 
-def _padding(cfg: Config, reference: int, size: Size) -> dict[str, Any]:
-    """MMSegmentation's preprocessor may pad each image to a fixed ``(height, width)``; divisors stay as they are."""
-    test_cfg = (cfg.model.get('data_preprocessor') or {}).get('test_cfg') or {}
-    fixed = test_cfg.get('size')
-    if not fixed:
-        return {}
-    if size.kind == 'short':
-        raise LaunchError(f'{size.text}: model.data_preprocessor.test_cfg.size gives all images one size; name it as N')
-    sides = (size.height, size.width) if size.kind == 'exact' else _scaled(tuple(fixed), size.height / reference)
-    return {'model.data_preprocessor.test_cfg.size': sides}
+def padding_overrides(cfg: Config, size: Size) -> dict[str, Any]:
+    """Have images padded to the size where the config pads all of them to one; divisors of strides stay as they are.
+
+    MMSegmentation's preprocessor may pad each image to a fixed ``(height, width)``; MMDetection's pads all of them to
+    one square if its divisor is as large as they are, as in ViTDet.
+
+    Raises:
+        LaunchError: If the size leaves one side free.
+    """
+    preprocessor = cfg.model.get('data_preprocessor') or {}
+    padding = {
+        'test_cfg.size': (preprocessor.get('test_cfg') or {}).get('size'),
+        'pad_size_divisor': preprocessor.get('pad_size_divisor', 1),
+    }
+    if padding['pad_size_divisor'] <= LARGEST_STRIDE:
+        del padding['pad_size_divisor']
+    overrides = {}
+    for key, value in padding.items():
+        if value and size.kind == 'short':
+            raise LaunchError(
+                f'{size.text}: model.data_preprocessor.{key}={value} gives all images one size; name it as N'
+            )
+        if value:
+            overrides[f'model.data_preprocessor.{key}'] = _padded(key, value, cfg, size)
+    return overrides
+
+
+def _padded(key: str, value: Any, cfg: Config, size: Size) -> Any:
+    if size.kind == 'scaled':
+        reference = reference_size(next(_pipelines(cfg.test_dataloader.dataset, ''))[1])
+        return _scaled(tuple(value) if isinstance(value, list) else value, size.height, reference)
+    # the divisor of both sides adds nothing to either
+    return (size.height, size.width) if key == 'test_cfg.size' else math.gcd(size.height, size.width)
 
 
 def _window_size(cfg: Config) -> int:
@@ -198,10 +222,11 @@ def _window_size(cfg: Config) -> int:
     return parameter.default if parameter and isinstance(parameter.default, int) else 0
 
 
-def _scaled(value: Any, factor: float) -> Any:
+def _scaled(value: Any, new: int, old: int) -> Any:
+    """Scale sides by ``new / old``, rounded down, as the authors of the ImageNet weights do."""
     if isinstance(value, (tuple, list)):
-        return tuple(_scaled(side, factor) for side in value)
-    return max(1, round(value * factor))
+        return tuple(_scaled(side, new, old) for side in value)
+    return max(1, value * new // old)
 
 
 def _as_pair(value: Any) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """What MMEngine's runner uses."""
 
 from .compiling import CompileBackboneHook
+from .compression import CompressGradientsHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .numbers import FiniteLossHook, LogFreqsHook
 from .predictions import DrawPredictionsHook
@@ -9,6 +10,7 @@ from .saving import WholeCheckpointHook
 __all__ = [
     'CompileBackboneHook',
     'DrawPredictionsHook',
+    'CompressGradientsHook',
     'FiniteLossHook',
     'LayerDecayOptimWrapperConstructor',
     'LogFreqsHook',

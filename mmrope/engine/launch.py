@@ -17,12 +17,13 @@ from glob import glob
 from typing import Any, NoReturn
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, DictAction
 from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from .batch_size import ReportBatchSize, scale_by_step
 from .checkpoint import refuse_code_in_checkpoints
 from .hosts import leave_out_multimodal_models
 from .numbers import NonFiniteError
@@ -34,7 +35,6 @@ from .preflight import (
     check_keys,
     check_optimizer,
     check_options,
-    datasets_of,
     did_you_mean,
     set_data_root,
     suggest_type,
@@ -44,6 +44,7 @@ from .resuming import SeedEachIteration
 from .saving import checkpoint_folder, last_checkpoint
 from .schedules import CheckSchedules
 from .sources import CheckpointError
+from .tta import use_tta
 
 # Where each launcher says the rank, the number of processes and the rank within the machine.
 RANK_VARIABLES = {
@@ -350,20 +351,6 @@ def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: f
         hook.update({switch: True, 'interval': 1, **shown})  # all images: MMSegmentation's default is one in 50
 
 
-def use_tta(cfg: Config) -> None:
-    """Test with the augmentation of the config.
-
-    Raises:
-        LaunchError: If the config has none.
-    """
-    missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
-    if missing:
-        raise LaunchError(f'--tta: the config has no {" and no ".join(missing)}')
-    for dataset in datasets_of(cfg.test_dataloader.dataset):
-        dataset['pipeline'] = cfg.tta_pipeline
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-
-
 def build_runner(cfg: Config, run: RunStarted, training: bool) -> Runner:
     """Build the runner, on a machine without an accelerator one that works there.
 
@@ -387,6 +374,8 @@ def build_runner(cfg: Config, run: RunStarted, training: bool) -> Runner:
     if training:
         runner.register_hook(SeedEachIteration())
         runner.register_hook(CheckSchedules())
+        runner.register_hook(ReportBatchSize())
+        scale_by_step(runner)
     if training and cfg.get('resume'):
         runner.register_hook(ConfigCounts(cfg.load_from))
     for note in notes:

@@ -54,11 +54,15 @@ def _published_for(name: str, kwargs: dict[str, Any]) -> KnownWeights:
     of_arch = [weights for weights in KNOWN if (weights.backbone, weights.arch) == (backbone.__name__, arch)]
     rope, ape, rpb = kwargs.get('rope', 'mixed'), kwargs.get('ape', False), kwargs.get('rpb', False)
     for weights in of_arch:
-        if (weights.rope, weights.ape) == (rope, ape) and not rpb:
+        if (weights.rope, weights.ape, weights.rpb) == (rope, ape, rpb):
             return weights
-    variants = [f'rope={weights.rope!r}' + ', ape=True' * weights.ape for weights in of_arch]
-    asked = f'rope={rope!r}' + ', ape=True' * ape + ', rpb=True' * rpb
+    asked = _variant(rope, ape, rpb)
+    variants = [_variant(weights.rope, weights.ape, weights.rpb) for weights in of_arch]
     raise ValueError(
         f'pretrained=True: no weights are published for {name} with {asked}; '
         f'there are weights for: {"; ".join(variants) or "none of this size"}'
     )
+
+
+def _variant(rope: str | None, ape: bool, rpb: bool) -> str:
+    return f'rope={rope!r}' + ', ape=True' * ape + ', rpb=True' * rpb

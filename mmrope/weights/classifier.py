@@ -10,7 +10,8 @@ from .loading import convert_for, explain, fit, log
 from .report import WeightsError
 from .unwrapping import unwrap
 
-HEAD = {'head.weight': 'head.fc.weight', 'head.bias': 'head.fc.bias'}
+# Where a classifier has its last layer, and timm a Swin's.
+HEAD = {f'head{fc}.{kind}': f'head.fc.{kind}' for fc in ('', '.fc') for kind in ('weight', 'bias')}
 
 
 def is_image_classifier(model: nn.Module) -> bool:
@@ -25,7 +26,7 @@ def is_published_classifier(checkpoint: Any) -> bool:
     Raises:
         WeightsError: If it holds no weights.
     """
-    return 'head.weight' in unwrap(checkpoint).state
+    return not unwrap(checkpoint).state.keys().isdisjoint(HEAD)
 
 
 def classifier_state_dict(model: nn.Module, checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:

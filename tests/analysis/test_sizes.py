@@ -19,7 +19,7 @@ STEPS = {
     'box': [dict(type='Resize', scale=(128, 128), keep_ratio=True)],
     'coco': [dict(type='Resize', scale=(1333, 800), keep_ratio=True)],
     'stretched': [dict(type='Resize', scale=(64, 32)), dict(type='Pad', size=(64, 32))],
-    'imagenet': [dict(type='ResizeEdge', scale=248, edge='short'), dict(type='CenterCrop', crop_size=224)],
+    'imagenet': [dict(type='ResizeEdge', scale=256, edge='short'), dict(type='CenterCrop', crop_size=224)],
     'edge': [dict(type='mmpretrain.ResizeEdge', scale=100)],
     'mask2former': [dict(type='ResizeShortestEdge', scale=512, max_size=2048)],
 }
@@ -107,6 +107,28 @@ def test_fixed_padding_follows(size: str, expected: tuple[int, int]) -> None:
     cfg.merge_from_dict(size_overrides(cfg, parse_size(size)))
     assert cfg.model.data_preprocessor.test_cfg.size == expected
     assert cfg.model.data_preprocessor.size == (8, 8)
+
+
+def test_sides_before_a_crop_are_rounded_down_as_the_authors_of_the_swins_have_it() -> None:
+    for size in ('384', '384x384'):
+        overrides = size_overrides(config(*STEPS['imagenet']), parse_size(size))
+        assert overrides['test_dataloader.dataset.pipeline.1.scale'] == 438  # int(256 / 224 * 384)
+
+
+@pytest.mark.parametrize('size, expected', [('640', 640), ('640x640', 640), ('640x960', 320), ('1024', 1024)])
+def test_padding_to_a_square_follows(size: str, expected: int) -> None:
+    """ViTDet's; of an exact size both sides are multiples of the divisor, so that nothing is added."""
+    cfg = Config.fromfile(ROOT / 'mask_rcnn_rope_mixed_vit_b_coco.py')
+    assert size_overrides(cfg, parse_size(size))['model.data_preprocessor.pad_size_divisor'] == expected
+    with pytest.raises(LaunchError, match='short:640: model.data_preprocessor.pad_size_divisor=1024'):
+        size_overrides(cfg, parse_size('short:640'))
+
+
+@pytest.mark.parametrize('divisor', [1, 32])
+def test_padding_to_a_stride_stays(divisor: int) -> None:
+    cfg = config(*STEPS['coco'], data_preprocessor=dict(pad_size_divisor=divisor))
+    for size in ('400', '400x640', 'short:400'):
+        assert 'model.data_preprocessor.pad_size_divisor' not in size_overrides(cfg, parse_size(size))
 
 
 @pytest.mark.parametrize('text', ['', '0', '96x0', 'x96', '96X96', '-1', 'short:', 'short:9x9', '9x9x9', '1.5'])

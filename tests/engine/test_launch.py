@@ -161,7 +161,8 @@ def test_processes_without_an_accelerator(machine: SimpleNamespace) -> None:
     run = launch.RunStarted()
     runner = launch.build_runner(recipe('pytorch'), run, training=True)
     assert machine.joined == 1
-    assert [type(hook).__name__ for hook in runner.hooks] == ['RunStarted', 'SeedEachIteration', 'CheckSchedules']
+    hooks = ['RunStarted', 'SeedEachIteration', 'CheckSchedules', 'ReportBatchSize']
+    assert [type(hook).__name__ for hook in runner.hooks] == hooks
     assert runner.cfg.model_wrapper_cfg == dict(
         type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=True, device_ids=None
     )
@@ -234,19 +235,6 @@ def test_predictions_are_saved_where_they_are_wanted_by_every_host(kind: str) ->
     expected = dict(type='mmrope.DrawPredictionsHook', folder='drawn', score_thr=0.5, show=False, wait_time=0.5)
     assert cfg.default_hooks.visualization == expected
     assert cfg.visualizer == dict(type='Any')
-
-
-def test_augmentation_wraps_the_model_and_reaches_all_data_sets() -> None:
-    inner = [dict(type='A', pipeline=[1]), dict(type='B', pipeline=[2])]
-    cfg = make_config(
-        model=dict(type='Model'),
-        test_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=inner)),
-        tta_model=dict(type='TTA', tta_cfg=dict(max_per_img=5)),
-        tta_pipeline=[dict(type='TestTimeAug')],
-    )
-    launch.use_tta(cfg)
-    assert cfg.model == dict(type='TTA', tta_cfg=dict(max_per_img=5), module=dict(type='Model'))
-    assert [part.pipeline for part in cfg.test_dataloader.dataset.datasets] == [[dict(type='TestTimeAug')]] * 2
 
 
 @pytest.mark.parametrize(

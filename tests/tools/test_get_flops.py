@@ -112,3 +112,11 @@ def test_a_config_in_pure_python_of_a_host_counts_as_the_same_in_texts(write_con
         load_tool('get_flops').main([str(path), '--size', '64', '--out', str(path.with_suffix('.json'))])
         counted.append(json.loads(path.with_suffix('.json').read_text())['costs'])
     assert counted[0] == counted[1] and counted[0][0]['flops']['backbone'] > 0
+
+
+def test_a_config_that_pads_to_a_square_is_counted_at_the_size_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / 'flops.json'
+    config = str(ROOT / 'configs' / 'mask_rcnn_rope_mixed_vit_s_coco.py')
+    load_tool('get_flops').main([config, '--size', '160x96', '--out', str(out)])
+    (cost,) = json.loads(out.read_text())['costs']
+    assert cost['rotation_flops'] == 6 * 384 * 10 * 6 * 12  # 6 FLOPs x channels x tokens x blocks

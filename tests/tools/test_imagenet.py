@@ -18,7 +18,7 @@ from tiny import ROOT, load_tool
 
 VIT, SWIN = (str(ROOT / 'configs' / f'imagenet_rope_mixed_{name}.py') for name in ('vit_s', 'swin_t'))
 PIPELINE = 'test_dataloader.dataset.pipeline'
-AT_384 = [f'{PIPELINE}.1.scale=426', f'{PIPELINE}.2.crop_size=384']
+CROP_384 = f'{PIPELINE}.2.crop_size=384'
 LOADING = ['test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False', 'test_dataloader.batch_size=2']
 SHAPES = [(300, 400), (250, 230), (224, 500), (450, 310)]
 
@@ -35,10 +35,10 @@ def make_classifier(config: str, **backbone: int) -> torch.nn.Module:
     return model
 
 
-def expected_scores(model: torch.nn.Module, images: list[Image.Image], size: int) -> np.ndarray:
-    """Probabilities by timm's preparation of the images: RGB, the shorter side at ``size / 0.9``, the centre."""
+def expected_scores(model: torch.nn.Module, images: list[Image.Image], size: int, crop: float = 1.0) -> np.ndarray:
+    """Probabilities by timm's preparation of the images: RGB, the shorter side at ``size / crop``, the centre."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    prepare = create_transform(size, crop_pct=0.9, interpolation='bicubic', mean=mean, std=std)
+    prepare = create_transform(size, crop_pct=crop, interpolation='bicubic', mean=mean, std=std)
     with torch.no_grad():
         return model(torch.stack([prepare(image) for image in images])).softmax(1).numpy()
 
@@ -61,14 +61,18 @@ def imagenet(tmp_path: Path) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize(
-    'config, size, options',
-    [(VIT, 224, []), (VIT, 384, AT_384), (SWIN, 384, [*AT_384, 'model.backbone.window_size=12'])],
+    'config, size, crop, options',
+    [
+        (VIT, 224, 1.0, []),
+        (VIT, 384, 1.0, [f'{PIPELINE}.1.scale=384', CROP_384]),
+        (SWIN, 384, 224 / 256, [f'{PIPELINE}.1.scale=438', CROP_384, 'model.backbone.window_size=12']),
+    ],
     ids=['vit-224', 'vit-384', 'swin-384'],
 )
-def test_accuracy_is_that_of_images_prepared_by_timm(imagenet, tmp_path, config, size, options):
+def test_accuracy_is_that_of_images_prepared_by_timm(imagenet, tmp_path, config, size, crop, options):
     model = make_classifier(config, **({'window_size': 12} if config == SWIN else {}))
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'model.pth')
-    expected = expected_scores(model, imagenet.images, size)
+    expected = expected_scores(model, imagenet.images, size, crop)
     labels = expected.argmax(1)
     labels[-1] = expected[-1].argsort()[-3]  # wrong, but among the first five
     (imagenet.folder / 'meta' / 'val.txt').write_text('\n'.join(f'{i}.png {label}' for i, label in enumerate(labels)))

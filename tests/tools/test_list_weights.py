@@ -7,7 +7,7 @@ from tiny import load_tool
 
 from mmrope.weights.known import KNOWN
 
-ROW = 'rope_mixed_deit_base_patch16_LS | RoPEViT base | mixed |  | 16 |  | 86.4 M | 83.8 | 84.4'
+ROW = 'rope_mixed_deit_base_patch16_LS | RoPEViT base | mixed |  |  | 16 |  | 86.4 M | 83.8 | 84.4'
 
 
 def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

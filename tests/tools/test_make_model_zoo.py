@@ -51,7 +51,8 @@ def test_the_page_is_made_of_the_metafile():
 def test_the_weights_are_those_of_the_config(name):
     weights = known_weights(name)
     assert pretrained(name) == (weights.checkpoint if weights else None)
-    assert row(name)[1] == (f'[{weights.name}](https://huggingface.co/naver-ai/{weights.name})' if weights else 'none')
+    owner, published = ('timm', weights.timm) if weights and weights.rpb else ('naver-ai', weights and weights.name)
+    assert row(name)[1] == (f'[{published}](https://huggingface.co/{owner}/{published})' if weights else 'none')
 
 
 @each

@@ -175,6 +175,39 @@ def test_test_time_augmentation(trained: SimpleNamespace, tools: SimpleNamespace
     assert 'TTAModel' in read_log(tmp_path)
 
 
+NO_TTA = 'del tta_model, tta_pipeline\n'
+
+
+@pytest.mark.parametrize('trained', ['detection'], indirect=True)
+def test_a_detector_without_an_augmentation_is_flipped(
+    tools: SimpleNamespace, write_config: Callable[..., str], tmp_path: Path, trained: SimpleNamespace
+) -> None:
+    config = Path(write_config(tmp_path, 'detection'))
+    config.write_text(config.read_text() + NO_TTA)
+    tools.test([str(config), str(trained.checkpoint), '--work-dir', str(tmp_path / 'work'), '--tta'])
+    assert 'coco/bbox_mAP' in read_metrics(tmp_path / 'work')
+    assert 'DetTTAModel' in read_log(tmp_path / 'work')
+
+
+@pytest.mark.parametrize(
+    ('kind', 'length'),
+    [('detection', '1 epochs are seen'), ('segmentation', '2 iterations see 0.8 epochs, in place of 3.2')],
+)
+def test_another_batch_than_the_learning_rates_is_said_once_in_log_and_console(
+    tools: SimpleNamespace,
+    write_config: Callable[..., str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    kind: str,
+    length: str,
+) -> None:
+    options = ['--cfg-options', 'auto_scale_lr.base_batch_size=8']
+    tools.train([write_config(tmp_path, kind), '--work-dir', str(tmp_path / 'work'), *options])
+    for text in (read_log(tmp_path / 'work'), ''.join(capfd.readouterr())):
+        (line,) = [line for line in text.splitlines() if 'global batch' in line]
+        assert 'batch is 2 (1 processes x 2 images)' in line and 'that of 8 ' in line and length in line
+
+
 NO_FILE = 'train_dataloader.dataset.dataset.ann_file=none.json'
 CHECKPOINT_OF_BACKBONE = 'model.backbone.init_cfg.checkpoint=malicious.pth'
 MISTAKES = {
@@ -203,7 +236,7 @@ MISTAKES = {
     ),
     'learning rate': ('train', ['segmentation.py', '--auto-scale-lr'], ['--auto-scale-lr', 'base_batch_size']),
     'amp': ('train', ['segmentation.py', '--amp', '--cfg-options', 'optim_wrapper.type=Other'], ['--amp', 'Other']),
-    'no tta': ('test', ['bare.py', 'empty.pth', '--tta'], ['--tta', 'tta_model', 'tta_pipeline']),
+    'no tta': ('test', ['segmenter.py', 'empty.pth', '--tta'], ['--tta', 'tta_model', 'tta_pipeline']),
     'no hook': ('test', ['bare.py', 'empty.pth', '--show-dir', 'drawn'], ['--show-dir', 'default_hooks.visualization']),
     'out': ('test', ['detection.py', 'empty.pth', '--out', 'a.json'], ['--out', '.pkl', 'a.json']),
     'launcher': ('train', ['detection.py', '--launcher', 'pytorch'], ['--launcher pytorch', 'RANK']),
@@ -276,9 +309,8 @@ def folder(tmp_path: Path, write_config: Callable[..., str], monkeypatch: pytest
     """A current folder with configs and checkpoints to go wrong with."""
     for kind in CONFIGS:
         write_config(tmp_path, kind)
-    (tmp_path / 'bare.py').write_text(
-        (tmp_path / 'detection.py').read_text() + 'del tta_model, tta_pipeline\ndefault_hooks.pop("visualization")\n'
-    )
+    (tmp_path / 'bare.py').write_text((tmp_path / 'detection.py').read_text() + 'default_hooks.pop("visualization")\n')
+    (tmp_path / 'segmenter.py').write_text((tmp_path / 'segmentation.py').read_text() + NO_TTA)
     (tmp_path / 'broken.py').write_text('model = dict(\n')
     init_cfg = dict(type='Pretrained', checkpoint='axial.pth')
     (tmp_path / 'vit.py').write_text(

@@ -96,7 +96,10 @@ def test_weights_from_a_path_and_from_a_url(hub: Hub, tmp_path) -> None:
             ('rope_vit_base', True, dict(rope=None)),
             "with rope=None; there are weights for: rope=None, ape=True; rope='a",
         ),
-        (('rope_swin_tiny', True, dict(rpb=True)), "with rope='mixed', rpb=True; .*: rope='axial'; rope='mixed'$"),
+        (
+            ('rope_swin_tiny', True, dict(rpb=True)),
+            "with rope='mixed', rpb=True; .*: rope=None, rpb=True; rope='axial'; rope='mixed'$",
+        ),
         (('rope_vit_tiny', False, dict(arch='base')), "arch must not be given, but got 'base': name says it"),
         (('rope_vit_tiny', True, dict(init_cfg={})), 'init_cfg must not be given, .*: pretrained says it'),
     ],

@@ -11,7 +11,7 @@ from mmrope.weights import WeightsError
 from mmrope.weights.classifier import classifier_state_dict, is_image_classifier, is_published_classifier
 from mmrope.weights.known import KNOWN, KnownWeights
 
-VITS = {weights.name: weights for weights in KNOWN if weights.timm}
+VITS = {weights.name: weights for weights in KNOWN if weights.timm and weights.backbone == 'RoPEViT'}
 SIZES = [(224, 224), (384, 384), (224, 384)]
 
 
@@ -82,6 +82,19 @@ def test_logits_of_a_swin_are_the_oracles(rope, close):
     features = upstream_swin(state, x, *SWIN_SIZES['tiny'][1:]).mean((1, 2))
     with torch.no_grad():
         close(model(x), features @ state['head.weight'].T.double() + state['head.bias'])
+
+
+def test_logits_of_a_swin_without_rotation_are_timms(close):
+    (weights,) = [weights for weights in KNOWN if weights.rpb and weights.arch == 'tiny']
+    theirs = timm.create_model(weights.timm.partition('.')[0]).eval()
+    torch.nn.init.normal_(theirs.head.fc.weight, std=theirs.num_features**-0.5)
+    checkpoint = dict(theirs.state_dict())
+    model = image_classifier(weights, 768)
+    assert is_published_classifier(checkpoint)
+    model.load_state_dict(classifier_state_dict(model, checkpoint, weights.name))
+    x = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        close(model(x), theirs(x))
 
 
 def test_only_whole_classifiers_under_their_own_names_are_recognised():

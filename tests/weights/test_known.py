@@ -17,11 +17,12 @@ def test_every_published_model_is_listed_once():
     sizes = ('small', 'base', 'large')
     names = {f'{prefix}deit_{size}_patch16_LS' for prefix, size in itertools.product(prefixes, sizes)}
     sizes = ('tiny', 'small', 'base')
-    names |= {f'swin_rope_{r}_{s}_patch4_window7_224' for r, s in itertools.product(('axial', 'mixed'), sizes)}
-    assert len(KNOWN) == len(names) == 21
+    kinds = ('', 'rope_axial_', 'rope_mixed_')
+    names |= {f'swin_{kind}{size}_patch4_window7_224' for kind, size in itertools.product(kinds, sizes)}
+    assert len(KNOWN) == len(names) == 24
     assert {weights.name for weights in KNOWN} == names
-    models = {(weights.backbone, weights.arch, weights.rope, weights.ape) for weights in KNOWN}
-    assert len(models) == 21
+    models = {(weights.backbone, weights.arch, weights.rope, weights.ape, weights.rpb) for weights in KNOWN}
+    assert len(models) == 24
 
 
 @each
@@ -30,6 +31,7 @@ def test_the_name_says_what_it_is(weights: KnownWeights):
     assert weights.arch in words
     assert weights.rope == ('axial' if 'axial' in words else 'mixed' if 'mixed' in words else None)
     assert weights.ape == ('ape' in words or words[0] == 'deit')
+    assert weights.rpb == (words[0] == 'swin' and 'rope' not in words)
     assert weights.backbone == ('RoPESwin' if 'swin' in words else 'RoPEViT')
     assert f'patch{weights.patch_size}' in words
     assert weights.window_size is None or f'window{weights.window_size}' in words
@@ -42,7 +44,7 @@ def test_the_name_says_what_it_is(weights: KnownWeights):
 def test_timm_has_it_under_that_name_with_that_licence_and_that_size(weights: KnownWeights):
     if weights.timm is None:
         assert weights.licence is None
-        assert weights.backbone == 'RoPESwin' or weights.rope is None
+        assert (weights.backbone == 'RoPESwin') == (weights.rope is not None)
         return
     assert timm.get_pretrained_cfg(weights.timm).license == weights.licence.lower()
     with torch.device('meta'):
@@ -63,8 +65,26 @@ def test_other_sizes_are_those_of_the_models_without_rotation(weights: KnownWeig
     assert weights.num_params() == sum(param.numel() for param in base.parameters()) - tables + freqs
 
 
-def test_accuracies_are_there_but_for_two_embeddings_at_once():
-    for weights in KNOWN:
-        both = weights.ape and weights.rope is not None
-        assert (weights.top1_224 is None, weights.top1_384 is None) == (both, both)
-        assert both or (79 < weights.top1_224 < 86 and 78 < weights.top1_384 < 86)
+# The table in the authors' README: top-1 at 224 and 384 pixels.
+PUBLISHED = {
+    'rope_axial_ape_deit_small_patch16_LS': (80.7, 81.2),
+    'rope_mixed_ape_deit_small_patch16_LS': (80.9, 81.7),
+    'rope_axial_ape_deit_base_patch16_LS': (83.7, 83.8),
+    'rope_mixed_ape_deit_base_patch16_LS': (83.8, 84.3),
+    'rope_axial_ape_deit_large_patch16_LS': (84.7, 85.1),
+    'rope_mixed_ape_deit_large_patch16_LS': (84.9, 85.5),
+    'swin_tiny_patch4_window7_224': (81.2, 78.9),
+    'swin_small_patch4_window7_224': (82.9, 81.0),
+    'swin_base_patch4_window7_224': (83.3, 81.2),
+}
+
+
+def test_accuracies_are_those_of_the_authors():
+    accuracies = {weights.name: (weights.top1_224, weights.top1_384) for weights in KNOWN}
+    assert {name: accuracies[name] for name in PUBLISHED} == PUBLISHED
+    assert all(79 < at_224 < 86 and 78 < at_384 < 86 for at_224, at_384 in accuracies.values())
+
+
+@each
+def test_what_the_authors_do_not_publish_comes_from_timm(weights: KnownWeights):
+    assert weights.checkpoint == (f'timm:{weights.timm}' if weights.rpb else f'hf-hub:naver-ai/{weights.name}')

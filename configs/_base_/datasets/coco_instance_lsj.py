@@ -1,4 +1,5 @@
-# COCO 2017 instances with large-scale jitter at 1024 x 1024, scale 0.1 to 2.0.
+# COCO 2017 instances with large-scale jitter at 1024 x 1024, scale 0.1 to 2.0; the model pads what is smaller. All
+# images of a training have one shape, so batches are not grouped by aspect ratio.
 dataset_type = 'CocoDataset'
 data_root = 'data/coco/'
 image_size = (1024, 1024)
@@ -17,7 +18,6 @@ train_pipeline = [
         allow_negative_crop=True,
     ),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-2, 1e-2), by_mask=True),
-    dict(type='Pad', size=image_size, pad_val=dict(img=(114, 114, 114))),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
@@ -30,8 +30,7 @@ train_dataloader = dict(
     batch_size=4,
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    batch_sampler=dict(type='AspectRatioBatchSampler'),
+    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,

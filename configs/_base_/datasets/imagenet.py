@@ -1,13 +1,11 @@
-# ImageNet-1k, 1000 classes, for tests alone: the shorter side at size / 0.9, and of that the centre.
-# 0.9 and bicubic are what timm tests its copies of the ViTs with; for the Swins, which it does not have, they are this
-# project's choice. With which ratio the published accuracies were measured was not found.
-# Another size, here 384, with a window of size / 32 where the model is a Swin:
-#   --cfg-options test_dataloader.dataset.pipeline.1.scale=426 test_dataloader.dataset.pipeline.2.crop_size=384
-#   model.backbone.window_size=12
+# ImageNet-1k, 1000 classes, for tests alone, as the authors test their ViTs: the shorter side at the size, and of that
+# the centre (deit/ of their repository, --eval-crop-ratio 1.0). Their Swins are tested with imagenet_swin.py.
+# Another size, here 384:
+#   --cfg-options test_dataloader.dataset.pipeline.1.scale=384 test_dataloader.dataset.pipeline.2.crop_size=384
 size = 224
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=int(size / 0.9), edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='ResizeEdge', scale=size, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=size),
     dict(type='PackInputs'),
 ]

@@ -1,16 +1,30 @@
-# DINO on a plain backbone: a pyramid of strides 8 to 64 from the last map, windowed blocks and drop path as ViTDet has
-# them. The paper does not say how it set these; they are this project's choice.
+# DINO on a plain backbone as detrex has it (projects/dino/configs/dino-vitdet): windowed blocks and drop path of
+# ViTDet, a pyramid of strides 8 to 64 from the last map at the backbone's learning rate, and a convolution with
+# GroupNorm for each of its maps. The paper does not say how it set these. What differs from detrex: position embedding
+# and weights; norms decay, as in MMDetection's DINO, and embeddings and frequencies do not; images are padded to
+# multiples of 32.
 # An experiment merges one of ../backbones into model.backbone.
 _base_ = './dino.py'
 model = dict(
     data_preprocessor=dict(pad_size_divisor=32),  # so that the maps of all strides fit the image to the pixel
     backbone=dict(_delete_=True, window_size=14, global_attn_indexes=(2, 5, 8, 11), drop_path_rate=0.1),
-    neck=dict(
-        _delete_=True,
-        type='mmrope.SimpleFeaturePyramid',
-        in_channels=768,
-        out_channels=256,
-        scales=(2, 1, 0.5),
-        num_outs=4,
-    ),
+    neck=[
+        dict(
+            type='mmrope.SimpleFeaturePyramid',
+            in_channels=768,
+            out_channels=256,
+            scales=(2, 1, 0.5),
+            num_outs=4,
+        ),
+        dict(
+            type='ChannelMapper',
+            in_channels=[256] * 4,
+            out_channels=256,
+            kernel_size=1,
+            act_cfg=None,
+            norm_cfg=dict(type='GN', num_groups=32),
+            num_outs=4,
+        ),
+    ],
 )
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'neck.0': dict(lr_mult=0.1)}))

@@ -1,5 +1,10 @@
 # UperNet on a plain backbone as MMSegmentation has it for ViT: four blocks' maps, resized to strides 4 to 32.
-# The paper does not say which neck it used; this one, and the norm of the last map, are this project's choice.
+# The paper does not say which neck it used; this one, and the norm of the last map, are this project's choice. Of
+# DeiT-III itself its authors say that its segmentation follows XCiT (github.com/facebookresearch/deit, issue 170),
+# which has the same optimiser and schedule, but transposed convolutions with SyncBN as neck (Feature2Pyramid here) and
+# the auxiliary head on the third map.
+# Models with an absolute embedding learn it on the 32 x 32 grid of the crop (img_size=512), as MMSegmentation's ViT
+# does.
 # An experiment merges one of ../backbones into model.backbone.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
@@ -14,7 +19,7 @@ model = dict(
         size=(512, 512),
         test_cfg=dict(size_divisor=16),  # whole patches, so that the maps fit the image to the pixel
     ),
-    backbone=dict(out_indices=(2, 5, 8, 11), final_norm=True, drop_path_rate=0.1),
+    backbone=dict(with_cls_token=True, out_indices=(2, 5, 8, 11), final_norm=True, drop_path_rate=0.1),
     neck=dict(type='MultiLevelNeck', in_channels=[768] * 4, out_channels=768, scales=[4, 2, 1, 0.5]),
     decode_head=dict(
         type='UPerHead',

@@ -1,0 +1,8 @@
+# Microsoft's weights: the method's authors publish none of their baseline with a relative position bias alone.
+backbone = dict(
+    type='mmrope.RoPESwin',
+    arch='base',
+    rope=None,
+    rpb=True,
+    init_cfg=dict(type='Pretrained', checkpoint='timm:swin_base_patch4_window7_224.ms_in1k'),
+)

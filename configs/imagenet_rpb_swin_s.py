@@ -1,0 +1,7 @@
+_base_ = [
+    './_base_/backbones/rpb_swin_s.py',
+    './_base_/models/imagenet_swin.py',
+    './_base_/datasets/imagenet_swin.py',
+    './_base_/classification_runtime.py',
+]
+model = dict(backbone=_base_.backbone)
