@@ -18,13 +18,13 @@ from .windows import Windows, window_order
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 SCHEMAS = (
-    'rotate(Tensor qkv, Tensor? angles, Tensor places, int height, int images) -> Tensor',
+    'rotate(Tensor qkv, Tensor? angles, Tensor places, int images) -> Tensor',
     'unrotate(Tensor(a!) grad, Tensor(b!)? turn, Tensor grad_q, Tensor grad_k, Tensor grad_v, Tensor? q, Tensor? k, '
-    'Tensor? angles, Tensor places, int height, int images) -> ()',
+    'Tensor? angles, Tensor places, int images) -> ()',
     'scale_gradients(Tensor grad, Tensor branch, Tensor scale) -> (Tensor, Tensor)',
 )
 # Angles a program, and programs that keep a GPU busy.
-TILE, BUSY = 1024, 1024
+TILE, BUSY = 1024, 384
 
 
 def take(x: Tensor) -> bool:
@@ -48,7 +48,7 @@ def rotate(qkv: Tensor, angles: Tensor | None, windows: Windows, order: Windows 
     angles = None if angles is None else angles.float().contiguous()
     prefix = qkv.shape[1] - windows.grid[0] * windows.grid[1]
     places = once_per_size(_places, windows, order, prefix, rows_in_order, like=qkv)
-    return _operators().rotate(qkv.contiguous(), angles, places, windows.largest[0], _images(qkv.shape))
+    return _operators().rotate(qkv.contiguous(), angles, places, _images(qkv.shape))
 
 
 def unrotate(
@@ -87,9 +87,7 @@ def unrotate(
         back = [x if x.stride(-1) == 1 else x.contiguous() for x in back]
         part = None if turn is None else turn[:, start:stop]
         turned = outs[i][:2] if outs else (None, None)
-        _operators().unrotate(
-            grad[:, start:stop], part, *back, *turned, tables, places[0, start:stop], windows.largest[0], images
-        )
+        _operators().unrotate(grad[:, start:stop], part, *back, *turned, tables, places[0, start:stop], images)
         start = stop
     return grad, None if turn is None else _sum_of_axes(turn, angles, windows, order, prefix)
 
@@ -108,12 +106,13 @@ def scale_gradients(grad: Tensor, branch: Tensor, scale: Tensor) -> tuple[Tensor
 
 
 def _sum_of_axes(turn: Tensor, angles: Tensor, windows: Windows, order: Windows | None, prefix: int) -> Tensor:
-    """Sum the gradient of each token's angle, ``(chunks, N, pairs)``, over the tokens of each row and each column."""
+    """Sum the gradient of each token's angle, ``(chunks, N, pairs)``, over the tokens of each column and each row."""
     turn = turn[0] if len(turn) == 1 else turn.sum(0)
     of_axes = once_per_size(_tokens_of_axes, windows, order, prefix, like=turn)
     with without_autocast(turn.device):
         grad = of_axes @ turn
-    return grad.unflatten(1, (-1, angles.shape[2])).sum_to_size(angles.shape).to(angles.dtype)
+    grad = grad.view(*angles.shape[:2], -1, angles.shape[3])
+    return grad.sum_to_size(angles.shape).to(angles.dtype)
 
 
 def _images(shape: torch.Size) -> int:
@@ -150,10 +149,10 @@ def _places(
 
 
 def _tokens_of_axes(windows: Windows, order: Windows | None, prefix: int, device: torch.device) -> Tensor:
-    """1 where a token (column) lies in a row or a column of the largest window (row), ``(h + w, N)``, float32."""
+    """1 where a token (last axis) lies in a column, then in a row of the largest window, ``(2 * max(h, w), N)``."""
     places = _places(windows, order, prefix, True, device)[0]
-    rows, cols = (torch.arange(size, device=device)[:, None] for size in windows.largest)
-    return torch.cat((rows == places >> 16, cols == places & 0xFFFF)).float()
+    indexes = torch.arange(max(windows.largest), device=device)[:, None]
+    return torch.cat((indexes == places & 0xFFFF, indexes == places >> 16)).float()
 
 
 def _operators() -> Any:

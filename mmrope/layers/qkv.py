@@ -28,7 +28,7 @@ def split_qkv(
     Args:
         qkv: ``(B, P + H * W, 3, heads, head_dim)``, tokens window by window. The first ``P`` tokens have no place and
             are not rotated.
-        angles: of the rows and columns of the largest window, as :class:`RoPE` returns them; ``None`` for no rotation.
+        angles: of the columns and rows of the largest window, as :class:`RoPE` returns them; ``None`` for no rotation.
         windows: how the grid is cut.
         order: the cut by which the tokens of a single window lie; ``None`` for row by row.
         packed: whether all windows come in one piece, in the order of the tokens.
@@ -186,14 +186,15 @@ def _rotate_part(out: Tensor, x: Tensor, table: Tensor | None) -> None:
 def _grad_angles(
     angles: Tensor, rows: _Rows, order: Windows | None, outs: Sequence[Tensor], grads: Sequence[Tensor]
 ) -> Tensor:
-    """Compute the gradient of the angles of rows and columns: those of the tokens, summed along the other axis."""
-    windows, total = rows.windows, 0
+    """Compute the gradient of the angles of columns and rows: those of the tokens, summed along the other axis."""
+    windows, side = rows.windows, angles.shape[1]
+    total = 0
     for (_, height, width), turned, back in zip(windows.groups, rows.of_windows(outs), rows.of_windows(grads)):
         first = turned[0].shape[2] - height * width
         turn = sum(angle_gradient(turned[i][:, :, first:], back[i][:, :, first:]).sum((0, 1)) for i in (0, 1))
         if _lies_otherwise(windows, order):
             turn = torch.empty_like(turn).index_copy_(0, once_per_size(window_order, order, like=turn), turn)
         turn = turn.unflatten(0, (height, width))  # (h, w, heads, head_dim // 2)
-        rest = windows.largest[0] - height, windows.largest[1] - width
-        total = total + F.pad(turn, (0, 0, 0, 0, 0, rest[1], 0, rest[0]))
-    return torch.cat((total.sum(1), total.sum(0))).sum_to_size(angles.shape).to(angles.dtype)
+        along = [F.pad(turn.sum(axis), (0, 0, 0, 0, 0, side - turn.shape[1 - axis])) for axis in (0, 1)]
+        total = total + torch.stack(along)
+    return total.sum_to_size(angles.shape).to(angles.dtype)

@@ -7,7 +7,7 @@ The token at row ``h`` and column ``w`` of the grid turns the channel pair ``(2d
     angle[n, d](h, w) = x(w) * freqs[0, n, d] + y(h) * freqs[1, n, d]
 
 for head ``n``, where ``x`` and ``y`` are positions ``step * index + start`` (step 1, start 0 in the paper). An angle is
-the sum of one that belongs to the row and one that belongs to the column: :func:`axis_angles` computes these, ``H + W``
+the sum of one that belongs to the column and one that belongs to the row: :func:`axis_angles` computes these, ``H + W``
 in place of ``H * W``, and :func:`join_axes` adds them up.
 """
 
@@ -65,7 +65,7 @@ def axial_freqs(head_dim: int, theta: float, device: torch.device | str | None =
 
 
 def axis_angles(freqs: Tensor, grid: tuple[int, int], step: Pair = (1.0, 1.0), start: Pair = (0.0, 0.0)) -> Tensor:
-    """Compute what each row and each column of a grid adds to the angles of its tokens.
+    """Compute what each column and each row of a grid adds to the angles of its tokens.
 
     The result has the dtype of ``freqs`` and never less than float32: autocast leaves a product of elements alone on
     every device, and would round a matrix product.
@@ -77,11 +77,12 @@ def axis_angles(freqs: Tensor, grid: tuple[int, int], step: Pair = (1.0, 1.0), s
         start: position of the first token, along y and along x.
 
     Returns:
-        Angles of the ``H`` rows, then of the ``W`` columns, ``(H + W, heads or 1, head_dim // 2)``.
+        ``(2, max(H, W), heads or 1, head_dim // 2)``: as in ``freqs`` index 0 for the ``W`` columns, 1 for the ``H``
+        rows. What the shorter axis has beyond its end belongs to no token.
     """
     freqs = freqs.to(torch.promote_types(freqs.dtype, torch.float32))
-    places = once_per_size(_positions, grid, step, start, freqs.dtype, like=freqs)
-    return (places[:, :, None, None] * freqs).sum(1)
+    positions = once_per_size(_positions, grid, step, start, freqs.dtype, like=freqs)
+    return positions[..., None, None] * freqs[:, None]
 
 
 def join_axes(angles: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -90,14 +91,15 @@ def join_axes(angles: Tensor, grid: tuple[int, int]) -> Tensor:
     Cosines and sines are taken of the ``H + W`` angles; each row's rotation then turns each column's.
 
     Args:
-        angles: of the rows and columns, as :func:`axis_angles` returns them.
+        angles: of the columns and rows, as :func:`axis_angles` returns them.
         grid: ``(H, W)``.
 
     Returns:
         ``(cos, sin)`` on the last axis, ``(H * W, heads or 1, head_dim // 2, 2)``, tokens row by row.
     """
     angles = angles.to(torch.promote_types(angles.dtype, torch.float32))
-    rows, cols = torch.stack((angles.cos(), angles.sin()), dim=-1).split(grid)
+    cols, rows = torch.stack((angles.cos(), angles.sin()), dim=-1).unbind(0)
+    rows, cols = rows[: grid[0]], cols[: grid[1]]
     return rotate(cols.flatten(-2), rows[:, None]).unflatten(-1, (-1, 2)).flatten(0, 1)
 
 
@@ -165,12 +167,10 @@ def as_complex(x: Tensor) -> Tensor:
     return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
 
 
-def _positions(
-    grid: tuple[int, int], step: Pair, start: Pair, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """Positions ``(x, y)`` of each row (``x = 0``) and each column (``y = 0``), ``(H + W, 2)``."""
-    y, x = (s * torch.arange(n, dtype=dtype, device=device) + first for n, s, first in zip(grid, step, start))
-    return torch.cat((torch.stack((torch.zeros_like(y), y), dim=1), torch.stack((x, torch.zeros_like(x)), dim=1)))
+def _positions(grid: tuple[int, int], step: Pair, start: Pair, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Positions along x and along y, ``(2, max(H, W))``."""
+    indexes = torch.arange(max(grid), dtype=dtype, device=device)
+    return torch.stack([step[axis] * indexes + start[axis] for axis in (1, 0)])
 
 
 class RoPE(nn.Module):

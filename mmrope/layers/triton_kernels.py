@@ -15,14 +15,14 @@ TOKENS, CHANNELS = 64, 64  # a program of scale_gradients
 
 
 @triton.jit
-def _cos_sin(angles, place, pair, in_pairs, HEIGHT, PAIRS, HALF: tl.constexpr, SHARED: tl.constexpr):
+def _cos_sin(angles, place, pair, in_pairs, SIDE, PAIRS, HALF: tl.constexpr, SHARED: tl.constexpr):
     """Cosine and sine of the angles of some tokens, ``(T, P)``; 1 and 0 for tokens without a place."""
     column = pair % HALF if SHARED else pair
     size = HALF if SHARED else PAIRS
     known = (place >= 0)[:, None] & in_pairs
-    of_row = tl.load(angles + (place >> 16)[:, None] * size + column, known, 0.0)
-    of_col = tl.load(angles + (HEIGHT + (place & 0xFFFF))[:, None] * size + column, known, 0.0)
-    return tl.cos(of_row + of_col), tl.sin(of_row + of_col)
+    of_col = tl.load(angles + (place & 0xFFFF)[:, None] * size + column, known, 0.0)
+    of_row = tl.load(angles + (SIDE + (place >> 16))[:, None] * size + column, known, 0.0)
+    return tl.cos(of_col + of_row), tl.sin(of_col + of_row)
 
 
 @triton.jit
@@ -42,7 +42,7 @@ def _along(y, g, T: tl.constexpr, P: tl.constexpr):
 
 @triton.jit
 def _rotate_kernel(
-    out, qkv, angles, places, B, N, HEIGHT, PAIRS,
+    out, qkv, angles, places, B, N, SIDE, PAIRS,
     HALF: tl.constexpr, SHARED: tl.constexpr, ROTATE: tl.constexpr,
     IMAGES: tl.constexpr, T: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
@@ -53,7 +53,7 @@ def _rotate_kernel(
     group = tl.load(places + N + token, in_tokens, 0).to(tl.int64)
     length = tl.load(places + 2 * N + token, in_tokens, 0).to(tl.int64)
     if ROTATE:
-        cos, sin = _cos_sin(angles, place, pair, pair < PAIRS, HEIGHT, PAIRS, HALF, SHARED)
+        cos, sin = _cos_sin(angles, place, pair, pair < PAIRS, SIDE, PAIRS, HALF, SHARED)
     first = tl.program_id(2) * IMAGES
     row = first.to(tl.int64) * N + token  # in qkv
     new = group * B + first * length + token - group  # in out
@@ -71,7 +71,7 @@ def _rotate_kernel(
 @triton.jit
 def _unrotate_kernel(
     grad, turn, grad_q, grad_k, grad_v, q, k, angles, places,
-    B, N, LENGTH, WINDOWS, HEIGHT, PAIRS, GRAD_IMAGE, GRAD_TOKEN, TURN_CHUNK,
+    B, N, LENGTH, WINDOWS, SIDE, PAIRS, GRAD_IMAGE, GRAD_TOKEN, TURN_CHUNK,
     gq0, gq1, gq2, gk0, gk1, gk2, gv0, gv1, gv2, q0, q1, q2, k0, k1, k2,
     HALF: tl.constexpr, SHARED: tl.constexpr, ROTATE: tl.constexpr, LEARN: tl.constexpr,
     IMAGES: tl.constexpr, T: tl.constexpr, P: tl.constexpr,
@@ -84,7 +84,7 @@ def _unrotate_kernel(
     head, d = (channel // (2 * HALF))[None, :], channel % (2 * HALF)
     if ROTATE:
         place = tl.load(places + token, in_tokens, -1)
-        cos, sin = _cos_sin(angles, place, pair, pair < PAIRS, HEIGHT, PAIRS, HALF, SHARED)
+        cos, sin = _cos_sin(angles, place, pair, pair < PAIRS, SIDE, PAIRS, HALF, SHARED)
     along = tl.zeros((T, P), tl.float32)
     first = tl.program_id(2) * IMAGES
     w = first.to(tl.int64) * WINDOWS + window[:, None]
@@ -124,7 +124,7 @@ def _scale_kernel(
     tl.store(to, tl.sum(g * x.to(tl.float32), 0), channel < C)
 
 
-def rotate(qkv: Tensor, angles: Tensor | None, places: Tensor, height: int, images: int) -> Tensor:
+def rotate(qkv: Tensor, angles: Tensor | None, places: Tensor, images: int) -> Tensor:
     """Copy ``(B, N, 3, heads, head_dim)`` to its rows, queries and keys rotated."""
     batch, tokens, _, heads, head_dim = qkv.shape
     out = qkv.new_empty(batch * tokens, *qkv.shape[2:])
@@ -132,7 +132,7 @@ def rotate(qkv: Tensor, angles: Tensor | None, places: Tensor, height: int, imag
         grid, tile = _tiles(batch, tokens, heads * head_dim // 2, images)
         with _device_of(qkv):
             _rotate_kernel[grid](
-                out, qkv, angles, places, batch, tokens, height, heads * head_dim // 2,
+                out, qkv, angles, places, batch, tokens, _side(angles), heads * head_dim // 2,
                 **_flags(angles, head_dim), **tile,
             )  # fmt: skip
     return out
@@ -140,7 +140,7 @@ def rotate(qkv: Tensor, angles: Tensor | None, places: Tensor, height: int, imag
 
 def unrotate(
     grad: Tensor, turn: Tensor | None, grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, q: Tensor | None,
-    k: Tensor | None, angles: Tensor | None, places: Tensor, height: int, images: int,
+    k: Tensor | None, angles: Tensor | None, places: Tensor, images: int,
 ) -> None:  # fmt: skip
     """Fill some tokens of the gradient of ``qkv`` and, if asked for, of the gradient of the tokens' angles."""
     batch, tokens, _, heads, head_dim = grad.shape
@@ -152,7 +152,7 @@ def unrotate(
     with _device_of(grad):
         _unrotate_kernel[grid](
             grad, turn, grad_q, grad_k, grad_v, q, k, angles, places,
-            batch, tokens, grad_q.shape[2], tokens // grad_q.shape[2], height, heads * head_dim // 2,
+            batch, tokens, grad_q.shape[2], tokens // grad_q.shape[2], _side(angles), heads * head_dim // 2,
             grad.stride(0), grad.stride(1), 0 if turn is None else turn.stride(0), *strides,
             LEARN=turn is not None, **_flags(angles, head_dim), **tile,
         )  # fmt: skip
@@ -187,6 +187,11 @@ def _tiles(batch: int, tokens: int, pairs: int, images: int) -> tuple[tuple[int,
 def _flags(angles: Tensor | None, head_dim: int) -> dict[str, int | bool]:
     shared = angles is not None and angles.shape[1] == 1
     return dict(HALF=head_dim // 2, SHARED=shared, ROTATE=angles is not None)
+
+
+def _side(angles: Tensor | None) -> int:
+    """Length of the axes that the angles belong to."""
+    return 0 if angles is None else angles.shape[1]
 
 
 def _device_of(x: Tensor):

@@ -3,6 +3,9 @@
 It takes windows as they lie, without copies and without an execution plan for each shape of window.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from types import ModuleType
 
@@ -14,6 +17,7 @@ from .windows import Windows
 
 MOST_SEQUENCES = 65_535  # in one launch
 HALF = (torch.float16, torch.bfloat16)
+_off: ContextVar[bool] = ContextVar('_off', default=False)
 
 
 def takes(qkv: Tensor, windows: Windows) -> bool:
@@ -21,11 +25,21 @@ def takes(qkv: Tensor, windows: Windows) -> bool:
 
     Several windows in half precision on CUDA are, with a PyTorch that has it. One long window is faster by itself.
     """
-    if not qkv.is_cuda or qkv.dtype not in HALF or is_tracing() or qkv.numel() == 0:
+    if _off.get() or not qkv.is_cuda or qkv.dtype not in HALF or is_tracing() or qkv.numel() == 0:
         return False
     count = sum(group.count for group in windows.groups)
     fits = 1 < count and len(qkv) * count <= MOST_SEQUENCES and qkv.shape[-1] <= 256 and qkv.shape[-1] % 8 == 0
     return fits and _varlen() is not None
+
+
+@contextmanager
+def switched_off() -> Iterator[None]:
+    """Have each group of windows attend in a call of ``F.scaled_dot_product_attention``, for who watches the calls."""
+    token = _off.set(True)
+    try:
+        yield
+    finally:
+        _off.reset(token)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, windows: Windows, batch: int) -> Tensor:

@@ -166,7 +166,7 @@ class Jittered(RoPE):
 
 
 def roll_heads(attn: Attention) -> None:
-    attn.rope.register_forward_hook(lambda module, args, angles: angles.roll(1, dims=1))
+    attn.rope.register_forward_hook(lambda module, args, angles: angles.roll(1, dims=2))
 
 
 def stretch(attn: Attention) -> None:
@@ -254,7 +254,8 @@ def kept_for_backward(attn: Attention, batch: int, windows) -> int:
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
 def test_bytes_kept_for_backward_grow_like_the_batch_and_not_with_rope(rope, windows):
     attn = make(rope, 64, 4)
-    angles = sum(windows.largest) * 4 * 8 * 4 + sum(windows.largest) * 2 * 4  # float32, and positions
+    side = max(windows.largest)
+    angles = 2 * side * (4 * 8 + 1) * 4  # float32, and positions
     without = kept_for_backward(make(None, 64, 4), 1, windows)
     weights = sum(param.numel() for param in attn.parameters()) * 4
     kept = {batch: kept_for_backward(attn, batch, windows) for batch in (1, 2, 4)}
