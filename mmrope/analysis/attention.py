@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..engine.preflight import LaunchError
-from ..layers import Attention, Span, Windows, one_window, window_order
+from ..layers import Attention, Span, Windows, varlen, window_order
 from ..models import RoPESwin, RoPEViT
 
 # Attention weights alive at a time: 64 MiB in float32. All heads of a 64 x 64 grid would be 12 times as many.
@@ -81,11 +81,9 @@ def watch_attention(backbone: nn.Module, visit: Visit) -> Iterator[None]:
     """
     running: list[Any] = []  # of the layer that runs: its name and cut, and the windows still to come
 
-    def enter(name: str, layer: Attention, windows: Windows) -> None:
-        whole = one_window(windows.grid)
-        seen = whole if layer.across_windows else windows
-        order = None if not layer.across_windows or windows == whole else window_order(windows)
-        running[:] = [name, windows.grid, order, product(seen.rows, seen.cols)]  # in the order of the calls
+    def enter(name: str, windows: Windows, order: Windows | None) -> None:
+        lies = None if order is None else window_order(order)
+        running[:] = [name, windows.grid, lies, product(windows.rows, windows.cols)]  # in the order of the calls
 
     def see(q: Tensor, k: Tensor, bias: Tensor | None) -> None:
         name, grid, order, spans = running
@@ -95,13 +93,13 @@ def watch_attention(backbone: nn.Module, visit: Visit) -> Iterator[None]:
 
     hooks = [
         layer.register_forward_pre_hook(
-            lambda layer, args, name=name: enter(name.removesuffix('.attn'), layer, args[1])
+            lambda layer, args, name=name: enter(name.removesuffix('.attn'), *args[1:3])
         )
         for name, layer in backbone.named_modules()
         if isinstance(layer, Attention)
     ]
     try:
-        with _AttentionCalls(see):
+        with _AttentionCalls(see), varlen.switched_off():  # windows call by call
             yield
     finally:
         for hook in hooks:

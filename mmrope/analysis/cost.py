@@ -6,8 +6,8 @@ their real sizes. Not counted, there as in other counters, is what works on each
 interpolation) and sampling (RoIAlign, deformable attention).
 
 The rotation works on each element, so it is counted by hand: a pair of channels takes four multiplications and two
-additions, in q and in k, which is 6 FLOPs for each token and channel. The table of cosines and sines is made once for
-an image size and kept, so it is a number of its own.
+additions, in q and in k, which is 6 FLOPs for each token and channel. The table of cosines and sines does not grow with
+the batch, so it is a number of its own.
 """
 
 import copy
@@ -85,9 +85,9 @@ def count(model: nn.Module, inputs: Mapping[str, Any]) -> Cost:
         nonlocal rotation, table
         if layer.rope is None:
             return
-        x, windows = args
+        x, windows = args[:2]
         tokens = windows.grid[0] * windows.grid[1]  # a cls token is not rotated
-        height, width = windows.grid if layer.across_windows else windows.largest
+        height, width = windows.largest
         _, heads, pairs = layer.rope.freqs.shape
         rotation += PAIR_FLOPS * len(x) * tokens * x.shape[2]  # half as many pairs in q as channels, and in k
         sines = 3 * (height + width) * heads * pairs  # angle, cosine and sine along each axis

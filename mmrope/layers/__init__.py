@@ -3,7 +3,7 @@
 from .attention import Attention
 from .block import Block
 from .position import RelativePositionBias, resize_bias_table, resize_pos_embed
-from .rope import RoPE, axial_freqs, mixed_freqs, rotary_table, rotate
+from .rope import RoPE, axial_freqs, axis_angles, mixed_freqs, rotary_table, rotate
 from .windows import Span, Windows, even_windows, one_window, reorder, shifted_windows, window_order
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     'Span',
     'Windows',
     'axial_freqs',
+    'axis_angles',
     'even_windows',
     'mixed_freqs',
     'one_window',

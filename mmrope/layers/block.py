@@ -1,21 +1,26 @@
 """Transformer block of a vision backbone."""
 
+from typing import Any
+
 import torch
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from . import kernels
 from .attention import Attention
-from .rope import is_tracing
+from .tracing import is_tracing, without_autocast
 from .windows import Windows
 
-# Hidden numbers of an MLP at a time, on the CPU.
+# Hidden numbers of an MLP at a time, on the CPU: 16 MB in float32, which stay in cache.
 CHUNK = 4 * 2**20
 
 
 class Block(nn.Module):
     """Attention, global or in windows, and an MLP, each normalised before and, with LayerScale, scaled after.
 
-    On the CPU the MLP takes some tokens at a time, and hooks on it see these.
+    On the CPU timm's ``Mlp`` takes some tokens at a time, unless a hook is on it or on a part of it: hooks see all
+    tokens at once, and so does any other MLP.
 
     Args:
         dim: channels of a token.
@@ -23,8 +28,7 @@ class Block(nn.Module):
         mlp_ratio: hidden channels of the MLP over ``dim``.
         rope: ``'mixed'``, ``'axial'`` or ``None``.
         theta: base of the frequencies.
-        rpb_window_size: largest extent of a window, in tokens, for a relative position bias; ``None`` for no bias.
-        across_windows: whether tokens attend to the whole grid although they lie window by window.
+        rpb_window_size: largest side of a window, in tokens, for a relative position bias; ``None`` for no bias.
         layer_scale_init_value: what LayerScale starts at; ``None`` for a block without it.
         drop_path_rate: probability to drop a branch for a sample.
         eps: of the norms.
@@ -38,14 +42,13 @@ class Block(nn.Module):
         rope: str | None,
         theta: float | None,
         rpb_window_size: int | None = None,
-        across_windows: bool = False,
         layer_scale_init_value: float | None = None,
         drop_path_rate: float = 0.0,
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
-        self.attn = Attention(dim, num_heads, rope, theta, rpb_window_size, across_windows)
+        self.attn = Attention(dim, num_heads, rope, theta, rpb_window_size)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path_rate)
@@ -53,30 +56,55 @@ class Block(nn.Module):
             gamma = None if layer_scale_init_value is None else torch.full((dim,), float(layer_scale_init_value))
             self.register_parameter(name, None if gamma is None else nn.Parameter(gamma))
 
-    def forward(self, x: Tensor, windows: Windows) -> Tensor:
-        """``x``: tokens window by window, ``(B, P + H * W, C)``, as :class:`Attention`. Returns the same shape."""
-        x = _add(x, self.attn(self.norm1(x), windows), self._scale(x, self.gamma_1))
+    def forward(self, x: Tensor, windows: Windows, order: Windows | None = None) -> Tensor:
+        """Return the tokens ``x`` after attention and MLP; arguments and result as of :class:`Attention`."""
+        x = _add(x, self.attn(self.norm1(x), windows, order), self._scale(x, self.gamma_1))
         scale = self._scale(x, self.gamma_2)
         parts = [_add(part, self.mlp(self.norm2(part)), scale) for part in self._chunks(x)]
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
     def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Tokens are alike to the MLP: some at a time, its hidden channels stay in cache."""
-        if x.device.type != 'cpu' or is_tracing():
+        """Split tokens where the MLP treats each by itself and nobody looks at it."""
+        whole = x.device.type != 'cpu' or is_tracing() or type(self.mlp) is not Mlp
+        if whole or any(_has_hooks(module) for module in (*self.mlp.modules(), self.norm2)):
             return (x,)
-        return x.split(max(1, CHUNK // (self.mlp.fc1.out_features * max(1, len(x)))), dim=1)
+        hidden = getattr(self.mlp.fc1, 'out_features', x.shape[2])
+        return x.split(max(1, CHUNK // (hidden * max(1, len(x)))), dim=1)
 
     def _scale(self, x: Tensor, gamma: Tensor | None) -> Tensor | None:
-        """What scales a branch: LayerScale, and for a sample whose branch is dropped 0. ``None`` for 1."""
+        """Compute what scales a branch: LayerScale, and 0 for a sample whose branch is dropped. ``None`` is 1."""
         if self.training and self.drop_path.drop_prob:
             return self.drop_path((x.new_ones(1) if gamma is None else gamma).expand(len(x), 1, -1))
         return gamma
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
 
 
 def _add(x: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
     """Add a branch in one pass."""
     if scale is None:
         return x + branch
+    if kernels.take(branch) and branch.shape[-1] == scale.shape[-1]:
+        return _AddScaled.apply(x, branch, scale)
     # Autocast would make a float32 copy of a half precision branch first, and keep it.
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         return torch.addcmul(x, branch, scale)
+
+
+class _AddScaled(torch.autograd.Function):
+    """``x + branch * scale``, whose gradients are one pass over memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, branch: Tensor, scale: Tensor) -> Tensor:
+        ctx.save_for_backward(branch, scale)
+        with without_autocast(x.device):
+            return torch.addcmul(x, branch, scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return grad, *kernels.scale_gradients(grad, *ctx.saved_tensors)

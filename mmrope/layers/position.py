@@ -1,4 +1,4 @@
-"""What is learned of positions besides frequencies: absolute embedding and relative bias, and how they are resized."""
+"""Learned absolute position embeddings and relative position bias, and how to resize them."""
 
 import math
 from contextlib import suppress
@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
+
+from .tracing import once_per_size
 
 
 def resize_pos_embed(pos_embed: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
@@ -80,15 +82,9 @@ class RelativePositionBias(nn.Module):
         """
         if max(window) > self.window_size:
             raise ValueError(f'window must be at most {self.window_size} along each axis, but got {tuple(window)}')
-        rows, cols = (self._offsets(size) for size in window)
-        table = self.relative_position_bias_table.unflatten(0, (2 * self.window_size - 1, -1))
-        bias = table[rows[:, None, :, None], cols[None, :, None, :]]  # (h, w, h, w, heads)
-        return bias.flatten(2, 3).flatten(0, 1).permute(2, 0, 1).to(dtype)
-
-    def _offsets(self, size: int) -> Tensor:
-        """Row or column of the table for each query and key along one axis, ``(size, size)``."""
-        tokens = torch.arange(size, device=self.relative_position_bias_table.device)
-        return tokens[:, None] - tokens + self.window_size - 1
+        table = self.relative_position_bias_table
+        offsets = once_per_size(_offsets, tuple(window), self.window_size, like=table)
+        return table[offsets].permute(2, 0, 1).to(dtype)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         key = f'{prefix}relative_position_bias_table'
@@ -96,3 +92,11 @@ class RelativePositionBias(nn.Module):
             with suppress(ValueError):  # torch names the key and the shapes of a table that is none
                 state_dict[key] = resize_bias_table(state_dict[key], self.window_size)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _offsets(window: tuple[int, int], window_size: int, device: torch.device) -> Tensor:
+    """Which row of a table belongs to each query and key of a window, ``(h * w, h * w)``."""
+    rows, cols = (torch.arange(size, device=device) for size in window)
+    rows, cols = (x[:, None] - x + window_size - 1 for x in (rows, cols))  # (h, h), (w, w)
+    offsets = rows[:, None, :, None] * (2 * window_size - 1) + cols[None, :, None, :]  # (h, w, h, w)
+    return offsets.flatten(2, 3).flatten(0, 1)

@@ -1,12 +1,14 @@
-"""Two-dimensional rotary position embedding (RoPE): frequencies, tables and the rotation.
+"""Two-dimensional rotary position embedding (RoPE): frequencies, positions, angles and the rotation.
 
 Source: Heo, Park, Han, Yun, *Rotary Position Embedding for Vision Transformer*, ECCV 2024, arXiv 2403.13298.
 
 The token at row ``h`` and column ``w`` of the grid turns the channel pair ``(2d, 2d + 1)`` of its query and its key by
 
-    angle[n, d](h, w) = w * freqs[0, n, d] + h * freqs[1, n, d]
+    angle[n, d](h, w) = x(w) * freqs[0, n, d] + y(h) * freqs[1, n, d]
 
-for head ``n``. Tables hold ``(cos, sin)`` of these angles on their last axis.
+for head ``n``, where ``x`` and ``y`` are positions ``step * index + start`` (step 1, start 0 in the paper). An angle is
+the sum of one that belongs to the column and one that belongs to the row: :func:`axis_angles` computes these, ``H + W``
+in place of ``H * W``, and :func:`join_axes` adds them up.
 """
 
 import math
@@ -14,13 +16,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-# How many grids' axes a module keeps: a landscape and a portrait image, say.
-MAX_GRIDS = 2
-_COMPLEX_TWINS = (torch.float32, torch.float64)
+from .tracing import is_tracing, once_per_size
+
+Pair = tuple[float, float]  # along y, along x
 
 
 def mixed_freqs(head_dim: int, angles: Tensor, theta: float) -> Tensor:
-    """Frequencies of RoPE-Mixed as it starts: the axial ones, turned by one angle a head (paper, section 3.2).
+    """Compute the initial frequencies of RoPE-Mixed: the axial ones, turned by one angle a head (paper, section 3.2).
 
     Args:
         head_dim: channels a head, a multiple of 4.
@@ -37,17 +39,18 @@ def mixed_freqs(head_dim: int, angles: Tensor, theta: float) -> Tensor:
         raise ValueError(f'head_dim must be a positive multiple of 4 (2 axes x channel pairs), but got {head_dim}')
     if not theta > 0 or math.isinf(theta):
         raise ValueError(f'theta must be a positive finite number, but got {theta}')
-    magnitudes = theta ** (-torch.arange(0, head_dim, 4, dtype=torch.float32) / head_dim)
+    magnitudes = theta ** (-torch.arange(0, head_dim, 4, dtype=torch.float32, device=angles.device) / head_dim)
     directions = torch.stack((angles, angles + math.pi / 2), dim=-1)[..., None]  # (heads, 2, 1)
     return torch.stack((magnitudes * directions.cos(), magnitudes * directions.sin())).flatten(-2)
 
 
-def axial_freqs(head_dim: int, theta: float) -> Tensor:
-    """Frequencies of RoPE-Axial: half of the pairs turn along x, half along y (paper, section 3.1).
+def axial_freqs(head_dim: int, theta: float, device: torch.device | str | None = None) -> Tensor:
+    """Compute the frequencies of RoPE-Axial: half of the pairs turn along x, half along y (paper, section 3.1).
 
     Args:
         head_dim: channels a head, a multiple of 4.
         theta: base of the geometric progression.
+        device: device of the result.
 
     Returns:
         ``freqs`` in radians a token step, the same for all heads, ``(2, 1, head_dim // 2)``.
@@ -55,55 +58,64 @@ def axial_freqs(head_dim: int, theta: float) -> Tensor:
     Raises:
         ValueError: as :func:`mixed_freqs`.
     """
-    freqs = mixed_freqs(head_dim, torch.zeros(1), theta)
+    freqs = mixed_freqs(head_dim, torch.zeros(1, device=device), theta)
     half = head_dim // 4
     freqs[0, :, half:], freqs[1, :, :half] = 0, 0  # cos(pi / 2) is 6e-17 in floating point
     return freqs
 
 
-def rotary_table(freqs: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Cosine and sine of every token's angles, a pure function of the frequencies and the grid.
+def axis_angles(freqs: Tensor, grid: tuple[int, int], step: Pair = (1.0, 1.0), start: Pair = (0.0, 0.0)) -> Tensor:
+    """Compute what each column and each row of a grid adds to the angles of its tokens.
+
+    The result has the dtype of ``freqs`` and never less than float32: autocast leaves a product of elements alone on
+    every device, and would round a matrix product.
 
     Args:
         freqs: radians a token step, ``(2, heads or 1, head_dim // 2)``.
         grid: ``(H, W)``.
+        step: distance between the positions of neighbouring tokens, along y and along x.
+        start: position of the first token, along y and along x.
+
+    Returns:
+        ``(2, max(H, W), heads or 1, head_dim // 2)``: as in ``freqs`` index 0 for the ``W`` columns, 1 for the ``H``
+        rows. What the shorter axis has beyond its end belongs to no token.
+    """
+    freqs = freqs.to(torch.promote_types(freqs.dtype, torch.float32))
+    positions = once_per_size(_positions, grid, step, start, freqs.dtype, like=freqs)
+    return positions[..., None, None] * freqs[:, None]
+
+
+def join_axes(angles: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Compute the cosine and sine of every token's angle.
+
+    Cosines and sines are taken of the ``H + W`` angles; each row's rotation then turns each column's.
+
+    Args:
+        angles: of the columns and rows, as :func:`axis_angles` returns them.
+        grid: ``(H, W)``.
+
+    Returns:
+        ``(cos, sin)`` on the last axis, ``(H * W, heads or 1, head_dim // 2, 2)``, tokens row by row.
+    """
+    angles = angles.to(torch.promote_types(angles.dtype, torch.float32))
+    cols, rows = torch.stack((angles.cos(), angles.sin()), dim=-1).unbind(0)
+    rows, cols = rows[: grid[0]], cols[: grid[1]]
+    return rotate(cols.flatten(-2), rows[:, None]).unflatten(-1, (-1, 2)).flatten(0, 1)
+
+
+def rotary_table(freqs: Tensor, grid: tuple[int, int], step: Pair = (1.0, 1.0), start: Pair = (0.0, 0.0)) -> Tensor:
+    """Compute the cosine and sine of every token's angles, a pure function of frequencies, grid and positions.
+
+    Args:
+        freqs: radians a token step, ``(2, heads or 1, head_dim // 2)``.
+        grid: ``(H, W)``.
+        step: as :func:`axis_angles`.
+        start: as :func:`axis_angles`.
 
     Returns:
         ``(cos, sin)`` on the last axis, ``(heads or 1, H * W, head_dim // 2, 2)``, tokens row by row.
     """
-    return join_axes(*axis_tables(freqs, grid))
-
-
-def axis_tables(freqs: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of what each row and each column adds to the angles, ``H + W`` instead of ``H * W`` of them.
-
-    In the dtype of ``freqs`` and never below float32: multiplication by element stays there under autocast on every
-    device; a matrix product would not.
-
-    Args:
-        freqs: radians a token step, ``(2, heads or 1, head_dim // 2)``.
-        grid: ``(H, W)``.
-
-    Returns:
-        Those of the rows, ``(H, heads or 1, head_dim // 2, 2)``, and those of the columns, ``(W, ...)``.
-    """
-    freqs = freqs.to(torch.promote_types(freqs.dtype, torch.float32))
-    rows, cols = (torch.arange(size, device=freqs.device, dtype=freqs.dtype)[:, None, None] for size in grid)
-    return _cos_sin(rows * freqs[1]), _cos_sin(cols * freqs[0])
-
-
-def join_axes(rows: Tensor, cols: Tensor) -> Tensor:
-    """The table of a grid from those of its axes: angles add up, so the one turns the other.
-
-    Args:
-        rows: as :func:`axis_tables` returns them.
-        cols: likewise.
-
-    Returns:
-        As :func:`rotary_table`.
-    """
-    table = rotate(cols.flatten(-2), rows[:, None])  # (H, W, heads, head_dim)
-    return table.unflatten(-1, (-1, 2)).flatten(0, 1).transpose(0, 1)
+    return join_axes(axis_angles(freqs, grid, step, start), grid).transpose(0, 1)
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
@@ -119,50 +131,57 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
     """
     dtype = torch.promote_types(x.dtype, table.dtype)
     x_dtype, x, table = x.dtype, x.to(dtype), table.to(dtype)
-    if dtype in _COMPLEX_TWINS and not is_tracing():
-        # One pass over memory. Compilers know no complex numbers and fuse the lines below themselves.
-        turned = torch.view_as_real(as_complex(x) * torch.view_as_complex(table))
-    else:
+    if is_tracing():  # compilers know no complex numbers and fuse these lines themselves
         (a, b), (cos, sin) = x.unflatten(-1, (-1, 2)).unbind(-1), table.unbind(-1)
         turned = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1)
+    else:  # one pass over memory
+        turned = torch.view_as_real(as_complex(x) * torch.view_as_complex(table))
     return turned.flatten(-2).to(x_dtype)
 
 
 def rotate_into(out: Tensor, x: Tensor, table: Tensor) -> None:
-    """:func:`rotate`, written to ``out``, which may be ``x`` itself. Not for use under autograd."""
-    if x.dtype in _COMPLEX_TWINS and x.dtype == table.dtype and out.stride(-1) == 1:
+    """Write :func:`rotate` of ``x`` to ``out``, in one pass where their dtypes agree. Not for use under autograd."""
+    if x.dtype == table.dtype and out.stride(-1) == 1:
         torch.mul(as_complex(x), torch.view_as_complex(table), out=as_complex(out))
     else:
         out.copy_(rotate(x, table))
 
 
+def angle_gradient(turned: Tensor, grad: Tensor) -> Tensor:
+    """Compute the gradient of the angles that vectors were turned by: an angle moves ``y`` along ``i * y``.
+
+    Args:
+        turned: the rotated vectors ``y``, ``(..., head_dim)``.
+        grad: their gradient, of the same shape.
+
+    Returns:
+        ``(..., head_dim // 2)``, in float32 or better.
+    """
+    dtype = torch.promote_types(turned.dtype, torch.float32)
+    return (as_complex(turned.to(dtype)).conj() * as_complex(grad.to(dtype))).imag
+
+
 def as_complex(x: Tensor) -> Tensor:
-    """Channel pairs as complex numbers: ``(..., head_dim)`` to ``(..., head_dim // 2)``, a view where it can be one."""
+    """View channel pairs as complex numbers, ``(..., head_dim)`` as ``(..., head_dim // 2)``; copy where needed."""
     x = x if x.stride(-1) == 1 else x.contiguous()
     return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
 
 
-def is_tracing() -> bool:
-    """Whether a graph is being recorded, by a compiler, an exporter or ``torch.jit.trace``."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
-
-
-def _cos_sin(angles: Tensor) -> Tensor:
-    return torch.stack((angles.cos(), angles.sin()), dim=-1)
+def _positions(grid: tuple[int, int], step: Pair, start: Pair, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Positions along x and along y, ``(2, max(H, W))``."""
+    indexes = torch.arange(max(grid), dtype=dtype, device=device)
+    return torch.stack([step[axis] * indexes + start[axis] for axis in (1, 0)])
 
 
 class RoPE(nn.Module):
-    """Holds the frequencies of one attention layer and makes their tables.
+    """Frequencies of one attention layer, and the angles that they come to on a grid.
 
     ``'mixed'`` learns its frequencies, a set a head, from a random direction each. ``'axial'`` is mixed at angle zero,
-    frozen and the same for all heads; it stores nothing in a checkpoint. Frequencies never fall below float32,
-    whatever dtype the model is moved to: in bfloat16 the angles of a 64 x 64 grid would be off by 0.65 radians.
+    frozen and the same for all heads; a checkpoint stores nothing of it. Frequencies never fall below float32, whatever
+    dtype the model is moved to: in bfloat16 the angles of a 64 x 64 grid would be off by 0.65 radians.
 
-    The table of a grid is made anew in each call, so that no more than one block's is alive at a time; those of its
-    axes, ``H + W`` rows instead of ``H * W``, are kept between calls where the frequencies are frozen or in eval,
-    unless a gradient is to flow through the table. They are dropped when the frequencies change: ``load_state_dict``,
-    an optimiser step, ``.to()``, and every ``.train()`` or ``.eval()``. A write through ``freqs.data`` is invisible to
-    autograd; call ``.eval()`` after one.
+    Attention rotates by what a call of the module returns, in the forward and in the backward pass: change positions or
+    angles in a subclass or in a forward hook, and gradients follow.
 
     Args:
         head_dim: channels a head, a multiple of 4.
@@ -178,46 +197,41 @@ class RoPE(nn.Module):
         super().__init__()
         if mode not in ('mixed', 'axial'):
             raise ValueError(f"mode must be 'mixed' or 'axial', but got {mode!r}")
+        self.head_dim, self.theta = head_dim, theta
         if mode == 'mixed':
-            self.freqs = nn.Parameter(mixed_freqs(head_dim, torch.rand(num_heads) * 2 * math.pi, theta))
+            self.freqs = nn.Parameter(mixed_freqs(head_dim, torch.zeros(num_heads), theta))
         else:
             self.register_buffer('freqs', axial_freqs(head_dim, theta), persistent=False)
-        self._axes: dict[tuple, tuple[Tensor, Tensor]] = {}
-        self._axes_of: tuple[int, int] = (-1, -1)
+        self.reset_parameters()
 
     def forward(self, grid: tuple[int, int]) -> Tensor:
-        """The table of a grid ``(H, W)``, as :func:`rotary_table`."""
-        return join_axes(*self._axis_tables(grid))
+        """Compute the angles of a grid ``(H, W)``, as :func:`axis_angles` returns them."""
+        return axis_angles(self.freqs, grid)
 
-    def _axis_tables(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        learning = self.freqs.requires_grad and (self.training or torch.is_grad_enabled())
-        if torch.compiler.is_compiling() or learning or self.freqs.is_inference():
-            return axis_tables(self.freqs, grid)
-        version = (self.freqs.data_ptr(), self.freqs._version)
-        if version != self._axes_of:
-            self._axes, self._axes_of = {}, version
-        key = (*grid, self.freqs.device)
-        if key not in self._axes:
-            while len(self._axes) >= MAX_GRIDS:
-                self._axes.pop(next(iter(self._axes)))
-            # Tables made in inference mode could not serve a later training step.
-            with torch.inference_mode(False), torch.no_grad():
-                self._axes[key] = axis_tables(self.freqs, grid)
-        return self._axes[key]
+    def reset_parameters(self) -> None:
+        """Draw a direction for each head of ``'mixed'``; compute the frequencies of ``'axial'``."""
+        if isinstance(self.freqs, nn.Parameter):
+            angles = torch.rand(self.freqs.shape[1], device=self.freqs.device) * 2 * math.pi
+            freqs = mixed_freqs(self.head_dim, angles, self.theta)
+        else:
+            freqs = axial_freqs(self.head_dim, self.theta, self.freqs.device)
+        with torch.no_grad():
+            self.freqs.copy_(freqs)
 
-    def train(self, mode: bool = True) -> 'RoPE':
-        self._axes = {}
-        return super().train(mode)
+    def materialize(self, device: torch.device) -> None:
+        """Compute the frequencies of ``'axial'`` on a device, if they lie on meta: no checkpoint holds them."""
+        if self.freqs.is_meta and not isinstance(self.freqs, nn.Parameter):
+            self.freqs = axial_freqs(self.head_dim, self.theta, device)
 
     def _apply(self, fn, recurse: bool = True) -> 'RoPE':
-        """Move to a device, but keep the precision, when the model is cast to half."""
+        """Move to a device, but keep the precision when the model is cast to half."""
 
         def keep_precision(tensor: Tensor) -> Tensor:
             out = fn(tensor)
             return tensor.to(out.device) if out.dtype.itemsize < tensor.dtype.itemsize else out
 
-        self._axes = {}
-        return super()._apply(keep_precision, recurse)
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, '_axes': {}}
+        was_meta = self.freqs.is_meta
+        super()._apply(keep_precision, recurse)
+        if was_meta and not self.freqs.is_meta and not isinstance(self.freqs, nn.Parameter):
+            self.reset_parameters()  # to_empty() leaves what was there before
+        return self

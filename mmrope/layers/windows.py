@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .tracing import once_per_size
+
 
 class Span(NamedTuple):
     """``count`` windows of ``size`` tokens side by side along one axis, from token ``start`` on."""
@@ -47,6 +49,23 @@ class Windows(NamedTuple):
     def groups(self) -> list[Group]:
         """One for each product of a span of rows and a span of columns, row spans outermost."""
         return [Group(row.count * col.count, row.size, col.size) for row in self.rows for col in self.cols]
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """View tokens ``(B, P + H * W, ...)``, window by window, as one ``(B, count, tokens, ...)`` for each group.
+
+        Raises:
+            ValueError: if ``x`` holds other tokens than the grid's (``P``, a cls token say) and the cut several windows.
+        """
+        groups, (height, width) = self.groups, self.grid
+        if x.shape[1] != height * width and (len(groups) > 1 or groups[0].count > 1):
+            raise ValueError(
+                f'x must hold the {height} x {width} tokens of the grid and no others, since these lie in several '
+                f'windows, but it holds {x.shape[1]}'
+            )
+        if len(groups) == 1:
+            return [x.unflatten(1, (groups[0].count, -1))]
+        parts = x.split([count * height * width for count, height, width in groups], dim=1)
+        return [part.unflatten(1, (group.count, -1)) for part, group in zip(parts, groups)]
 
 
 def one_window(grid: tuple[int, int]) -> Windows:
@@ -124,32 +143,36 @@ def reorder(x: Tensor, old: Windows, new: Windows) -> Tensor:
     """
     if old is new or old == new:  # compilers that see symbols for sizes know the first at once
         return x
-    row_by_row = one_window(new.grid)
-    order = window_order(new, x.device)
-    if old != row_by_row:
-        order = _inverse(window_order(old, x.device))[order]
-    return _Permute.apply(x, order)
+    return _Permute.apply(x, old, new)
 
 
 class _Permute(torch.autograd.Function):
     """``index_select`` along axis 1 by a permutation, whose gradient is one too, and not a sum into zeros."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, order: Tensor) -> Tensor:
-        ctx.save_for_backward(order)
+    def forward(ctx, x: Tensor, old: Windows, new: Windows) -> Tensor:
+        ctx.cuts = old, new
+        order = once_per_size(_order_between, old, new, like=x)
         if torch.compiler.is_dynamo_compiling():
             # Without a check of each index: inductor's C++ of one, under the mask of a padding, does not compile.
             return torch.ops.aten._unsafe_index(x, [None, order])
         return x.index_select(1, order)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        (order,) = ctx.saved_tensors
-        return _Permute.apply(grad, _inverse(order)), None
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        old, new = ctx.cuts
+        return _Permute.apply(grad, new, old), None, None
 
 
-def _inverse(order: Tensor) -> Tensor:
-    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+def _order_between(old: Windows, new: Windows, device: torch.device) -> Tensor:
+    """Which token of the order of ``old`` stands at each place of the order of ``new``."""
+    row_by_row = one_window(new.grid)
+    order = window_order(new, device)
+    if old == row_by_row:
+        return order
+    back = window_order(old, device)
+    back = torch.empty_like(back).scatter_(0, back, torch.arange(len(back), device=device))
+    return back if new == row_by_row else back[order]
 
 
 def _even_spans(length: int, window_size: int) -> tuple[Span, ...]:

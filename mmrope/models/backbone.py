@@ -1,7 +1,7 @@
 """What the backbones have in common."""
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -73,20 +73,27 @@ class Backbone(BaseModule):
             if isinstance(part, nn.Module):
                 part.eval()
 
-    def _run(self, block: Block, x: Tensor, windows: Windows) -> Tensor:
+    def _run(self, block: Block, x: Tensor, windows: Windows, order: Windows | None = None) -> Tensor:
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, x, windows, use_reentrant=False)
-        return block(x, windows)
+            return checkpoint(block, x, windows, order, use_reentrant=False)
+        return block(x, windows, order)
 
 
-def fix_size(x: Tensor) -> None:
-    """Have compilers take height and width of the images as constants, and compile anew for others.
+def constant_size(size: Sequence[int]) -> tuple[int, ...]:
+    """Return height and width as constants, so that compilers and tracers make a graph for each size.
 
     How many windows there are and what shapes they have depends on the size. Traced with symbols, a single block took
     torch 2.11 more than half a minute; this may go when it does not.
     """
-    for size in x.shape[-2:]:
-        operator.index(size)
+    return tuple(operator.index(side) for side in size)
+
+
+def to_map(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return the last ``H * W`` tokens of ``(B, P + H * W, C)``, row by row, as contiguous maps ``(B, C, H, W)``.
+
+    MMCV's RoIAlign ignores strides.
+    """
+    return x[:, x.shape[1] - grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid).contiguous()
 
 
 def _is_pretrained(init_cfg: dict) -> bool:

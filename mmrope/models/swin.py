@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
-from ..layers import Block, one_window, reorder, shifted_windows
+from ..layers import Block, Windows, one_window, reorder, shifted_windows
 from ..registry import MODELS
 from .arguments import (
     arch_settings,
@@ -20,7 +20,7 @@ from .arguments import (
     indexes_in_order,
     theta_of,
 )
-from .backbone import Backbone, fix_size
+from .backbone import Backbone, constant_size, to_map
 
 ARCHS = {
     'tiny': dict(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
@@ -86,7 +86,8 @@ class RoPESwin(Backbone):
         rope: ``'mixed'``, ``'axial'`` or ``None``.
         rope_theta: base of the frequencies; ``None`` for the paper's value (mixed 10, axial 50).
         rpb: whether to add Swin's relative position bias.
-        out_indices: stages whose output is returned; negative ones count from the end.
+        out_indices: stages whose output is returned; negative ones count from the end. Stages after the last of these
+            are neither run nor trained.
         drop_path_rate: drop path of the last block; it rises linearly from 0 at the first.
         frozen_stages: stages to freeze from the first on, besides the patch embedding: 0 freezes the embedding alone,
             -1 nothing.
@@ -180,26 +181,47 @@ class RoPESwin(Backbone):
             ValueError: if ``x`` has another number of axes or channels.
         """
         check_images(x, self.in_channels)
-        fix_size(x)
         x = self.patch_embed(x)  # (B, H, W, C)
+        grid = constant_size(x.shape[1:3])
         outs = []
-        for i, stage in enumerate(self.layers):
-            grid = tuple(x.shape[1:3])
+        for i, stage in zip(range(self.out_indices[-1] + 1), self.layers):
             windows = row_by_row = one_window(grid)
             x = x.flatten(1, 2)
             for j, block in enumerate(stage.blocks):
-                shift = j % 2 * (self.window_size // 2)
-                before, windows = windows, shifted_windows(grid, self.window_size, shift)
+                before, windows = windows, self._windows(grid, j)
                 x = self._run(block, reorder(x, before, windows), windows)
             x = reorder(x, windows, row_by_row).unflatten(1, grid)
             if i in self.out_indices:
                 outs.append(self._to_output(getattr(self, f'norm{i}')(x)))
-            if stage.downsample is not None:
-                x = stage.downsample(x)
+            if i < self.out_indices[-1]:
+                x, grid = stage.downsample(x), tuple(-(-side // 2) for side in grid)
         return tuple(outs)
 
     def notes(self) -> dict[str, Any]:
         return {'num_heads': tuple(stage.blocks[0].attn.num_heads for stage in self.layers)}
+
+    def to_grid(self, x: Tensor, size: tuple[int, int], stage: int, block: int) -> Tensor:
+        """Put the tokens that go into or come out of a block, for a hook on it say, in the places of the image.
+
+        Args:
+            x: tokens as the block has them, ``(B, H * W, C)``.
+            size: height and width of the images, in pixels.
+            stage: index of the block's stage.
+            block: index of the block in its stage.
+
+        Returns:
+            Their map, ``(B, C, H, W)``.
+
+        Raises:
+            ValueError: if ``x`` does not hold the tokens of the grid of ``size``.
+        """
+        grid = tuple(-(-side // (patch * 2**stage)) for side, patch in zip(size, self.patch_embed.patch_size))
+        if x.ndim != 3 or x.shape[1] != grid[0] * grid[1]:
+            raise ValueError(
+                f'x must be (B, {grid[0]} * {grid[1]}, C) tokens in stage {stage} for images of {tuple(size)} pixels, '
+                f'but got shape {tuple(x.shape)}'
+            )
+        return to_map(reorder(x, self._windows(grid, block), one_window(grid)), grid)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter, for layer-wise learning rates.
@@ -226,6 +248,10 @@ class RoPESwin(Backbone):
             return sum(depths[:i]) + block + 1, num_layers
         return num_layers - 1, num_layers
 
+    def _windows(self, grid: tuple[int, int], block: int) -> Windows:
+        """Cut the grid of a stage for one of its blocks: every second one has shifted windows."""
+        return shifted_windows(grid, self.window_size, block % 2 * (self.window_size // 2))
+
     def _to_output(self, x: Tensor) -> Tensor:
         if self.out_type == 'avg_featmap':
             return x.mean((1, 2))  # (B, C)
@@ -238,3 +264,7 @@ class RoPESwin(Backbone):
             yield self.layers[i]
             if i in self.out_indices:
                 yield getattr(self, f'norm{i}')
+        last = self.out_indices[-1] + 1
+        yield from self.layers[last:]  # not run: what they learned would have no gradient
+        if last < len(self.layers):
+            yield self.layers[last - 1].downsample

@@ -20,7 +20,7 @@ from .arguments import (
     indexes_in_order,
     theta_of,
 )
-from .backbone import Backbone, fix_size
+from .backbone import Backbone, constant_size, to_map
 
 ARCHS = {
     'tiny': dict(embed_dims=128, depth=6, num_heads=4),
@@ -52,7 +52,8 @@ class RoPEViT(Backbone):
         window_size: largest extent of an attention window, in tokens; 0 for global attention everywhere.
         global_attn_indexes: blocks with global attention where ``window_size`` is not 0; negative ones count from the
             end.
-        out_indices: blocks whose output is returned; negative ones count from the end.
+        out_indices: blocks whose output is returned; negative ones count from the end. Blocks after the last of these
+            are neither run nor trained.
         with_cls_token: whether a cls token attends along. It needs global attention in every block.
         layer_scale_init_value: what LayerScale starts at; ``None`` for a model without it.
         drop_path_rate: drop path of the last block; it rises linearly from 0 at the first.
@@ -117,6 +118,7 @@ class RoPEViT(Backbone):
         self.in_channels = in_channels
         # Blocks that are all global need no windows, and a cls token lies in none.
         self.window_size = window_size if len(global_blocks) < depth else 0
+        self.global_blocks = frozenset(global_blocks)
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
 
@@ -134,7 +136,6 @@ class RoPEViT(Backbone):
                 settings['mlp_ratio'],
                 rope,
                 theta,
-                across_windows=self.window_size > 0 and i in global_blocks,
                 layer_scale_init_value=layer_scale_init_value,
                 drop_path_rate=drop_path_rate * i / max(depth - 1, 1),
             )
@@ -159,17 +160,17 @@ class RoPEViT(Backbone):
             ValueError: if ``x`` has another number of axes or channels.
         """
         check_images(x, self.in_channels)
-        if self.window_size:
-            fix_size(x)
         x = self.patch_embed(x)
-        grid = tuple(x.shape[-2:])
+        grid = constant_size(x.shape[2:]) if self.window_size else tuple(x.shape[2:])
         row_by_row = one_window(grid)
         windows = even_windows(grid, self.window_size) if self.window_size else row_by_row
-        x = self._add_embeddings(x.flatten(2).transpose(1, 2).contiguous(), grid)
-        x = reorder(x, row_by_row, windows)
+        # The residual stream has the precision of the parameters under autocast, too.
+        x = x.flatten(2).transpose(1, 2).contiguous().to(self.patch_embed.proj.weight.dtype)
+        x = reorder(self._add_embeddings(x, grid), row_by_row, windows)
         outs = []
-        for i, block in enumerate(self.blocks):
-            x = self._run(block, x, windows)
+        for i, block in zip(range(self.out_indices[-1] + 1), self.blocks):
+            seen = (row_by_row, windows) if i in self.global_blocks else (windows, None)
+            x = self._run(block, x, *seen)
             if i in self.out_indices:
                 last = i == len(self.blocks) - 1
                 out = self.norm(x) if last and self.norm is not None else x
@@ -186,6 +187,29 @@ class RoPEViT(Backbone):
         if key in state_dict and grid != self.pos_grid and math.prod(grid) == state_dict[key].shape[1]:
             state_dict[key] = resize_pos_embed(state_dict[key], grid, self.pos_grid)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+    def to_grid(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Put the tokens that go into or come out of a block, for a hook on it say, in the places of the image.
+
+        Args:
+            x: tokens as the blocks have them, ``(B, P + H * W, C)``.
+            size: height and width of the images, in pixels.
+
+        Returns:
+            Their map, ``(B, C, H, W)``; the first ``P`` tokens, which have no place, are left out.
+
+        Raises:
+            ValueError: if ``x`` does not hold the tokens of ``size``.
+        """
+        grid = tuple(-(-side // patch) for side, patch in zip(size, self.patch_embed.patch_size))
+        prefix = 0 if self.cls_token is None else 1
+        if x.ndim != 3 or x.shape[1] != prefix + grid[0] * grid[1]:
+            raise ValueError(
+                f'x must be (B, {prefix} + {grid[0]} * {grid[1]}, C) tokens for images of {tuple(size)} pixels, '
+                f'but got shape {tuple(x.shape)}'
+            )
+        windows = even_windows(grid, self.window_size) if self.window_size else one_window(grid)
+        return to_map(reorder(x, windows, one_window(grid)), grid)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter, for layer-wise learning rates.
@@ -212,14 +236,13 @@ class RoPEViT(Backbone):
         if self.pos_embed is not None:
             x = x + resize_pos_embed(self.pos_embed, self.pos_grid, grid)
         if self.cls_token is not None:
-            x = torch.cat((self.cls_token.expand(len(x), -1, -1).to(x.dtype), x), dim=1)
+            x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
         return x  # (B, P + H * W, C)
 
     def _to_output(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         if self.out_type == 'cls_token':
             return x[:, 0]  # (B, C)
-        x = x[:, x.shape[1] - grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)
-        return x.contiguous()  # (B, C, H, W); MMCV's RoIAlign ignores strides
+        return to_map(x, grid)
 
     def _embeddings(self) -> list[nn.Parameter]:
         return [embedding for embedding in (self.cls_token, self.pos_embed) if embedding is not None]
@@ -229,5 +252,7 @@ class RoPEViT(Backbone):
             yield self.patch_embed
             yield from self._embeddings()
             yield from self.blocks[: self.frozen_stages]
-        if self.frozen_stages == len(self.blocks) and self.norm is not None:
+        last = self.out_indices[-1] + 1
+        yield from self.blocks[last:]  # not run: what they learned would have no gradient
+        if self.norm is not None and (last < len(self.blocks) or self.frozen_stages == len(self.blocks)):
             yield self.norm

@@ -1,8 +1,11 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from mmrope.layers import Attention, even_windows, one_window, reorder, shifted_windows
+from mmrope.layers import Attention, RoPE, axis_angles, even_windows, one_window, reorder, shifted_windows
 
 GRIDS = [(1, 1), (6, 6), (5, 9), (9, 5), (1, 11)]
 
@@ -49,11 +52,12 @@ def window_of(grid, windows):
     return lambda position: tuple(max(s for s in axis if s <= p) for axis, p in zip(starts, position))
 
 
-def run(attn: Attention, x: torch.Tensor, grid: tuple[int, int], windows=None) -> torch.Tensor:
-    """Attention over tokens that are given row by row, and given back so."""
+def run(attn: Attention, x: torch.Tensor, grid: tuple[int, int], windows=None, across=None) -> torch.Tensor:
+    """Attention over tokens that are given row by row, and given back so; ``across`` the windows of a cut if given."""
     row_by_row = one_window(grid)
-    windows = windows or row_by_row
-    return reorder(attn(reorder(x, row_by_row, windows), windows), windows, row_by_row)
+    lies = across or windows or row_by_row
+    x = reorder(x, row_by_row, lies)
+    return reorder(attn(x, windows or row_by_row, across), lies, row_by_row)
 
 
 def make(rope: str | None, dim: int = 24, heads: int = 3, rpb_window_size: int | None = None) -> Attention:
@@ -123,46 +127,92 @@ def test_autocast_stays_within_tolerance(dtype, windows, close):
 @pytest.mark.parametrize('make_windows', [even_windows, lambda g, s: shifted_windows(g, s, s // 2)])
 def test_attention_across_windows_is_global_attention(rope, grid, make_windows, close):
     attn, x = make(rope), torch.randn(2, grid[0] * grid[1], 24)
-    attn.across_windows = True
-    close(run(attn, x, grid, make_windows(grid, 4)), oracle(attn, x, grid))
+    close(run(attn, x, grid, across=make_windows(grid, 4)), oracle(attn, x, grid))
 
 
 LEARNING = {
-    'global': (one_window((3, 5)), False),
-    'prefix of 3': (one_window((3, 4)), False),
-    'windowed': (even_windows((3, 5), 2), False),
-    'across windows': (even_windows((3, 5), 2), True),
+    'global': (one_window((3, 5)), None),
+    'prefix of 3': (one_window((3, 4)), None),
+    'windowed': (even_windows((3, 5), 2), None),
+    'across windows': (one_window((3, 5)), even_windows((3, 5), 2)),
 }
 
 
-@pytest.mark.parametrize('rope', ['mixed', 'axial', None])
-@pytest.mark.parametrize('windows, across', LEARNING.values(), ids=LEARNING.keys())
-@pytest.mark.parametrize('batch', [1, 2])
-def test_every_gradient_is_exact(rope, windows, across, batch):
-    attn = make(rope, 8, 2).double()
-    attn.across_windows = across
+def gradients_are_exact(attn: Attention, windows, order, batch: int) -> bool:
     x = torch.randn(batch, 15, 8, dtype=torch.double, requires_grad=True)
     names, params = zip(*attn.named_parameters())
 
     def forward(x, *params):
-        return torch.func.functional_call(attn, dict(zip(names, params)), (x, windows))
+        return torch.func.functional_call(attn, dict(zip(names, params)), (x, windows, order))
 
-    assert torch.autograd.gradcheck(forward, (x, *params))
-    forward(x, *params).square().sum().backward()
-    assert all(param.grad.abs().sum() > 0 for param in params)
+    return torch.autograd.gradcheck(forward, (x, *params))
 
 
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
-@pytest.mark.parametrize('windows, across', LEARNING.values(), ids=LEARNING.keys())
-def test_what_compilers_see_is_the_same(rope, windows, across, monkeypatch):
+@pytest.mark.parametrize('windows, order', LEARNING.values(), ids=LEARNING.keys())
+@pytest.mark.parametrize('batch', [1, 2])
+def test_every_gradient_is_exact(rope, windows, order, batch):
     attn = make(rope, 8, 2).double()
-    attn.across_windows = across
+    assert gradients_are_exact(attn, windows, order, batch)
+    attn(torch.randn(batch, 15, 8, dtype=torch.double), windows, order).square().sum().backward()
+    assert all(param.grad.abs().sum() > 0 for param in attn.parameters())
+
+
+class Jittered(RoPE):
+    """Positions stretched by half and moved, as some do it in training."""
+
+    def forward(self, grid):
+        return axis_angles(self.freqs, grid, step=(1.5, 0.7), start=(0.3, -2.0))
+
+
+def roll_heads(attn: Attention) -> None:
+    attn.rope.register_forward_hook(lambda module, args, angles: angles.roll(1, dims=2))
+
+
+def stretch(attn: Attention) -> None:
+    attn.rope.register_forward_hook(lambda module, args, angles: angles * torch.linspace(0.5, 2, 2).double())
+
+
+def other_grid(attn: Attention) -> None:
+    attn.rope.register_forward_pre_hook(lambda module, args: ((args[0][1], args[0][0]),))
+    attn.rope.register_forward_hook(lambda module, args, angles: angles.flip(0))
+
+
+def subclass(attn: Attention) -> None:
+    attn.rope = Jittered(4, 2, 'mixed', 10.0).double()
+
+
+def learned_scale(attn: Attention) -> None:
+    attn.rope.register_parameter('scale', torch.nn.Parameter(torch.tensor(0.7, dtype=torch.double)))
+    attn.rope.register_forward_hook(lambda module, args, angles: angles * module.scale)
+
+
+@pytest.mark.parametrize('change', [roll_heads, stretch, other_grid, subclass, learned_scale])
+@pytest.mark.parametrize('windows, order', LEARNING.values(), ids=LEARNING.keys())
+def test_gradients_follow_whatever_changes_the_angles(change, windows, order):
+    attn = make('mixed', 8, 2).double()
+    x = torch.randn(1, 15, 8, dtype=torch.double)
+    before = attn(x, windows, order)
+    change(attn)
+    assert not torch.allclose(attn(x, windows, order), before)
+    names, params = zip(*attn.rope.named_parameters())
+
+    def forward(x, *params):
+        return torch.func.functional_call(attn, {f'rope.{n}': p for n, p in zip(names, params)}, (x, windows, order))
+
+    assert torch.autograd.gradcheck(forward, (x.requires_grad_(), *params))
+
+
+@pytest.mark.parametrize('rope', ['mixed', 'axial', None])
+@pytest.mark.parametrize('windows, order', LEARNING.values(), ids=LEARNING.keys())
+def test_what_compilers_see_is_the_same(rope, windows, order, monkeypatch):
+    attn = make(rope, 8, 2).double()
     x = torch.randn(2, 15, 8, dtype=torch.double)
     results = []
     for compiling in (False, True):
         monkeypatch.setattr(torch.compiler, 'is_compiling', lambda compiling=compiling: compiling)
         attn.zero_grad()
-        out = attn(x, windows)
+        out = attn(x, windows, order)
         out.sin().sum().backward()
         results.append([out.detach(), *(param.grad.clone() for param in attn.parameters())])
     for eager, traced in zip(*results):
@@ -185,24 +235,52 @@ def test_gradients_of_half_precision_are_near(dtype):
         assert (ours - exact).norm() < 0.03 * exact.norm()
 
 
-def test_the_rotation_keeps_nothing_for_backward():
-    """Saved for backward with RoPE: as many bytes as without, but for the frequencies."""
+def kept_for_backward(attn: Attention, batch: int, windows) -> int:
+    """Bytes of the storages that a forward pass saves."""
+    storages = {}
 
-    def kept(rope: str | None) -> int:
-        attn, x, storages = make(rope, 64, 4), torch.randn(1, 20 * 30, 64, requires_grad=True), {}
+    def pack(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
 
-        def pack(tensor):
-            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
+    height, width = windows.grid
+    x = torch.randn(batch, height * width, attn.proj.in_features, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        assert attn(x, windows).requires_grad
+    return sum(storages.values())
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            out = attn(x, even_windows((20, 30), 8))
-        assert out.requires_grad
-        return sum(storages.values())
 
-    freqs = 2 * 4 * 8 * 4
-    assert kept('mixed') == kept(None) + freqs
-    assert kept('axial') <= kept(None) + freqs
+@pytest.mark.parametrize('windows', [one_window((20, 30)), even_windows((20, 30), 8), shifted_windows((20, 30), 7, 3)])
+@pytest.mark.parametrize('rope', ['mixed', 'axial', None])
+def test_bytes_kept_for_backward_grow_like_the_batch_and_not_with_rope(rope, windows):
+    attn = make(rope, 64, 4)
+    side = max(windows.largest)
+    angles = 2 * side * (4 * 8 + 1) * 4  # float32, and positions
+    without = kept_for_backward(make(None, 64, 4), 1, windows)
+    weights = sum(param.numel() for param in attn.parameters()) * 4
+    kept = {batch: kept_for_backward(attn, batch, windows) for batch in (1, 2, 4)}
+    assert kept[1] <= without + angles + weights
+    for batch in (2, 4):
+        assert kept[batch] <= batch * kept[1]
+
+
+def test_the_output_of_the_projection_stays_as_it_is():
+    attn, x, windows, seen = make('mixed'), torch.randn(2, 35, 24), even_windows((5, 7), 3), []
+    attn.qkv.register_forward_hook(lambda module, args, out: seen.append((out, out.clone())))
+    attn(x, windows)
+    assert torch.equal(*seen[0])
+
+
+@pytest.mark.parametrize('rope', ['mixed', None])
+def test_selective_checkpointing_that_keeps_products_is_exact(rope):
+    attn, windows = make(rope), even_windows((5, 7), 3)
+    x = torch.randn(2, 35, 24, requires_grad=True)
+    products = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default]
+    context = partial(create_selective_checkpoint_contexts, products)
+    grads = []
+    for out in (attn(x, windows), checkpoint(attn, x, windows, use_reentrant=False, context_fn=context)):
+        grads.append(torch.autograd.grad(out.square().sum(), [x, *attn.parameters()]))
+    assert all(map(torch.equal, *grads))
 
 
 @pytest.mark.parametrize('dim, heads', [(10, 4), (8, 0), (8, -2)])
@@ -211,13 +289,8 @@ def test_wrong_heads_are_named(dim, heads):
         Attention(dim, heads, 'mixed', 10.0)
 
 
-def test_no_bias_across_windows():
-    with pytest.raises(ValueError, match='across_windows.*rpb_window_size = 7'):
-        Attention(8, 2, None, None, rpb_window_size=7, across_windows=True)
-
-
 def test_several_windows_take_no_other_tokens():
-    with pytest.raises(ValueError, match='4 x 4 tokens and no others, but got 20'):
+    with pytest.raises(ValueError, match='4 x 4 tokens.* 20'):
         make('mixed')(torch.randn(1, 20, 24), even_windows((4, 4), 2))
 
 

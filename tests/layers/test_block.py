@@ -1,5 +1,6 @@
 import pytest
 import torch
+from timm.layers import SwiGLU
 from torch import nn
 
 from mmrope.layers import Block, block, even_windows, one_window
@@ -22,14 +23,43 @@ def plain(made: Block, x: torch.Tensor, windows) -> torch.Tensor:
 def test_the_mlp_takes_any_number_of_tokens_at_a_time(chunk, batch, monkeypatch, close):
     monkeypatch.setattr(block, 'CHUNK', chunk)
     made, x, windows = make().eval(), torch.randn(batch, 5 * 7, 16), even_windows((5, 7), 3)
-    sizes = []
-    made.mlp.register_forward_hook(lambda module, inputs, output: sizes.append(output.shape[1]))
+    sizes, mlp = [], made.mlp.forward
+    monkeypatch.setattr(made.mlp, 'forward', lambda x: sizes.append(x.shape[1]) or mlp(x))
     with torch.no_grad():
         ours = made(x, windows)
     assert sum(sizes) == 35
     if batch:
         assert max(sizes) <= max(1, chunk // (32 * batch))
     close(ours, plain(made, x, windows))
+
+
+@pytest.mark.parametrize('part', ['mlp', 'mlp.fc1', 'mlp.act', 'norm2'])
+@pytest.mark.parametrize('kind', ['forward', 'forward_pre', 'full_backward', 'full_backward_pre'])
+def test_hooks_see_all_tokens(part, kind, monkeypatch):
+    monkeypatch.setattr(block, 'CHUNK', 1)
+    made, calls = make(), []
+    getattr(made.get_submodule(part), f'register_{kind}_hook')(lambda *args: calls.append(1) or None)
+    made(torch.randn(2, 12, 16, requires_grad=True), one_window((3, 4))).sum().backward()
+    assert len(calls) == 1
+
+
+class MixesTokens(nn.Module):
+    """An MLP with a convolution between neighbouring tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(16, 16, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x.mT).mT
+
+
+@pytest.mark.parametrize('mlp', [lambda: SwiGLU(16, 32), MixesTokens, nn.Identity])
+def test_any_mlp_takes_all_tokens_at_once(mlp, monkeypatch, close):
+    monkeypatch.setattr(block, 'CHUNK', 1)
+    made, x, windows = make(), torch.randn(2, 12, 16), one_window((3, 4))
+    made.mlp = mlp()
+    close(made(x, windows), plain(made, x, windows))
 
 
 def test_training_in_parts_is_training_whole(monkeypatch, close):
@@ -49,7 +79,8 @@ def test_the_mlp_is_whole_where_it_is_traced(monkeypatch):
     monkeypatch.setattr(block, 'CHUNK', 1)
     monkeypatch.setattr(block, 'is_tracing', lambda: True)
     made, calls = make(), []
-    made.mlp.register_forward_hook(lambda *args: calls.append(1))
+    mlp = made.mlp.forward
+    monkeypatch.setattr(made.mlp, 'forward', lambda x: calls.append(1) or mlp(x))
     made(torch.randn(2, 12, 16), one_window((3, 4)))
     assert len(calls) == 1
 
@@ -78,3 +109,9 @@ def test_half_precision_branches_add_to_a_float32_stream(dtype):
         out = made(x, one_window((3, 4)))
     assert out.dtype == torch.float32
     assert (out - plain(made, x, one_window((3, 4)))).norm() < 0.02 * out.norm()
+
+
+def test_a_block_runs_on_meta():
+    with torch.device('meta'):
+        made, x = make(drop_path_rate=0.1), torch.randn(2, 35, 16)
+        assert made(x, even_windows((5, 7), 3)).shape == (2, 35, 16)

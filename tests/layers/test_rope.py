@@ -1,13 +1,24 @@
-import copy
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from mmrope.layers.rope import MAX_GRIDS, RoPE, axial_freqs, mixed_freqs, rotary_table, rotate, rotate_into
+from mmrope.layers import Attention, one_window
+from mmrope.layers.rope import (
+    RoPE,
+    axial_freqs,
+    axis_angles,
+    join_axes,
+    mixed_freqs,
+    rotary_table,
+    rotate,
+    rotate_into,
+)
 
 GRIDS = [(1, 1), (1, 7), (14, 14), (5, 12), (12, 5), (33, 2)]
 
@@ -140,86 +151,106 @@ def test_only_mixed_frequencies_learn_and_are_stored():
     assert not axial.state_dict() and not list(axial.parameters())
 
 
-def fresh(rope: RoPE, grid: tuple[int, int]) -> torch.Tensor:
-    return rotary_table(rope.freqs.detach(), grid)
+def table_of(rope: RoPE, grid: tuple[int, int]) -> torch.Tensor:
+    return join_axes(rope(grid), grid).transpose(0, 1)
 
 
-def eval_rope(mode: str = 'mixed') -> RoPE:
-    rope = RoPE(16, 2, mode, 10.0)
-    return rope.eval().requires_grad_(False)
-
-
-@pytest.mark.parametrize('mode', ['mixed', 'axial'])
-def test_axes_are_kept_by_grid_and_not_by_token_count(mode):
-    rope = eval_rope(mode)
-    for grid in [(16, 16), (8, 32), (32, 8), (16, 16), (1, 256)]:
-        assert torch.equal(rope(grid), fresh(rope, grid))
-    first = rope._axis_tables((8, 32))
-    assert rope._axis_tables((8, 32)) is first
-    assert sum(axis.numel() for axis in first) < fresh(rope, (8, 32)).numel()
-
-
-def test_number_of_kept_axes_is_bounded():
-    rope = eval_rope()
-    for side in range(1, 30):
-        rope((side, 3))
-    assert len(rope._axes) == MAX_GRIDS
-
-
-def step(rope: RoPE) -> None:
-    rope.requires_grad_(True)
-    optimizer = torch.optim.AdamW(rope.parameters(), lr=0.1)
+def adam_step(rope: RoPE) -> None:
     rope.freqs.grad = torch.ones_like(rope.freqs)
-    optimizer.step()
-    rope.requires_grad_(False)
+    torch.optim.AdamW(rope.parameters(), lr=0.1, fused=True).step()
 
 
-def swap_as_ema_hooks_do(rope: RoPE) -> None:
-    rope.freqs.data.copy_(torch.randn_like(rope.freqs))
-    rope.eval()
+def as_averages_are_written(rope: RoPE) -> None:
+    rope.freqs.data.mul_(0.5).add_(torch.randn_like(rope.freqs))
 
 
 CHANGES = {
     'load_state_dict': lambda rope: rope.load_state_dict(RoPE(16, 2, 'mixed', 10.0).state_dict()),
-    'optimiser step': step,
-    'in place': lambda rope: rope.freqs.mul_(1.5),
+    'a fused optimiser': adam_step,
+    'in place': lambda rope: rope.freqs.data.mul_(1.5),
     'new storage': lambda rope: setattr(rope.freqs, 'data', torch.randn_like(rope.freqs)),
     'to(dtype)': lambda rope: rope.to(torch.float64),
-    'data and eval()': swap_as_ema_hooks_do,
+    'an average': as_averages_are_written,
 }
 
 
+@pytest.mark.parametrize('mode', [True, False], ids=['train', 'eval'])
 @pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES.keys())
-def test_kept_axes_follow_the_frequencies(change):
-    rope = eval_rope()
+def test_angles_follow_the_frequencies_however_they_change(change, mode):
+    rope = RoPE(16, 2, 'mixed', 10.0).train(mode)
     before = rope((5, 6))
     change(rope)
     after = rope((5, 6))
-    assert torch.equal(after, fresh(rope, (5, 6)))
+    assert torch.equal(after, axis_angles(rope.freqs, (5, 6)))
     assert after.dtype != before.dtype or not torch.equal(after, before)
+
+
+@pytest.mark.parametrize('mode', ['mixed', 'axial'])
+def test_angles_are_those_of_the_grid_and_not_of_its_token_count(mode):
+    rope = RoPE(16, 2, mode, 10.0)
+    for grid in [(16, 16), (8, 32), (32, 8), (16, 16), (1, 256)]:
+        assert torch.equal(table_of(rope, grid), rotary_table(rope.freqs, grid))
+
+
+def test_positions_are_steps_from_a_start():
+    freqs, grid, step, start = random_freqs().double(), (5, 3), (0.5, 2.0), (-1.0, 0.25)
+    table = rotary_table(freqs, grid, step, start).unflatten(1, grid)
+    for h, w in [(0, 0), (4, 0), (0, 2), (3, 1)]:
+        angles = (start[1] + step[1] * w) * freqs[0] + (start[0] + step[0] * h) * freqs[1]
+        expected = torch.stack((angles.cos(), angles.sin()), dim=-1)
+        torch.testing.assert_close(table[:, h, w], expected, rtol=0, atol=1e-12)
 
 
 def test_learning_frequencies_get_a_gradient_in_train_and_eval():
     rope = RoPE(16, 2, 'mixed', 10.0)
     for mode in (True, False):
         rope.train(mode).zero_grad()
-        rope((3, 4))[..., 0].sum().backward()
+        rope((3, 4)).cos().sum().backward()
         assert rope.freqs.grad.abs().sum() > 0
 
 
-def test_axes_kept_in_inference_mode_serves_training():
-    rope = eval_rope()
+def test_positions_made_in_inference_mode_serve_training():
+    rope = RoPE(16, 2, 'mixed', 10.0)
     with torch.inference_mode():
-        rope((3, 4))
-    x = torch.randn(1, 2, 12, 16, requires_grad=True)
-    rotate(x, rope((3, 4))).sum().backward()
-    assert x.grad is not None
+        rope((3, 77))
+    rope((3, 77)).cos().sum().backward()
+    assert rope.freqs.grad is not None
 
 
 def test_module_made_in_inference_mode_works():
     with torch.inference_mode():
         rope = RoPE(16, 2, 'mixed', 10.0).eval()
-        assert torch.equal(rope((3, 4)), fresh(rope, (3, 4)))
+        assert torch.equal(table_of(rope, (3, 4)), rotary_table(rope.freqs, (3, 4)))
+
+
+def test_many_threads_see_their_own_grids():
+    rope = RoPE(16, 2, 'mixed', 10.0).eval().requires_grad_(False)
+    grids = [(height, 3) for height in range(1, 30)] * 5
+    with ThreadPoolExecutor(8) as pool:
+        for grid, angles in zip(grids, pool.map(rope, grids)):
+            assert torch.equal(angles, axis_angles(rope.freqs, grid))
+
+
+@pytest.mark.parametrize('mode', ['mixed', 'axial'])
+@pytest.mark.parametrize('assign', [False, True], ids=['to_empty', 'assign'])
+def test_frequencies_survive_construction_on_meta(mode, assign):
+    real = nn.Sequential(Attention(32, 2, mode, 100.0))
+    with torch.device('meta'):
+        model = nn.Sequential(Attention(32, 2, mode, 100.0))
+    if not assign:
+        model.to_empty(device='cpu')
+    model.load_state_dict(real.state_dict(), assign=assign)
+    assert torch.equal(model[0].rope.freqs, real[0].rope.freqs)
+    x = torch.randn(1, 12, 32)
+    assert torch.equal(model[0](x, one_window((3, 4))), real[0](x, one_window((3, 4))))
+
+
+def test_reset_parameters_draws_directions_anew():
+    rope = RoPE(16, 3, 'mixed', 10.0)
+    before = rope.freqs.detach().clone()
+    rope.reset_parameters()
+    assert not torch.equal(rope.freqs, before)
+    torch.testing.assert_close(rope.freqs.norm(dim=0), before.norm(dim=0))
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
@@ -230,15 +261,6 @@ def test_half_models_keep_float32_frequencies(mode, dtype):
     rope.to(dtype)
     assert rope.freqs.dtype == torch.float32 and torch.equal(rope.freqs, before)
     assert rope.double().freqs.dtype == torch.float64
-
-
-def test_copies_do_not_share_what_they_keep():
-    rope = eval_rope()
-    rope((3, 4))
-    twin = copy.deepcopy(rope)
-    twin.freqs.mul_(2)
-    assert torch.equal(twin((3, 4)), fresh(twin, (3, 4)))
-    assert torch.equal(rope((3, 4)), fresh(rope, (3, 4)))
 
 
 @pytest.mark.parametrize(

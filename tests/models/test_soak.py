@@ -1,9 +1,8 @@
-"""Long trainings at random image sizes: memory stays flat, kept tables bounded, and no iteration gets slower."""
+"""Long trainings at random image sizes: memory stays flat."""
 
 import ctypes
 import gc
 import random
-import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from mmrope import RoPESwin, RoPEViT
-from mmrope.layers.rope import MAX_GRIDS, RoPE
+
 
 QUARTERS = 4
 LARGEST = 160
@@ -50,7 +49,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, size: tuple[int, in
 @pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='the memory of a process is read from /proc')
 @pytest.mark.parametrize('iterations', [200, pytest.param(2000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('name', MODELS)
-def test_memory_and_speed_over_many_image_sizes(name: str, iterations: int) -> None:
+def test_memory_over_many_image_sizes(name: str, iterations: int) -> None:
     """Each quarter has the same sizes, in an order of its own; every tenth image is only looked at."""
     rng = random.Random(0)
     sizes = [(rng.randint(1, LARGEST), rng.randint(1, LARGEST)) for _ in range(iterations // QUARTERS)]
@@ -58,16 +57,11 @@ def test_memory_and_speed_over_many_image_sizes(name: str, iterations: int) -> N
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     curve = []
     for _ in range(QUARTERS):
-        begin = time.process_time()
         for index, size in enumerate(rng.sample(sizes, len(sizes))):
             step(model, optimizer, size, train=index % 10 != 9)
-            kept = [len(module._axes) for module in model.modules() if isinstance(module, RoPE)]
-            assert kept and max(kept) <= MAX_GRIDS
-        seconds = (time.process_time() - begin) / len(sizes)
-        curve.append((resident(), tensors(), 1000 * seconds))
-    figures = ', '.join(f'{mib:.1f} MiB {count} tensors {ms:.1f} ms' for mib, count, ms in curve)
+        curve.append((resident(), tensors()))
+    figures = ', '.join(f'{mib:.1f} MiB {count} tensors' for mib, count in curve)
     print(f'\n{name}, {len(set(sizes))} sizes, by quarters: {figures}')
-    memory, alive, times = zip(*curve, strict=True)
+    memory, alive = zip(*curve, strict=True)
     assert memory[-1] - memory[0] < 8
     assert alive[-1] <= alive[0]  # what tests before this one left behind may go meanwhile
-    assert min(times[2:]) < 1.5 * min(times[:2])

@@ -1,0 +1,184 @@
+"""The passes of :mod:`.qkv` and :mod:`.block` over memory that one Triton kernel each does on CUDA.
+
+They are operators, ``torch.ops.mmrope.*``, so that fake tensors, counters and selective checkpointing see one call each.
+What PyTorch computes without them is their definition; the tests compare them with it in Triton's interpreter.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .tracing import is_tracing, once_per_size, without_autocast
+from .windows import Windows, window_order
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+SCHEMAS = (
+    'rotate(Tensor qkv, Tensor? angles, Tensor places, int images) -> Tensor',
+    'unrotate(Tensor(a!) grad, Tensor(b!)? turn, Tensor grad_q, Tensor grad_k, Tensor grad_v, Tensor? q, Tensor? k, '
+    'Tensor? angles, Tensor places, int images) -> ()',
+    'scale_gradients(Tensor grad, Tensor branch, Tensor scale) -> (Tensor, Tensor)',
+)
+# Angles a program, and programs that keep a GPU busy.
+TILE, BUSY = 1024, 384
+
+
+def take(x: Tensor) -> bool:
+    """Say whether the kernels do their part for ``x`` and what is computed with it."""
+    return x.is_cuda and x.dtype in DTYPES and not is_tracing() and _library() is not None
+
+
+def rotate(qkv: Tensor, angles: Tensor | None, windows: Windows, order: Windows | None, rows_in_order: bool) -> Tensor:
+    """Do the forward pass of ``split_qkv``.
+
+    Args:
+        qkv: as ``split_qkv`` takes it.
+        angles: as ``split_qkv`` takes them.
+        windows: as ``split_qkv`` takes them.
+        order: as ``split_qkv`` takes it.
+        rows_in_order: whether the new rows lie in the order of the tokens, and not group by group.
+
+    Returns:
+        Rows ``(B * N, 3, heads, head_dim)``.
+    """
+    angles = None if angles is None else angles.float().contiguous()
+    prefix = qkv.shape[1] - windows.grid[0] * windows.grid[1]
+    places = once_per_size(_places, windows, order, prefix, rows_in_order, like=qkv)
+    return _operators().rotate(qkv.contiguous(), angles, places, _images(qkv.shape))
+
+
+def unrotate(
+    shape: torch.Size,
+    angles: Tensor | None,
+    windows: Windows,
+    order: Windows | None,
+    grads: Sequence[Sequence[Tensor]],
+    outs: Sequence[Sequence[Tensor]],
+) -> tuple[Tensor, Tensor | None]:
+    """Do the backward pass of ``split_qkv``.
+
+    Args:
+        shape: of ``qkv``.
+        angles: those of the forward pass.
+        windows: those of the forward pass.
+        order: that of the forward pass.
+        grads: gradients of queries, keys and values, ``(B * count, heads, tokens, head_dim)``, for each group; for
+            windows that were packed those of all tokens as of one group.
+        outs: queries, keys and values; none where the angles need no gradient.
+
+    Returns:
+        The gradients of ``qkv`` and, with ``outs``, of ``angles``.
+    """
+    grad, turn = grads[0][0].new_empty(shape), None
+    images, pairs = _images(shape), shape[3] * shape[4] // 2
+    if outs:
+        turn = torch.zeros if grad.numel() == 0 else torch.empty
+        turn = turn(-(-shape[0] // images), shape[1], pairs, dtype=torch.float32, device=grad.device)
+    prefix = shape[1] - windows.grid[0] * windows.grid[1]
+    places = once_per_size(_places, windows, order, prefix, True, like=grad)
+    tables = None if angles is None else angles.float().contiguous()
+    start = 0
+    for i, back in enumerate(grads):
+        stop = start + back[0].shape[0] * back[0].shape[2] // max(1, shape[0]) if len(grads) > 1 else shape[1]
+        back = [x if x.stride(-1) == 1 else x.contiguous() for x in back]
+        part = None if turn is None else turn[:, start:stop]
+        turned = outs[i][:2] if outs else (None, None)
+        _operators().unrotate(grad[:, start:stop], part, *back, *turned, tables, places[0, start:stop], images)
+        start = stop
+    return grad, None if turn is None else _sum_of_axes(turn, angles, windows, order, prefix)
+
+
+def scale_gradients(grad: Tensor, branch: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the gradients of ``branch`` and ``scale`` in ``x + branch * scale`` from that of the sum.
+
+    Args:
+        grad: ``(B, N, C)``.
+        branch: ``(B, N, C)``.
+        scale: ``(C,)`` or ``(B or 1, 1, C)``.
+    """
+    rows = scale.reshape(-1, 1, scale.shape[-1])
+    grad_branch, sums = _operators().scale_gradients(grad.contiguous(), branch.contiguous(), rows.float().contiguous())
+    return grad_branch, sums.sum(1, keepdim=True).sum_to_size(rows.shape).view(scale.shape).to(scale.dtype)
+
+
+def _sum_of_axes(turn: Tensor, angles: Tensor, windows: Windows, order: Windows | None, prefix: int) -> Tensor:
+    """Sum the gradient of each token's angle, ``(chunks, N, pairs)``, over the tokens of each column and each row."""
+    turn = turn[0] if len(turn) == 1 else turn.sum(0)
+    of_axes = once_per_size(_tokens_of_axes, windows, order, prefix, like=turn)
+    with without_autocast(turn.device):
+        grad = of_axes @ turn
+    grad = grad.view(*angles.shape[:2], -1, angles.shape[3])
+    return grad.sum_to_size(angles.shape).to(angles.dtype)
+
+
+def _images(shape: torch.Size) -> int:
+    """Count the images that a program takes in turn, with the same angles: up to 8, if that keeps a GPU busy."""
+    programs, images = shape[1] * shape[3] * shape[4] // 2 // TILE, min(8, max(1, shape[0]))
+    while images > 1 and programs * -(-shape[0] // images) < BUSY:
+        images -= 1
+    return images
+
+
+def _places(
+    windows: Windows, order: Windows | None, prefix: int, rows_in_order: bool, device: torch.device
+) -> Tensor:
+    """For each token its place in the window, and the first token and the length of its group, ``(3, N)``, int32.
+
+    A place is ``row << 16 | column``, and -1 for a token without one. Where rows lie in the order of the tokens, that
+    is one group.
+    """
+    places, first, length = [torch.full((prefix,), -1, device=device)], [], []
+    for count, height, width in windows.groups:
+        rows, cols = (torch.arange(size, device=device) for size in (height, width))
+        places.append((rows[:, None] << 16 | cols).flatten().repeat(count))
+        first.append(sum(length))
+        length.append(count * height * width)
+    if order is not None and order != windows:
+        places[1] = places[1][window_order(order, device)]
+    places = torch.cat(places)
+    if rows_in_order:
+        first, length = [0], [len(places)]
+    repeats = torch.tensor(length, device=device)
+    first, length = (torch.tensor(x, device=device).repeat_interleave(repeats, output_size=len(places))
+                     for x in (first, length))  # fmt: skip
+    return torch.stack((places, first, length)).to(torch.int32)
+
+
+def _tokens_of_axes(windows: Windows, order: Windows | None, prefix: int, device: torch.device) -> Tensor:
+    """1 where a token (last axis) lies in a column, then in a row of the largest window, ``(2 * max(h, w), N)``."""
+    places = _places(windows, order, prefix, True, device)[0]
+    indexes = torch.arange(max(windows.largest), device=device)[:, None]
+    return torch.cat((indexes == places & 0xFFFF, indexes == places >> 16)).float()
+
+
+def _operators() -> Any:
+    return torch.ops.mmrope
+
+
+@cache
+def _library() -> torch.library.Library | None:
+    """Define the operators; ``None`` where Triton is not installed."""
+    if find_spec('triton') is None:
+        return None
+    library = torch.library.Library('mmrope', 'FRAGMENT')
+    triton_kernels = import_module('.triton_kernels', __package__)
+    for schema in SCHEMAS:
+        name = schema.partition('(')[0]
+        library.define(schema)
+        for device in triton_kernels.DEVICES:
+            library.impl(name, getattr(triton_kernels, name), device)
+    fakes = dict(
+        rotate=lambda qkv, *_: qkv.new_empty(qkv.flatten(0, 1).shape),
+        unrotate=lambda *_: None,
+        scale_gradients=lambda grad, branch, scale: (
+            torch.empty_like(branch),
+            scale.new_empty(len(branch), triton_kernels.sums_of(branch), branch.shape[2]),
+        ),
+    )
+    for name, fake in fakes.items():
+        torch.library.register_fake(f'mmrope::{name}', fake, lib=library)
+    return library

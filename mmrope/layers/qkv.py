@@ -1,0 +1,200 @@
+"""From the output of a ``qkv`` projection to the queries, keys and values of each window, rotated.
+
+:func:`split_qkv` has two implementations with the same result. :func:`_split` is the definition, and what compilers and
+exporters see. :class:`_FusedSplit` is what eager mode runs. It writes rotated queries and keys, and the values, in one
+pass to new memory that the windows share, so that nothing holds the output of the projection any longer and the
+backward pass keeps what attention keeps anyway. On CUDA both of its passes are one kernel each (:mod:`.kernels`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from . import kernels
+from .rope import angle_gradient, join_axes, rotate, rotate_into
+from .tracing import is_tracing, once_per_size
+from .windows import Windows, window_order
+
+
+def split_qkv(
+    qkv: Tensor, angles: Tensor | None, windows: Windows, order: Windows | None = None, packed: bool = False
+) -> list[Tensor]:
+    """Split queries, keys and values by group of windows, and rotate queries and keys by their place in the window.
+
+    Args:
+        qkv: ``(B, P + H * W, 3, heads, head_dim)``, tokens window by window. The first ``P`` tokens have no place and
+            are not rotated.
+        angles: of the columns and rows of the largest window, as :class:`RoPE` returns them; ``None`` for no rotation.
+        windows: how the grid is cut.
+        order: the cut by which the tokens of a single window lie; ``None`` for row by row.
+        packed: whether all windows come in one piece, in the order of the tokens.
+
+    Returns:
+        Three tensors for each group, ``(B * count, heads, tokens, head_dim)``; if ``packed`` three tensors in all,
+        ``(B * (P + H * W), heads, head_dim)``.
+
+    Raises:
+        ValueError: if there are tokens without a place and several windows.
+    """
+    split = _split if is_tracing() else _FusedSplit.apply
+    return list(split(qkv, angles, windows, order, packed))
+
+
+def _split(
+    qkv: Tensor, angles: Tensor | None, windows: Windows, order: Windows | None, packed: bool
+) -> tuple[Tensor, ...]:
+    out = []
+    for part, table in zip(windows.split(qkv), _tables(angles, windows, order)):
+        qk, v = part.flatten(0, 1).permute(2, 0, 3, 1, 4).split((2, 1))  # (2, B * count, heads, tokens, head_dim)
+        if table is not None:
+            prefix = qk.shape[3] - len(table)
+            rotated = rotate(qk[:, :, :, prefix:], table.transpose(0, 1))
+            qk = torch.cat((qk[:, :, :, :prefix], rotated), dim=3) if prefix else rotated
+        out += [*qk.unbind(0), v[0]]
+    if packed:
+        parts = _Rows(qkv.shape, windows, packed=False).of_windows(out)  # (B, count, tokens, heads, head_dim)
+        out = [torch.cat([x.flatten(1, 2) for x in xs], dim=1).flatten(0, 1) for xs in zip(*parts)]
+    return tuple(out)
+
+
+class _FusedSplit(torch.autograd.Function):
+    """:func:`_split` in one pass each way: a rotation is undone by the opposite one, whatever made the angles."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: Tensor, angles: Tensor | None, windows: Windows, order: Windows | None, packed: bool
+    ) -> tuple[Tensor, ...]:
+        parts = windows.split(qkv)
+        rows = _Rows(qkv.shape, windows, packed)
+        if angles is None and rows.in_order:
+            new = qkv.flatten(0, 1)
+        elif kernels.take(qkv):
+            new = kernels.rotate(qkv, angles, windows, order, rows.in_order)
+        else:
+            new = qkv.new_empty(qkv.flatten(0, 1).shape)
+            for out, part, table in zip(rows.by_group(new), parts, _tables(angles, windows, order)):
+                _rotate_part(out[:, :, :, :2], part[:, :, :, :2], table)
+                out[:, :, :, 2] = part[:, :, :, 2]
+        outs = rows.split(new)
+        ctx.rows, ctx.order = rows, order
+        ctx.save_for_backward(angles, *(outs if ctx.needs_input_grad[1] else ()))
+        return tuple(outs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        angles, *outs = ctx.saved_tensors
+        rows, order = ctx.rows, ctx.order
+        windows = rows.windows
+        if kernels.take(grads[0]):
+            launches = rows.of_launches(grads), rows.of_launches(outs)
+            grad, grad_angles = kernels.unrotate(rows.shape, angles, windows, order, *launches)
+            return grad, grad_angles, None, None, None
+        grad = grads[0].new_empty(rows.shape)
+        tables = _tables(angles, windows, order, back=True)
+        for part, backs, table in zip(windows.split(grad), rows.of_windows(grads), tables):
+            for i, back in enumerate(backs):
+                _rotate_part(part[:, :, :, i], back, table if i < 2 else None)
+        return grad, _grad_angles(angles, rows, order, outs, grads) if outs else None, None, None, None
+
+
+class _Rows:
+    """Where the new queries, keys and values lie: rows of ``(3, heads, head_dim)``, one for each token.
+
+    Rows lie group by group, and within a group image by image, so that a group is a view at any batch. Where windows
+    are packed, they lie in the order of the tokens.
+
+    Args:
+        shape: ``(B, P + H * W, 3, heads, head_dim)``.
+        windows: how the grid is cut.
+        packed: as :func:`split_qkv`.
+    """
+
+    def __init__(self, shape: torch.Size, windows: Windows, packed: bool) -> None:
+        self.shape, self.windows, self.packed = shape, windows, packed
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the rows lie in the order of the tokens."""
+        return self.packed or self.shape[0] == 1 or len(self.windows.groups) == 1
+
+    def by_group(self, x: Tensor) -> list[Tensor]:
+        """View rows ``(B * N, ...)`` as one ``(B, count, tokens, ...)`` for each group."""
+        if self.in_order:
+            return self.windows.split(x.unflatten(0, self.shape[:2]))
+        groups, batch = self.windows.groups, self.shape[0]
+        parts = x.split([batch * count * height * width for count, height, width in groups])
+        return [part.unflatten(0, (batch, count, height * width)) for part, (count, height, width) in zip(parts, groups)]
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """View rows ``(B * N, 3, heads, head_dim)`` as what :func:`split_qkv` returns."""
+        if self.packed:
+            return list(x.unbind(1))
+        parts = [part.flatten(0, 1) for part in self.by_group(x)]  # (B * count, tokens, 3, heads, head_dim)
+        return [x for part in parts for x in part.permute(2, 0, 3, 1, 4).unbind(0)]
+
+    def of_windows(self, split: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+        """View what :func:`split_qkv` returns as three ``(B, count, tokens, heads, head_dim)`` for each group."""
+        if self.packed:
+            return list(zip(*map(self.by_group, split)))
+        counts = [group.count for group in self.windows.groups for _ in range(3)]
+        parts = [x.unflatten(0, (self.shape[0], count)).transpose(2, 3) for x, count in zip(split, counts)]
+        return list(zip(parts[::3], parts[1::3], parts[2::3]))
+
+    def of_launches(self, split: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+        """View it as three ``(B * count, heads, tokens, head_dim)`` for each group; packed windows are one."""
+        if self.packed:
+            split = [x.unflatten(0, self.shape[:2]).transpose(1, 2) for x in split]
+        return list(zip(split[::3], split[1::3], split[2::3]))
+
+
+def _tables(
+    angles: Tensor | None, windows: Windows, order: Windows | None, back: bool = False
+) -> list[Tensor] | list[None]:
+    """Compute ``(cos, sin)`` for the tokens of each group's windows, ``(tokens, heads or 1, head_dim // 2, 2)``.
+
+    With ``back`` they turn back; without angles there is ``None`` for each group.
+    """
+    if angles is None:
+        return [None] * len(windows.groups)
+    table = join_axes(-angles if back else angles, windows.largest)
+    if _lies_otherwise(windows, order):
+        return [table.index_select(0, once_per_size(window_order, order, like=table))]
+    table = table.unflatten(0, windows.largest)
+    return [table[:height, :width].flatten(0, 1) for _, height, width in windows.groups]
+
+
+def _lies_otherwise(windows: Windows, order: Windows | None) -> bool:
+    return order is not None and order is not windows and order != windows
+
+
+def _rotate_part(out: Tensor, x: Tensor, table: Tensor | None) -> None:
+    """Write ``x``, ``(B, count, P + tokens, ..., heads, head_dim)``, to ``out``, rotated but for the first ``P``."""
+    if table is None:
+        out.copy_(x)
+        return
+    prefix = x.shape[2] - len(table)
+    if prefix:
+        out[:, :, :prefix] = x[:, :, :prefix]
+    rotate_into(out[:, :, prefix:], x[:, :, prefix:], table if x.ndim == 5 else table[:, None])
+
+
+def _grad_angles(
+    angles: Tensor, rows: _Rows, order: Windows | None, outs: Sequence[Tensor], grads: Sequence[Tensor]
+) -> Tensor:
+    """Compute the gradient of the angles of columns and rows: those of the tokens, summed along the other axis."""
+    windows, side = rows.windows, angles.shape[1]
+    total = 0
+    for (_, height, width), turned, back in zip(windows.groups, rows.of_windows(outs), rows.of_windows(grads)):
+        first = turned[0].shape[2] - height * width
+        turn = sum(angle_gradient(turned[i][:, :, first:], back[i][:, :, first:]).sum((0, 1)) for i in (0, 1))
+        if _lies_otherwise(windows, order):
+            turn = torch.empty_like(turn).index_copy_(0, once_per_size(window_order, order, like=turn), turn)
+        turn = turn.unflatten(0, (height, width))  # (h, w, heads, head_dim // 2)
+        along = [F.pad(turn.sum(axis), (0, 0, 0, 0, 0, side - turn.shape[1 - axis])) for axis in (0, 1)]
+        total = total + torch.stack(along)
+    return total.sum_to_size(angles.shape).to(angles.dtype)
