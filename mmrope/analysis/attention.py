@@ -92,9 +92,7 @@ def watch_attention(backbone: nn.Module, visit: Visit) -> Iterator[None]:
         visit(name, grid, Batch(q, k, bias, *next(spans)))
 
     hooks = [
-        layer.register_forward_pre_hook(
-            lambda layer, args, name=name: enter(name.removesuffix('.attn'), *args[1:3])
-        )
+        layer.register_forward_pre_hook(lambda layer, args, name=name: enter(name.removesuffix('.attn'), *args[1:3]))
         for name, layer in backbone.named_modules()
         if isinstance(layer, Attention)
     ]

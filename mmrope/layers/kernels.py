@@ -123,9 +123,7 @@ def _images(shape: torch.Size) -> int:
     return images
 
 
-def _places(
-    windows: Windows, order: Windows | None, prefix: int, rows_in_order: bool, device: torch.device
-) -> Tensor:
+def _places(windows: Windows, order: Windows | None, prefix: int, rows_in_order: bool, device: torch.device) -> Tensor:
     """For each token its place in the window, and the first token and the length of its group, ``(3, N)``, int32.
 
     A place is ``row << 16 | column``, and -1 for a token without one. Where rows lie in the order of the tokens, that

@@ -128,7 +128,9 @@ class _Rows:
             return self.windows.split(x.unflatten(0, self.shape[:2]))
         groups, batch = self.windows.groups, self.shape[0]
         parts = x.split([batch * count * height * width for count, height, width in groups])
-        return [part.unflatten(0, (batch, count, height * width)) for part, (count, height, width) in zip(parts, groups)]
+        return [
+            part.unflatten(0, (batch, count, height * width)) for part, (count, height, width) in zip(parts, groups)
+        ]
 
     def split(self, x: Tensor) -> list[Tensor]:
         """View rows ``(B * N, 3, heads, head_dim)`` as what :func:`split_qkv` returns."""
