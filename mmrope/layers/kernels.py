@@ -1,7 +1,7 @@
 """The passes of :mod:`.qkv` and :mod:`.block` over memory that one Triton kernel each does on CUDA.
 
-They are operators, ``torch.ops.mmrope.*``, so that fake tensors, counters and selective checkpointing see one call each.
-What PyTorch computes without them is their definition; the tests compare them with it in Triton's interpreter.
+They are operators, ``torch.ops.mmrope.*``: fake tensors, counters and selective checkpointing see one call each. What
+PyTorch computes without them is their definition, and the tests compare them with it in Triton's interpreter.
 """
 
 from collections.abc import Sequence

@@ -12,11 +12,13 @@ in place of ``H * W``, and :func:`join_axes` adds them up.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from .tracing import is_tracing, once_per_size
+from .tracing import is_tracing, once_per_size, without_autocast
 
 Pair = tuple[float, float]  # along y, along x
 
@@ -82,7 +84,7 @@ def axis_angles(freqs: Tensor, grid: tuple[int, int], step: Pair = (1.0, 1.0), s
     """
     freqs = freqs.to(torch.promote_types(freqs.dtype, torch.float32))
     positions = once_per_size(_positions, grid, step, start, freqs.dtype, like=freqs)
-    return positions[..., None, None] * freqs[:, None]
+    return (positions[..., None, None] * freqs[:, None]) if is_tracing() else _Angles.apply(freqs, positions)
 
 
 def join_axes(angles: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -171,6 +173,22 @@ def _positions(grid: tuple[int, int], step: Pair, start: Pair, dtype: torch.dtyp
     """Positions along x and along y, ``(2, max(H, W))``."""
     indexes = torch.arange(max(grid), dtype=dtype, device=device)
     return torch.stack([step[axis] * indexes + start[axis] for axis in (1, 0)])
+
+
+class _Angles(torch.autograd.Function):
+    """Positions times frequencies, whose gradient is one kernel: autograd would take a product and a sum."""
+
+    @staticmethod
+    def forward(ctx: Any, freqs: Tensor, positions: Tensor) -> Tensor:
+        ctx.save_for_backward(positions)
+        return positions[..., None, None] * freqs[:, None]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (positions,) = ctx.saved_tensors
+        with without_autocast(grad.device):
+            return torch.bmm(positions[:, None], grad.flatten(2)).view(grad[:, 0].shape), None
 
 
 class RoPE(nn.Module):

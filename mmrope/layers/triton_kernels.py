@@ -1,4 +1,7 @@
-"""Triton kernels of :mod:`.kernels`, which says what each computes. Each gives the same bits in every run: no atomics."""
+"""Triton kernels of :mod:`.kernels`, which says what each computes.
+
+None adds atomically, so that every run gives the same bits.
+"""
 
 import os
 from contextlib import nullcontext

@@ -54,7 +54,7 @@ class Windows(NamedTuple):
         """View tokens ``(B, P + H * W, ...)``, window by window, as one ``(B, count, tokens, ...)`` for each group.
 
         Raises:
-            ValueError: if ``x`` holds other tokens than the grid's (``P``, a cls token say) and the cut several windows.
+            ValueError: if ``x`` holds other tokens than the grid's (a cls token, say) and the cut several windows.
         """
         groups, (height, width) = self.groups, self.grid
         if x.shape[1] != height * width and (len(groups) > 1 or groups[0].count > 1):

@@ -11,7 +11,6 @@ from torch import nn
 
 from mmrope import RoPESwin, RoPEViT
 
-
 QUARTERS = 4
 LARGEST = 160
 MODELS = {

@@ -1,4 +1,4 @@
-"""Launches and bytes of a step on a GPU, counted on fake tensors: ``python benchmarks/count.py [ROW ...]``.
+"""Launches and bytes of a step on a GPU, counted on fake tensors: ``python benchmarks/gpu_count.py [ROW ...]``.
 
 Nothing is measured. The time is an estimate from what is counted: the larger of bytes read and written over 3.0 TB/s,
 which a copy reaches on an H100, and FLOPs over 600 TFLOP/s for matrix products or 400 and 300 TFLOP/s for attention,
@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -94,8 +95,7 @@ def _work(name: str, args: tuple, outs: list[Tensor]) -> tuple[float, int]:
         flops = 4 * q.shape[0] * q.shape[1] * _in_tiles(q.shape[2]) ** 2 * q.shape[3]
         return (2.5 * flops / ATTENTION_BACKWARD, 4) if back else (flops / ATTENTION, 1)
     if '_varlen_attn' in name:
-        q, longest = (args[1], args[7]) if back else (args[0], args[5] if len(args) > 5 else 128)
-        longest = longest if isinstance(longest, int) else 128
+        q, longest = (args[1], args[8]) if back else (args[0], args[5])
         flops = 4 * q.shape[0] * q.shape[1] * q.shape[2] * _in_tiles(longest)
         return (2.5 * flops / ATTENTION_BACKWARD, 4) if back else (flops / ATTENTION, 1)
     if 'convolution' in name:
@@ -124,9 +124,10 @@ def main() -> None:
     for name in sys.argv[1:] or ROWS:
         build, shape = ROWS[name]
         for training in (True, False):
+            base = None
             for rope in (None, 'axial', 'mixed'):
-                counted = count(lambda rope=rope, build=build: build(rope=rope), shape, training)
-                base = counted if rope is None else base
+                counted = count(partial(build, rope=rope), shape, training)
+                base = base or counted
                 cells = [
                     f'{name}, rope={rope!r}', ' x '.join(map(str, (shape[0], *shape[2:]))),
                     'training' if training else 'inference', f'{counted.launches:,}', f'{counted.bytes / 1e9:.1f}',

@@ -1,0 +1,78 @@
+"""CUDA's code paths on fake tensors: no tensor on the CPU, no wait for the GPU, and what a step launches and moves."""
+
+import warnings
+
+import pytest
+import torch
+from fake_cuda import run
+from gpu_count import ROWS, count
+from torch import nn
+
+from mmrope import RoPESwin, RoPEViT, SimpleFeaturePyramid
+from mmrope.layers import tracing, windows
+
+pytest.importorskip('triton', reason='Triton comes with PyTorch for Linux')
+
+VIT = dict(window_size=5, global_attn_indexes=(1,), out_indices=(1, 2, 5))
+SWIN = dict(arch=dict(embed_dims=32, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8)))
+
+
+class WithNeck(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.neck = RoPEViT('tiny', **{**VIT, 'out_indices': (5,)}), SimpleFeaturePyramid(128, 32)
+
+    def forward(self, x):
+        return self.neck(self.backbone(x))
+
+
+MODELS = {
+    'vit mixed': lambda: RoPEViT('tiny', **VIT, drop_path_rate=0.3),
+    'vit axial ape': lambda: RoPEViT('tiny', **VIT, rope='axial', ape=True),
+    'vit none': lambda: RoPEViT('tiny', **VIT, rope=None),
+    'vit cls token': lambda: RoPEViT('tiny', with_cls_token=True, out_type='cls_token', final_norm=True),
+    'vit checkpointed': lambda: RoPEViT('tiny', **VIT, with_cp=True),
+    'vit without LayerScale': lambda: RoPEViT('tiny', **VIT, layer_scale_init_value=None, frozen_stages=3),
+    'vit with a neck': WithNeck,
+    'swin mixed': lambda: RoPESwin(**SWIN),
+    'swin rpb': lambda: RoPESwin(**SWIN, rpb=True),
+    'swin checkpointed': lambda: RoPESwin(**SWIN, rope=None, with_cp=True, frozen_stages=1),
+}
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, None], ids=['bf16', 'fp32'])
+@pytest.mark.parametrize('name', MODELS)
+def test_a_step_stays_on_the_gpu_and_waits_for_nothing(name, dtype):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        model, watch = run(MODELS[name], (2, 3, 117, 203), dtype)
+    assert not watch.crossings
+    learning = {name: param.grad for name, param in model.named_parameters() if param.requires_grad}
+    assert all(grad is not None and grad.is_cuda for grad in learning.values())
+    assert not caught
+
+
+# Launches and estimated time of a training step in bfloat16, mixed against rope=None; launches of all that there are.
+LIMITS = {'vit_windows': 1_000, 'vit_global': 1_000, 'swin': 1_400, 'swin_batch_2': 1_400}
+
+
+@pytest.mark.parametrize('name', LIMITS)
+def test_the_rotation_takes_few_launches_and_little_time(name):
+    build, shape = ROWS[name]
+    without, mixed = (count(lambda rope=rope: build(rope=rope), shape) for rope in (None, 'mixed'))
+    assert mixed.launches <= min(LIMITS[name], 1.15 * without.launches)
+    assert mixed.seconds <= 1.05 * without.seconds
+    assert {'mmrope.rotate.default', 'mmrope.unrotate.default'} <= set(mixed.by_operator)
+
+
+def test_indexes_are_made_once_a_size_and_not_a_block(monkeypatch):
+    made, order = [], windows.window_order
+    monkeypatch.setattr(windows, 'window_order', lambda *args: made.append(args) or order(*args))
+    tracing._kept.cache_clear()
+    model = RoPESwin(**SWIN)
+    for _ in range(2):
+        model(torch.randn(2, 3, 64, 96))[-1].sum().backward()
+    orders = len(made)  # of the first step
+    assert 0 < orders <= 30
+    model(torch.randn(2, 3, 64, 96))
+    assert len(made) == orders
