@@ -17,10 +17,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement, PixelData
-from PIL import Image
-from torchvision import transforms
 
-from mmrope.analysis.sizes import parse_size, size_overrides
 from mmrope.datasets.digits import make_digits
 from mmrope.weights.known import KNOWN
 
@@ -353,49 +350,6 @@ def test_imagenet_model_is_the_published_one(family, name):
     (weights,) = [weights for weights in KNOWN if weights.arguments == defaults | backbone]
     assert cfg.model.backbone.type == f'mmrope.{weights.backbone}'
     assert cfg.test_evaluator == dict(type='Accuracy', topk=(1, 5))
-
-
-def authors_transforms(family: str, size: int) -> transforms.Compose:
-    """How the authors test: deit/datasets.py with --eval-crop-ratio 1.0, SwinTransformer/data/build.py."""
-    shorter = int(size / 1.0) if family == 'imagenet_vit' else int((256 / 224) * size)
-    return transforms.Compose(
-        [
-            transforms.Resize(shorter, interpolation=transforms.InterpolationMode.BICUBIC),
-            transforms.CenterCrop(size),
-            transforms.ToTensor(),
-            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        ]
-    )
-
-
-IN_README = {  # what to change for 384 pixels
-    'imagenet_vit': {'1.scale': 384, '2.crop_size': 384},
-    'imagenet_swin': {'1.scale': 438, '2.crop_size': 384},
-}
-
-
-@pytest.mark.parametrize('family', IN_README)
-@pytest.mark.parametrize('size', [224, 384])
-@pytest.mark.parametrize('shape', [(500, 375), (301, 467), (224, 224)], ids=str)
-def test_imagenet_tensors_are_the_authors(family, size, shape, tmp_path):
-    """By the options in README.md, which tools/test_resolutions.py has to find too."""
-    cfg = load(FAMILIES[family][0])
-    options = {f'test_dataloader.dataset.pipeline.{key}': value for key, value in IN_README[family].items()}
-    if size != 224:
-        assert size_overrides(cfg, parse_size('384')) == options
-        cfg.merge_from_dict(options)
-    image = np.random.default_rng(0).integers(0, 256, (*shape[::-1], 3), np.uint8)
-    image = Image.fromarray(cv2.GaussianBlur(image, (5, 5), 1.5))
-    image.save(tmp_path / 'image.png')
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        from mmpretrain.registry import MODELS, TRANSFORMS
-
-        pipeline = Compose([TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline])
-        data = pseudo_collate([pipeline(dict(img_path=str(tmp_path / 'image.png'), gt_label=0))])
-        ours = MODELS.build(cfg.model.data_preprocessor)(data)['inputs']
-    theirs = authors_transforms(family, size)(image)
-    assert ours.shape == (1, *theirs.shape)
-    assert (ours[0] - theirs).abs().max() < 1e-6
 
 
 @members(*TRAINED)
