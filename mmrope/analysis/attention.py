@@ -81,8 +81,8 @@ def watch_attention(backbone: nn.Module, visit: Visit) -> Iterator[None]:
     """
     running: list[Any] = []  # of the layer that runs: its name and cut, and the windows still to come
 
-    def enter(name: str, windows: Windows, order: Windows | None) -> None:
-        lies = None if order is None else window_order(order)
+    def enter(name: str, windows: Windows, order: Windows | None = None) -> None:
+        lies = None if order in (None, windows) else window_order(order)
         running[:] = [name, windows.grid, lies, product(windows.rows, windows.cols)]  # in the order of the calls
 
     def see(q: Tensor, k: Tensor, bias: Tensor | None) -> None:

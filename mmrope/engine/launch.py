@@ -366,6 +366,8 @@ def build_runner(cfg: Config, run: RunStarted, training: bool) -> Runner:
         replaced = use_local_batch_norm(cfg)
         if training:  # what a test normalises by was learned: nothing to note there
             notes = [*use_full_precision(cfg), *replaced]
+    if not images_have_one_size(cfg, training):
+        attend_without_plans()
     if training:
         use_whole_checkpoints(cfg)
         notes += nothing_to_resume(cfg, run)
@@ -381,6 +383,20 @@ def build_runner(cfg: Config, run: RunStarted, training: bool) -> Runner:
     for note in notes:
         runner.logger.warning(note)
     return runner
+
+
+def images_have_one_size(cfg: Config, training: bool) -> bool:
+    """Say whether the data preprocessor makes all batches of one size: a training crop, or a square to pad to."""
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    return (training and preprocessor.get('size') is not None) or preprocessor.get('pad_size_divisor', 1) >= 512
+
+
+def attend_without_plans() -> None:
+    """Keep PyTorch from cuDNN's attention, which it prefers on an H100 and later, in this process.
+
+    cuDNN plans for each new shape of queries, for tenths of a second, and images of many sizes make many shapes.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def nothing_to_resume(cfg: Config, run: RunStarted) -> list[str]:

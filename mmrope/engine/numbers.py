@@ -87,12 +87,13 @@ class FiniteLossHook(Hook):
 class LogFreqsHook(Hook):
     """Log the learned frequencies with the losses: a drift or an explosion shows before the loss does.
 
-    Over all blocks these are ``freqs_norm``, ``freqs_max`` (the largest, in radians a token step), ``freqs_grad`` (the
-    norm of their gradient in this process, before clipping) and ``rope_table_mib`` (the largest table of a block).
+    Over all blocks these are ``freqs_norm``, ``freqs_max`` (the largest, in radians a token step) and ``freqs_grad`` (the
+    norm of their gradient in this process, before clipping).
     """
 
     def before_train(self, runner: Runner) -> None:
-        self.ropes = [module for module in unwrapped(runner.model).modules() if isinstance(module, RoPE)]
+        ropes = (module for module in unwrapped(runner.model).modules() if isinstance(module, RoPE))
+        self.learned = [rope.freqs for rope in ropes if isinstance(rope.freqs, nn.Parameter)]
         self.interval = next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 50)
         self._handles: list = []
 
@@ -102,29 +103,24 @@ class LogFreqsHook(Hook):
         scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
         self._scale = scaler.get_scale() if scaler else 1.0
         self._grads: list[Tensor] = []
-        self._tables: list[int] = []
-        for rope in self.ropes:
-            self._handles.append(
-                rope.register_forward_hook(lambda module, args, table: self._tables.append(_mib(table)))
-            )
-            if rope.freqs.requires_grad:
-                self._handles.append(rope.freqs.register_hook(lambda grad: self._grads.append(grad.norm())))
+        for freqs in self.learned:
+            if freqs.requires_grad:
+                self._handles.append(freqs.register_hook(lambda grad: self._grads.append(grad.norm())))
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         if not self._handles:
             return
         while self._handles:
             self._handles.pop().remove()
-        learned = [rope.freqs.detach() for rope in self.ropes if rope.freqs.requires_grad]
-        scalars = {'rope_table_mib': max(self._tables, default=None)}
-        if learned:
-            scalars['freqs_norm'] = torch.stack([freqs.norm() for freqs in learned]).norm().item()
-            scalars['freqs_max'] = torch.stack([freqs.abs().max() for freqs in learned]).max().item()
+        learned = [freqs.detach() for freqs in self.learned if freqs.requires_grad]
+        scalars = {
+            'freqs_norm': torch.stack([freqs.norm() for freqs in learned]).norm().item(),
+            'freqs_max': torch.stack([freqs.abs().max() for freqs in learned]).max().item(),
+        }
         if self._grads:
             scalars['freqs_grad'] = torch.stack(self._grads).norm().item() / self._scale
         for name, value in scalars.items():
-            if value is not None:
-                runner.message_hub.update_scalar(f'train/{name}', value)
+            runner.message_hub.update_scalar(f'train/{name}', value)
 
 
 def _concerned(model: nn.Module, total: Tensor) -> str:
@@ -164,7 +160,3 @@ def _not_finite(tensors: Mapping[str, Any]) -> list[str]:
 def _mean(loss: Tensor | Sequence[Tensor]) -> Tensor:
     """A loss as MMEngine adds it to the others."""
     return loss.mean() if isinstance(loss, Tensor) else sum(part.mean() for part in loss)
-
-
-def _mib(table: Tensor) -> float:
-    return table.numel() * table.element_size() / 2**20

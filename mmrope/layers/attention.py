@@ -55,8 +55,10 @@ class Attention(nn.Module):
             ``(B, P + H * W, C)``.
 
         Raises:
-            ValueError: if there are tokens without a position and several windows.
+            ValueError: if there are tokens without a position and several windows, or tokens in another order and a bias.
         """
+        if self.rpb is not None and order is not None and order != windows:
+            raise ValueError('order must be None where rpb_window_size is set, since a bias is for tokens row by row')
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, P + H * W, 3, heads, head_dim)
         angles = None if self.rope is None else self.rope(windows.largest)
         if self.rpb is None and varlen.takes(qkv, windows):

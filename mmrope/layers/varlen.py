@@ -25,7 +25,7 @@ def takes(qkv: Tensor, windows: Windows) -> bool:
 
     Several windows in half precision on CUDA are, with a PyTorch that has it. One long window is faster by itself.
     """
-    if _off.get() or not qkv.is_cuda or qkv.dtype not in HALF or is_tracing() or qkv.numel() == 0:
+    if is_tracing() or not qkv.is_cuda or qkv.dtype not in HALF or qkv.numel() == 0 or _off.get():
         return False
     count = sum(group.count for group in windows.groups)
     fits = 1 < count and len(qkv) * count <= MOST_SEQUENCES and qkv.shape[-1] <= 256 and qkv.shape[-1] % 8 == 0

@@ -55,8 +55,8 @@ def attention_inputs(model: torch.nn.Module, image: Tensor) -> dict[str, tuple[T
     """What goes into each attention layer, row by row, and the grid."""
     seen = {}
 
-    def note(name: str, x: Tensor, windows: Windows) -> None:
-        order = window_order(windows)
+    def note(name: str, x: Tensor, windows: Windows, lies: Windows | None) -> None:
+        order = window_order(lies or windows)
         prefix = x.shape[1] - len(order)
         seen[name] = torch.cat((x[:, :prefix], x[:, prefix:][:, order.argsort()]), dim=1), windows.grid
 

@@ -406,3 +406,24 @@ def test_checkpoints_in_a_storage_are_those_of_the_own_folder_there(tmp_path: Pa
     (tmp_path / 'work' / 'last_checkpoint').write_text('s3://others/run/epoch_2.pth')
     cfg, _ = train_config(tmp_path, 'auto', **parts)
     assert (cfg.resume, cfg.load_from) == (True, 's3://runs/work/epoch_2.pth')
+
+
+@pytest.mark.parametrize(
+    ('preprocessor', 'training', 'one_size'),
+    [
+        (dict(pad_size_divisor=32), True, False),
+        (dict(pad_size_divisor=1024), True, True),
+        (dict(pad_size_divisor=1024), False, True),
+        (dict(size=(512, 512), test_cfg=dict(size_divisor=16)), True, True),
+        (dict(size=(512, 512), test_cfg=dict(size_divisor=16)), False, False),
+        (None, True, False),
+    ],
+)
+def test_cudnn_plans_attention_only_for_images_of_one_size(preprocessor, training, one_size, monkeypatch) -> None:
+    switched = []
+    monkeypatch.setattr(torch.backends.cuda, 'enable_cudnn_sdp', switched.append)
+    monkeypatch.setattr(launch.Runner, 'from_cfg', lambda cfg: pytest.fail('built'))
+    cfg = make_config(model=dict(type='Model', data_preprocessor=preprocessor))
+    with pytest.raises(pytest.fail.Exception, match='built'):
+        launch.build_runner(cfg, launch.RunStarted(), training=training)
+    assert switched == ([] if one_size else [False])

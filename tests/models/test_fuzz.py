@@ -126,14 +126,18 @@ def check_attention(grid, heads, head_dim, rope, window_size, shift, prefix, acr
     windows = one_window(grid) if prefix else windows
     bias = bias and not prefix and not across
     dim = heads * head_dim
-    attn = Attention(dim, heads, rope, 10.0, max(window_size, *grid) if bias else None, across)
+    attn = Attention(dim, heads, rope, 10.0, max(window_size, *grid) if bias else None)
     attn.to(dtype)
     for param in attn.parameters():
         nn.init.normal_(param, std=0.3)
     x = torch.randn(batch, prefix + rows * cols, dim, dtype=dtype, requires_grad=True)
     direction = torch.randn(x.shape, dtype=torch.float64)
     row_by_row = one_window(grid)
-    ours = attn(x, windows) if prefix else reorder(attn(reorder(x, row_by_row, windows), windows), windows, row_by_row)
+    seen = (row_by_row, windows) if across else (windows, None)
+    if prefix:
+        ours = attn(x, windows)
+    else:
+        ours = reorder(attn(reorder(x, row_by_row, windows), *seen), windows, row_by_row)
     (ours.double() * direction).sum().backward()
 
     names = {name: value.detach().double().requires_grad_() for name, value in attn.named_parameters()}
