@@ -87,8 +87,8 @@ class FiniteLossHook(Hook):
 class LogFreqsHook(Hook):
     """Log the learned frequencies with the losses: a drift or an explosion shows before the loss does.
 
-    Over all blocks these are ``freqs_norm``, ``freqs_max`` (the largest, in radians a token step) and ``freqs_grad`` (the
-    norm of their gradient in this process, before clipping).
+    Over all blocks these are ``freqs_norm``, ``freqs_max`` (the largest, in radians a token step) and ``freqs_grad``,
+    the norm of their gradient in this process, before clipping.
     """
 
     def before_train(self, runner: Runner) -> None:

@@ -55,7 +55,7 @@ class Attention(nn.Module):
             ``(B, P + H * W, C)``.
 
         Raises:
-            ValueError: if there are tokens without a position and several windows, or tokens in another order and a bias.
+            ValueError: if there are tokens without a position and several windows, or an order and a bias.
         """
         if self.rpb is not None and order is not None and order != windows:
             raise ValueError('order must be None where rpb_window_size is set, since a bias is for tokens row by row')

@@ -98,7 +98,7 @@ def test_two_processes_have_the_losses_and_gradients_of_one(
 
 
 def shard(name: str) -> nn.Module:
-    """Shard a model block by block, as its test asks for; frequencies in float32 beside half precision by themselves."""
+    """Shard a model block by block; frequencies in float32 beside half precision are sharded by themselves."""
     model = MODELS_TO_SHARD[name]()
     for module in model.modules():
         if isinstance(module, RoPE) and 'bfloat16' in name:
