@@ -5,7 +5,7 @@ which a copy reaches on an H100, and FLOPs over 600 TFLOP/s for matrix products 
 forward and backward, of lengths rounded up to its tiles of 128; at least 2 microseconds a kernel.
 """
 
-import sys
+import argparse
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -119,9 +119,14 @@ def count(build: Callable[[], nn.Module], shape: tuple[int, ...], training: bool
 
 def main() -> None:
     """Print a row for each backbone, mode and kind of rotation."""
+    parser = argparse.ArgumentParser(description='Count the launches and bytes of a step on a GPU, on fake tensors.')
+    parser.add_argument('rows', nargs='*', metavar='ROW', help=f'of {", ".join(ROWS)} (default: all)')
+    rows = parser.parse_args().rows
+    if unknown := sorted(set(rows) - set(ROWS)):
+        parser.error(f'there is no row {unknown[0]}; rows: {", ".join(ROWS)}')
     print('| row | images | | launches | GB | ms, estimated | x without |')
     print('| --- | --- | --- | ---: | ---: | ---: | ---: |')
-    for name in sys.argv[1:] or ROWS:
+    for name in rows or ROWS:
         build, shape = ROWS[name]
         for training in (True, False):
             base = None
