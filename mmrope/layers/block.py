@@ -100,11 +100,15 @@ class _AddScaled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, branch: Tensor, scale: Tensor) -> Tensor:
-        ctx.save_for_backward(branch, scale)
+        ctx.dtype = branch.dtype
+        ctx.save_for_backward(branch if ctx.needs_input_grad[2] else None, scale)
         with without_autocast(x.device):
             return torch.addcmul(x, branch, scale)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return grad, *kernels.scale_gradients(grad, *ctx.saved_tensors)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        branch, scale = ctx.saved_tensors
+        if branch is None:
+            return grad, (grad * scale).to(ctx.dtype), None
+        return grad, *kernels.scale_gradients(grad, branch, scale)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from threading import Lock
 from typing import Any
 
 import torch
@@ -24,12 +25,13 @@ SCHEMAS = (
     'scale_gradients(Tensor grad, Tensor branch, Tensor scale) -> (Tensor, Tensor)',
 )
 # Angles a program, and programs that keep a GPU busy.
+_lock = Lock()
 TILE, BUSY = 1024, 384
 
 
 def take(x: Tensor) -> bool:
     """Say whether the kernels do their part for ``x`` and what is computed with it."""
-    return x.is_cuda and x.dtype in DTYPES and not is_tracing() and _library() is not None
+    return x.is_cuda and x.dtype in DTYPES and not is_tracing() and _has_operators()
 
 
 def rotate(qkv: Tensor, angles: Tensor | None, windows: Windows, order: Windows | None, rows_in_order: bool) -> Tensor:
@@ -155,6 +157,11 @@ def _tokens_of_axes(windows: Windows, order: Windows | None, prefix: int, device
 
 def _operators() -> Any:
     return torch.ops.mmrope
+
+
+def _has_operators() -> bool:
+    with _lock:  # threads may ask at once, and an operator is defined once
+        return _library() is not None
 
 
 @cache

@@ -38,10 +38,25 @@ def split_qkv(
         ``(B * (P + H * W), heads, head_dim)``.
 
     Raises:
-        ValueError: if there are tokens without a place and several windows.
+        ValueError: if there are tokens without a place and several windows, or ``angles`` has another shape.
     """
-    split = _split if is_tracing() else _FusedSplit.apply
-    return list(split(qkv, angles, windows, order, packed))
+    if is_tracing():
+        return list(_split(qkv, angles, windows, order, packed))
+    if angles is not None:
+        angles = _of_largest(angles, windows, qkv)
+    return list(_FusedSplit.apply(qkv, angles, windows, order, packed))
+
+
+def _of_largest(angles: Tensor, windows: Windows, qkv: Tensor) -> Tensor:
+    """Crop angles to the largest window, after a check of their shape: a hook may have made them."""
+    side, heads, pairs = max(windows.largest), qkv.shape[3], qkv.shape[4] // 2
+    wanted = angles.ndim == 4 and angles.shape[0] == 2 and angles.shape[1] >= side
+    if not wanted or angles.shape[2] not in (1, heads) or angles.shape[3] != pairs:
+        raise ValueError(
+            f'angles must be (2, at least {side}, 1 or {heads}, {pairs}): columns and rows of a window of '
+            f'{windows.largest[0]} x {windows.largest[1]} tokens, heads, pairs of channels; got {tuple(angles.shape)}'
+        )
+    return angles[:, :side] if angles.shape[1] > side else angles
 
 
 def _split(
@@ -72,7 +87,7 @@ class _FusedSplit(torch.autograd.Function):
         rows = _Rows(qkv.shape, windows, packed)
         if angles is None and rows.in_order:
             new = qkv.flatten(0, 1)
-        elif kernels.take(qkv):
+        elif _take_kernels(qkv):
             new = kernels.rotate(qkv, angles, windows, order, rows.in_order)
         else:
             new = qkv.new_empty(qkv.flatten(0, 1).shape)
@@ -90,7 +105,7 @@ class _FusedSplit(torch.autograd.Function):
         angles, *outs = ctx.saved_tensors
         rows, order = ctx.rows, ctx.order
         windows = rows.windows
-        if kernels.take(grads[0]):
+        if _take_kernels(grads[0]):
             launches = rows.of_launches(grads), rows.of_launches(outs)
             grad, grad_angles = kernels.unrotate(rows.shape, angles, windows, order, *launches)
             return grad, grad_angles, None, None, None
@@ -100,6 +115,10 @@ class _FusedSplit(torch.autograd.Function):
             for i, back in enumerate(backs):
                 _rotate_part(part[:, :, :, i], back, table if i < 2 else None)
         return grad, _grad_angles(angles, rows, order, outs, grads) if outs else None, None, None, None
+
+
+def _take_kernels(x: Tensor) -> bool:
+    return kernels.take(x) and x.shape[-1] % 2 == 0  # they take channels in pairs, rotated or not
 
 
 class _Rows:

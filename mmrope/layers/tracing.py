@@ -1,14 +1,16 @@
 """How a call runs: traced or eager, under autocast, with index tensors that its size has made before."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
-from typing import Any
+from threading import Lock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 KEPT = 64  # a Swin takes about 40 for one size of image, 20 MB of them for 800 x 1333
+_kept: OrderedDict[Hashable, Tensor] = OrderedDict()
+_lock = Lock()
 
 
 def is_tracing() -> bool:
@@ -21,23 +23,30 @@ def without_autocast(device: torch.device) -> AbstractContextManager:
     return nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False)
 
 
-def once_per_size(make: Callable[..., Any], *key: Hashable, like: Tensor) -> Any:
+def once_per_size(make: Callable[..., Tensor], *key: Hashable, like: Tensor) -> Tensor:
     """Return ``make(*key, device)``, kept from an earlier call where there was one.
 
     Only for what depends on nothing but ``key`` and the device: indexes and positions, never weights. A traced graph
     gets its own, and so does each ``FakeTensorMode``.
 
     Args:
-        make: a function that returns tensors.
+        make: a function that returns a tensor.
         key: its arguments before the device.
         like: a tensor on the device.
     """
-    if is_tracing():
+    mode = getattr(like, 'fake_mode', None)
+    if is_tracing() or (mode is None and type(like) not in (Tensor, nn.Parameter)):
         return make(*key, like.device)
-    return _kept(make, key, like.device, getattr(like, 'fake_mode', None))
-
-
-@lru_cache(maxsize=KEPT)
-def _kept(make: Callable[..., Any], key: tuple[Hashable, ...], device: torch.device, fake_mode: Any) -> Any:
+    name = make, key, like.device, mode
+    with _lock:
+        if name in _kept:
+            _kept.move_to_end(name)
+            return _kept[name]
     with torch.inference_mode(False), torch.no_grad():  # tensors of inference mode could not serve a training step
-        return make(*key, device)
+        made = make(*key, like.device)
+    if type(made) is Tensor if mode is None else getattr(made, 'fake_mode', None) is mode:
+        with _lock:
+            _kept[name] = made
+            while len(_kept) > KEPT:
+                _kept.popitem(last=False)
+    return made

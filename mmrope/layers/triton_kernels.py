@@ -188,7 +188,7 @@ def _tiles(batch: int, tokens: int, pairs: int, images: int) -> tuple[tuple[int,
 
 
 def _flags(angles: Tensor | None, head_dim: int) -> dict[str, int | bool]:
-    shared = angles is not None and angles.shape[1] == 1
+    shared = angles is not None and angles.shape[2] == 1
     return dict(HALF=head_dim // 2, SHARED=shared, ROTATE=angles is not None)
 
 

@@ -23,13 +23,14 @@ _off: ContextVar[bool] = ContextVar('_off', default=False)
 def takes(qkv: Tensor, windows: Windows) -> bool:
     """Say whether windows of ``qkv``, ``(B, N, 3, heads, head_dim)``, are attended to in one call.
 
-    Several windows in half precision on CUDA are, with a PyTorch that has it. One long window is faster by itself.
+    Several windows in half precision are, on an Ampere GPU or later and with a PyTorch that has it. One long window is
+    faster by itself.
     """
     if is_tracing() or not qkv.is_cuda or qkv.dtype not in HALF or qkv.numel() == 0 or _off.get():
         return False
     count = sum(group.count for group in windows.groups)
     fits = 1 < count and len(qkv) * count <= MOST_SEQUENCES and qkv.shape[-1] <= 256 and qkv.shape[-1] % 8 == 0
-    return fits and _varlen() is not None
+    return fits and _varlen() is not None and _has_flash_attention(qkv.device)
 
 
 @contextmanager
@@ -74,3 +75,9 @@ def _varlen() -> ModuleType | None:
     except ImportError:
         return None
     return varlen
+
+
+@cache
+def _has_flash_attention(device: torch.device) -> bool:
+    """Say whether a GPU has the kernels; where there is none, tensors are fake and stand for one that has."""
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= (8, 0)

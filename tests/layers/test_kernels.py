@@ -1,10 +1,15 @@
 """The Triton kernels against what PyTorch computes without them: on a GPU, or in Triton's interpreter."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor
 
 from mmrope.layers import Block, RoPE, even_windows, kernels, one_window, shifted_windows
+from mmrope.layers.block import _add
 from mmrope.layers.qkv import _split, split_qkv
 
 pytest.importorskip('triton', reason='Triton comes with PyTorch for Linux')
@@ -19,7 +24,7 @@ CUTS = {
     'global in window order': (one_window((7, 5)), even_windows((7, 5), 3), 0),
     'one token': (one_window((1, 1)), None, 0),
 }
-SHAPES = [('mixed', 3, 3, 32), ('axial', 1, 1, 80), (None, 2, 2, 16), ('mixed', 0, 2, 16)]
+SHAPES = [('mixed', 3, 3, 32), ('axial', 3, 3, 16), ('mixed', 1, 1, 80), (None, 2, 3, 5), ('mixed', 0, 2, 16)]
 # A few roundings of the dtype, on values of order 1. The interpreter truncates to bfloat16, where a GPU rounds.
 ERROR = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
@@ -67,7 +72,7 @@ def test_the_kernels_do_what_the_definition_says(name, batch, heads, head_dim, m
         for mine, its in zip(ours, theirs, strict=True):
             assert mine.shape == its.shape
             assert (mine.double() - its).norm() <= error * max(its.norm(), 1e-30), dtype
-    assert 'unrotate' in kernels_run
+    assert ('unrotate' in kernels_run) == (head_dim % 2 == 0)
 
 
 def test_the_kernels_give_the_same_bits_again(kernels_run):
@@ -93,3 +98,43 @@ def test_a_block_learns_the_same_with_the_kernels(drop_path_rate, dtype, kernels
     assert {'rotate', 'unrotate', 'scale_gradients'} <= set(kernels_run)
     for ours, theirs in zip(*grads, strict=True):
         assert (ours - theirs).norm() <= ERROR[dtype] * 4 * max(theirs.norm(), 1e-30)
+
+
+@pytest.mark.parametrize('mode', ['mixed', 'axial'])
+def test_angles_of_a_larger_grid_are_cropped_and_others_refused(mode, kernels_run):
+    windows, qkv = even_windows((7, 5), 3), torch.randn(2, 35, 3, 2, 16, device=DEVICE)
+    rope = RoPE(16, 2, mode, 10.0).to(DEVICE)
+    angles = rope((8, 4)).detach()
+    ours, theirs = (results(split_qkv, qkv, x, (windows, None, 0), True) for x in (angles, angles[:, :3]))
+    assert all(map(torch.equal, ours[:-1], theirs[:-1]))
+    assert torch.equal(ours[-1][:, :3], theirs[-1]) and not ours[-1][:, 3:].any()
+    for wrong in (
+        angles[:, :2],
+        angles[:1],
+        angles[..., :1],
+        rope.freqs,
+        angles.expand(-1, -1, 2, -1).repeat(1, 1, 2, 1),
+    ):
+        with pytest.raises(ValueError, match=r'angles must be \(2, at least 3, 1 or 2, 8\)'):
+            split_qkv(qkv, wrong, windows)
+
+
+def test_threads_define_the_operators_once():
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(8) as pool:
+        made = []
+        patch.setattr(kernels, '_library', cache(lambda: made.append(time.sleep(0.01)) or True))
+        assert all(pool.map(lambda _: kernels._has_operators(), range(8)))
+    assert len(made) == 1
+
+
+def test_a_frozen_scale_keeps_no_branch(kernels_run):
+    block = Block(32, 2, 2.0, None, None, layer_scale_init_value=0.5).to(DEVICE)
+    block.gamma_1.requires_grad_(False)
+    branch = torch.randn(2, 5, 32, device=DEVICE, requires_grad=True)
+    x = torch.randn(2, 5, 32, device=DEVICE)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+        out = _add(x, branch, block.gamma_1)
+    assert kept == [torch.Size([32])]
+    (grad,) = torch.autograd.grad(out.sum(), branch)
+    assert torch.equal(grad, block.gamma_1.expand_as(branch))

@@ -5,8 +5,10 @@ import warnings
 import pytest
 import torch
 from fake_cuda import run
+from functorch.compile import aot_module, nop
 from gpu_count import ROWS, count
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 from mmrope import RoPESwin, RoPEViT, SimpleFeaturePyramid
 from mmrope.layers import tracing, windows
@@ -68,7 +70,7 @@ def test_the_rotation_takes_few_launches_and_little_time(name):
 def test_indexes_are_made_once_a_size_and_not_a_block(monkeypatch):
     made, order = [], windows.window_order
     monkeypatch.setattr(windows, 'window_order', lambda *args: made.append(args) or order(*args))
-    tracing._kept.cache_clear()
+    tracing._kept.clear()
     model = RoPESwin(**SWIN)
     for _ in range(2):
         model(torch.randn(2, 3, 64, 96))[-1].sum().backward()
@@ -76,3 +78,16 @@ def test_indexes_are_made_once_a_size_and_not_a_block(monkeypatch):
     assert 0 < orders <= 30
     model(torch.randn(2, 3, 64, 96))
     assert len(made) == orders
+
+
+@pytest.mark.parametrize('name', ['vit mixed', 'swin mixed'])
+def test_fake_and_functional_tensors_leave_nothing_behind(name):
+    model, x = MODELS[name]().eval(), torch.randn(1, 3, 64, 97)
+    with torch.no_grad():
+        expected = model(x)
+        tracing._kept.clear()
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            model(mode.from_tensor(x))
+        for ours, theirs in zip(aot_module(model, nop)(x), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+        assert all(map(torch.equal, model(x), expected))
