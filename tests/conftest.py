@@ -26,6 +26,13 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _unpickling_as_pytorch_has_it() -> Iterator[None]:
+    """Take back the switch of a tool that a test ran in this process."""
+    yield
+    os.environ.pop('TORCH_FORCE_WEIGHTS_ONLY_LOAD', None)
+
+
 @pytest.fixture
 def close():
     """``close(ours, theirs)``: shapes equal, values within the tolerance of ``dtype`` (that of ``ours``)."""
