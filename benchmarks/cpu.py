@@ -52,6 +52,16 @@ rows = dict(
         modes=['inference'],
     ),
     swin=dict(candidates=_swins, sizes=['800x1333'], modes=_both),
+    # A row may have a batch of its own.
+    vit_windowed_batch_4=dict(
+        candidates=['rope_mixed_vit_b_windowed', 'vit_b_windowed_without_rope'],
+        sizes=['512x512'],
+        modes=_both,
+        batch=4,
+    ),
+    swin_batch_4=dict(
+        candidates=['rope_mixed_swin_t', 'swin_t_without_rope', 'mmdet_swin_t'], sizes=['512x683'], modes=_both, batch=4
+    ),
     # Sizes that divide nothing beside even ones: compare the time per token.
     uneven_sizes=dict(
         candidates=['rope_mixed_vit_b_windowed', 'rope_mixed_swin_t'],

@@ -60,7 +60,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('--rows', nargs='+', metavar='ROW', help='only these rows of the suite')
     parser.add_argument('--sizes', nargs='+', type=parse_size, default=[(512, 512)], metavar='SIZE', help='N or HxW')
     parser.add_argument('--modes', nargs='+', choices=MODES, default=['inference'])
-    parser.add_argument('--batch', type=positive, default=1, help='images at a time (default: %(default)s)')
+    parser.add_argument('--batch', type=positive, help='images at a time (default: 1, or as the suite has it)')
     parser.add_argument(
         '--rounds', type=positive, help=f'timed rounds (default: {DEFAULT_ROUNDS}, or as the suite has it)'
     )
@@ -109,6 +109,7 @@ def read_rows(args: argparse.Namespace, skips: Skips) -> dict[str, dict[str, Any
             sizes=[parse_size(size) for size in row['sizes']],
             modes=row['modes'],
             rounds=row.get('rounds', DEFAULT_ROUNDS),
+            batch=row.get('batch', 1),
         )
         for name, row in suite['rows'].items()
         if not args.rows or name in args.rows
@@ -118,7 +119,7 @@ def read_rows(args: argparse.Namespace, skips: Skips) -> dict[str, dict[str, Any
 def settings_of(row: dict[str, Any], args: argparse.Namespace) -> Iterator[Setting]:
     """Each size in each mode."""
     for mode, size in itertools.product(row['modes'], row['sizes']):
-        yield Setting(size, args.batch, mode, args.device, args.dtype, args.threads)
+        yield Setting(size, args.batch or row.get('batch', 1), mode, args.device, args.dtype, args.threads)
 
 
 def table_of(measurements: list[Measurement]) -> str:
