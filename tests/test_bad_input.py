@@ -19,11 +19,11 @@ import torch
 from mmengine.config import Config
 
 from mmrope import LayerDecayOptimWrapperConstructor, RoPESwin, RoPEViT, SimpleFeaturePyramid
+from mmrope.checkpoints.loading import load_checkpoint
+from mmrope.checkpoints.sources import CheckpointError
+from mmrope.commands.checks.config import LaunchError, check_data, check_keys
 from mmrope.engine import annotations
-from mmrope.engine.checkpoint import load_checkpoint
 from mmrope.engine.numbers import FiniteLossHook
-from mmrope.engine.preflight import LaunchError, check_data, check_keys
-from mmrope.engine.sources import CheckpointError
 from mmrope.layers import RelativePositionBias
 
 VIT = dict(arch=dict(embed_dims=16, depth=2, num_heads=2), patch_size=8, window_size=3, global_attn_indexes=(1,))

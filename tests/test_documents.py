@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmrope.engine.batch_size import describe_mismatch
-from mmrope.engine.launch import ToolParser, add_arguments
-from mmrope.engine.preflight import check_options
+from mmrope.commands.checks.batch_size import describe_mismatch
+from mmrope.commands.checks.config import check_options
+from mmrope.commands.runner import ToolParser, add_arguments
 from mmrope.models import RoPESwin, RoPEViT
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 from torchvision import transforms
 
-from mmrope.analysis.sizes import parse_size, size_overrides
+from mmrope.commands.sizes import parse_size, size_overrides
 
 ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = {

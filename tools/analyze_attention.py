@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from mmrope.analysis.attention import BlockStatistics, attention_maps, image_sums, mean_statistics
 from mmrope.analysis.figures import draw_attention, draw_maps
-from mmrope.analysis.images import find_images, note_on_depth, read_image
-from mmrope.analysis.models import backbone_of, load_model, prepare_image, read_config, study_parser
-from mmrope.analysis.outputs import add_overwrite, check_output
-from mmrope.analysis.skipping import Skips
-from mmrope.engine.launch import LaunchError, errors_in_one_sentence
+from mmrope.commands.images import find_images, note_on_depth, read_image
+from mmrope.commands.models import backbone_of, load_model, prepare_image, read_config, study_parser
+from mmrope.commands.outputs import add_overwrite, check_output
+from mmrope.commands.runner import LaunchError, errors_in_one_sentence
+from mmrope.commands.skipping import Skips
 
 WIDTH = 130
 

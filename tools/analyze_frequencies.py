@@ -29,10 +29,10 @@ from mmrope.analysis.frequencies import (
     target_functions,
     thetas_of,
 )
-from mmrope.analysis.images import UnreadableImageError, note_on_depth, read_image
-from mmrope.analysis.models import backbone_of, load_model, read_config, study_parser
-from mmrope.analysis.outputs import add_overwrite, check_output
-from mmrope.engine.launch import LaunchError, errors_in_one_sentence
+from mmrope.commands.images import UnreadableImageError, note_on_depth, read_image
+from mmrope.commands.models import backbone_of, load_model, read_config, study_parser
+from mmrope.commands.outputs import add_overwrite, check_output
+from mmrope.commands.runner import LaunchError, errors_in_one_sentence
 
 WIDTH = 120
 

@@ -16,7 +16,7 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.status import Status
 
-from mmrope.analysis.benchmark import (
+from mmrope.commands.measuring import (
     DTYPES,
     MODES,
     Measurement,
@@ -26,9 +26,9 @@ from mmrope.analysis.benchmark import (
     import_modules,
     load_backbone,
 )
-from mmrope.analysis.outputs import add_overwrite, check_output
-from mmrope.analysis.skipping import Skips
-from mmrope.engine.launch import errors_in_one_sentence
+from mmrope.commands.outputs import add_overwrite, check_output
+from mmrope.commands.runner import errors_in_one_sentence
+from mmrope.commands.skipping import Skips
 
 DEFAULT_ROUNDS = 5
 

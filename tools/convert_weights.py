@@ -5,8 +5,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mmrope.engine.sources import CheckpointError
-from mmrope.weights.converting import check_destination, convert, describe, save
+from mmrope.checkpoints.sources import CheckpointError
+from mmrope.commands.converting import check_destination, convert, describe, save
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

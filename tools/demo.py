@@ -12,13 +12,13 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from mmrope.analysis.images import find_images
-from mmrope.analysis.inference import Predictor
-from mmrope.analysis.outputs import add_overwrite, check_output
-from mmrope.analysis.sizes import parse_size, size_overrides
-from mmrope.analysis.skipping import Skips
-from mmrope.engine.launch import OptionsAction, ToolParser, errors_in_one_sentence, load_config
-from mmrope.engine.preflight import LaunchError, check_checkpoint
+from mmrope.commands.checks.config import LaunchError, check_checkpoint
+from mmrope.commands.images import find_images
+from mmrope.commands.outputs import add_overwrite, check_output
+from mmrope.commands.prediction import Predictor
+from mmrope.commands.runner import OptionsAction, ToolParser, errors_in_one_sentence, load_config
+from mmrope.commands.sizes import parse_size, size_overrides
+from mmrope.commands.skipping import Skips
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

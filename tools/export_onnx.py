@@ -4,11 +4,11 @@
 import argparse
 from collections.abc import Sequence
 
-from mmrope.analysis.models import read_config
-from mmrope.analysis.outputs import add_overwrite, check_output
-from mmrope.analysis.sizes import size_of_tests
-from mmrope.engine.export import LEAST_OPSET, build_backbone, export_onnx, output_names
-from mmrope.engine.launch import OptionsAction, errors_in_one_sentence
+from mmrope.commands.models import read_config
+from mmrope.commands.onnx import LEAST_OPSET, build_backbone, export_onnx, output_names
+from mmrope.commands.outputs import add_overwrite, check_output
+from mmrope.commands.runner import OptionsAction, errors_in_one_sentence
+from mmrope.commands.sizes import size_of_tests
 
 NO_SIZE = (224, 224), 'since the config has none'
 

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from mmrope.analysis.cost import Cost, config_cost
-from mmrope.analysis.models import read_config, study_parser
-from mmrope.analysis.outputs import add_overwrite, check_output
-from mmrope.analysis.skipping import Skips
-from mmrope.engine.launch import LaunchError, errors_in_one_sentence
+from mmrope.commands.models import read_config, study_parser
+from mmrope.commands.outputs import add_overwrite, check_output
+from mmrope.commands.runner import LaunchError, errors_in_one_sentence
+from mmrope.commands.skipping import Skips
 
 PARTS = ('backbone', 'neck', 'heads', 'total')
 WIDTH = 120

@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mmrope.analysis.outputs import add_overwrite, check_output
+from mmrope.commands.outputs import add_overwrite, check_output
 
 METRICS = ('bbox_mAP', 'segm_mAP', 'mIoU')
 # Okabe and Ito's colours, and a marker each, for readers who do not see colours alike.

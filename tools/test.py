@@ -3,15 +3,15 @@
 import argparse
 from collections.abc import Sequence
 
-from mmrope.engine.complete_checkpoint import CompleteCheckpoint
-from mmrope.engine.launch import (
+from mmrope.commands.runner import (
     ToolParser,
     add_arguments,
     build_runner,
     errors_in_one_sentence,
     prepare_test,
 )
-from mmrope.engine.predictions import DumpPredictions
+from mmrope.engine.complete_checkpoint_hook import CompleteCheckpoint
+from mmrope.engine.draw_predictions_hook import DumpPredictions
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -8,10 +8,10 @@ from pathlib import Path
 from mmengine.dist import is_main_process
 from rich.console import Console
 
-from mmrope.analysis.resolutions import check_metric, make_table, plan, sweep, write_atomically, write_csv
-from mmrope.analysis.sizes import parse_size
-from mmrope.analysis.skipping import Skips
-from mmrope.engine.launch import ToolParser, add_arguments, errors_in_one_sentence
+from mmrope.commands.resolutions import check_metric, make_table, plan, sweep, write_atomically, write_csv
+from mmrope.commands.runner import ToolParser, add_arguments, errors_in_one_sentence
+from mmrope.commands.sizes import parse_size
+from mmrope.commands.skipping import Skips
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from mmrope.engine.launch import ToolParser, add_arguments, build_runner, errors_in_one_sentence, prepare_training
+from mmrope.commands.runner import ToolParser, add_arguments, build_runner, errors_in_one_sentence, prepare_training
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

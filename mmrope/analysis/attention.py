@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..engine.preflight import LaunchError
+from ..commands.checks.config import LaunchError
 from ..layers import Attention, Span, Windows, varlen, window_order
 from ..models import RoPESwin, RoPEViT
 

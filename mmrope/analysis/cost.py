@@ -20,10 +20,10 @@ from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from ..engine.hosts import scope_of
+from ..commands.hosts import scope_of
+from ..commands.models import blank_batch, build_model
+from ..commands.sizes import Size, padding_overrides
 from ..layers import Attention
-from .models import blank_batch, build_model
-from .sizes import Size, padding_overrides
 
 
 def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *args: Any, **kwargs: Any) -> int:

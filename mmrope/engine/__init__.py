@@ -1,11 +1,11 @@
 """What MMEngine's runner uses."""
 
-from .compiling import CompileBackboneHook
-from .compression import CompressGradientsHook
+from .checkpoint_hook import WholeCheckpointHook
+from .compile_hook import CompileBackboneHook
+from .compress_gradients_hook import CompressGradientsHook
+from .draw_predictions_hook import DrawPredictionsHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .numbers import FiniteLossHook, LogFreqsHook
-from .predictions import DrawPredictionsHook
-from .saving import WholeCheckpointHook
 
 __all__ = [
     'CompileBackboneHook',

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..layers import RoPE
 from ..registry import HOOKS
 from ..text import few
-from .complete_checkpoint import unwrapped
+from .complete_checkpoint_hook import unwrapped
 
 
 class NonFiniteError(FloatingPointError):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import varlen
+from ..layers import varlen
 from .position import RelativePositionBias
 from .qkv import split_qkv
 from .rope import RoPE

@@ -7,7 +7,7 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from . import kernels
+from ..layers import kernels
 from .attention import Attention
 from .tracing import is_tracing, without_autocast
 from .windows import Windows

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import kernels
+from ..layers import kernels
 from .rope import angle_gradient, join_axes, rotate, rotate_into
 from .tracing import is_tracing, once_per_size
 from .windows import Windows, window_order

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..models import RoPESwin, RoPEViT, swin, vit
+from .advice import FREQS, traits_of_model
 from .layouts import Converted, published_heads
 from .report import LoadReport, WeightsError
-from .traits import FREQS, traits_of_model
 
 PER_HEAD = re.compile(r'\.rope\.freqs$|relative_position_bias_table$')
 

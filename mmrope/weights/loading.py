@@ -11,13 +11,13 @@ from mmengine.logging import print_log
 from mmengine.model.weight_init import update_init_info
 from torch import Tensor, nn
 
-from ..engine.checkpoint import load_checkpoint
+from ..checkpoints.loading import load_checkpoint
 from ..layers import resize_bias_table, resize_pos_embed
 from ..models import RoPESwin, RoPEViT
+from .advice import FREQS, Traits, advice, axial_theta, is_axial, traits_of, traits_of_model
 from .assumptions import assumed_grid, check_grid, compare_heads, compare_theta, grid_advice
 from .layouts import Converted
 from .report import LoadReport, WeightsError
-from .traits import FREQS, Traits, advice, axial_theta, is_axial, traits_of, traits_of_model
 from .unwrapping import converted_from, unwrap
 
 HEAD = re.compile(r'(head|fc_norm)\.')

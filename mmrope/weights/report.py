@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..engine.checkpoint import CheckpointError
+from ..checkpoints.loading import CheckpointError
 from ..text import few
 
 Shape = tuple[int, ...]

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from tiny import ROOT, load_tool
 
 from mmrope.analysis.attention import attention_statistics
-from mmrope.analysis.models import backbone_of, load_model, prepare_image
+from mmrope.commands.models import backbone_of, load_model, prepare_image
 
 CONFIGS = {
     'detection': ('mask_rcnn_rope_mixed_vit_tiny_digits.py', dict(embed_dims=16, depth=3, num_heads=2)),

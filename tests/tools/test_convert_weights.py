@@ -14,7 +14,7 @@ from tiny import load_tool
 from torch import Tensor
 
 from mmrope import RoPESwin, RoPEViT
-from mmrope.engine.checkpoint import load_checkpoint
+from mmrope.checkpoints.loading import load_checkpoint
 from mmrope.weights import load_pretrained
 
 

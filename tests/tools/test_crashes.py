@@ -15,7 +15,7 @@ import pytest
 from crashes import same
 from tiny import ROOT, isolated, load_tool, python_path
 
-from mmrope.engine.checkpoint import load_checkpoint
+from mmrope.checkpoints.loading import load_checkpoint
 
 BACKBONE = """
 model['backbone'] = dict(type='mmrope.RoPEViT', arch=dict(embed_dims=16, depth=2, num_heads=2), drop_path_rate=0.5)

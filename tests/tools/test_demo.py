@@ -17,7 +17,7 @@ from PIL import Image
 from pycocotools.mask import decode
 from tiny import isolated, load_tool
 
-from mmrope.analysis.inference import Predictor, _Sure
+from mmrope.commands.prediction import Predictor, _Sure
 
 RESIZE = "dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), keep_ratio=True)"
 CLASSIFICATION = """

@@ -17,8 +17,8 @@ from hub import Hub
 from tiny import IMAGES, ROOT, isolated, load_tool, python_path
 
 from mmrope import RoPEViT
-from mmrope.engine.checkpoint import load_checkpoint
-from mmrope.engine.launch import has_accelerator
+from mmrope.checkpoints.loading import load_checkpoint
+from mmrope.commands.runner import has_accelerator
 
 TOOLS = ROOT / 'tools'
 TwoProcesses = tuple[str, Path, Callable[..., subprocess.CompletedProcess[str]]]

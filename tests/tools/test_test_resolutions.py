@@ -20,7 +20,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from tiny import ROOT, isolated, load_tool, python_path
 
-from mmrope.engine.launch import has_accelerator
+from mmrope.commands.runner import has_accelerator
 
 RESIZE = "dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), keep_ratio=True)"
 CLASSIFICATION = """
@@ -227,7 +227,7 @@ def test_a_model_and_a_size_that_fail_are_named_and_the_rest_is_measured(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from mmrope.analysis.resolutions import SizedTest
+    from mmrope.commands.resolutions import SizedTest
 
     run = SizedTest.run
 

@@ -16,8 +16,8 @@ import torch
 from tiny import CONFIGS, IMAGES, ROOT, isolated, load_tool, python_path
 
 from mmrope import RoPEViT
-from mmrope.engine.checkpoint import load_checkpoint
-from mmrope.engine.launch import has_accelerator
+from mmrope.checkpoints.loading import load_checkpoint
+from mmrope.commands.runner import has_accelerator
 
 
 @pytest.fixture(scope='module')

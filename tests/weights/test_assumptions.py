@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmrope import RoPESwin, RoPEViT
-from mmrope.engine.checkpoint import load_checkpoint
+from mmrope.checkpoints.loading import load_checkpoint
+from mmrope.commands.converting import convert, describe, save
 from mmrope.models.swin import ARCHS as SWINS
 from mmrope.weights import WeightsError, load_pretrained, to_mmrope
-from mmrope.weights.converting import convert, describe, save
 
 ARCH = dict(embed_dims=64, depth=2, num_heads=2)
 

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmrope import RoPESwin, RoPEViT
-from mmrope.engine.checkpoint import UnsafeCheckpointError
+from mmrope.checkpoints.loading import UnsafeCheckpointError
 from mmrope.layers import axial_freqs
 from mmrope.weights import WeightsError, load_pretrained
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from mmrope import RoPESwin, RoPEViT
-from mmrope.engine.complete_checkpoint import CompleteCheckpoint
+from mmrope.engine.complete_checkpoint_hook import CompleteCheckpoint
 from mmrope.weights import WeightsError, to_mmrope
 from mmrope.weights.unwrapping import unwrap
 

@@ -1,0 +1,1 @@
+"""The programs: ``mmrope COMMAND`` and the files of ``tools/``."""

@@ -1,0 +1,96 @@
+"""What ``tools/convert_weights.py`` does: from a checkpoint in any layout to a file in mmrope's or timm's."""
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..checkpoints.loading import load_checkpoint, load_trusted_checkpoint
+from ..weights.advice import FREQS, axial_theta
+from ..weights.layouts import Converted, to_timm
+from ..weights.report import WeightsError, few, reasons, renames
+from ..weights.unwrapping import converted_from, unwrap
+
+SUFFIXES = ('.pth', '.safetensors')
+
+
+def convert(source: str, layout: str = 'mmrope', prefix: str | None = None, trusted: bool = False) -> Converted:
+    """Load weights and convert them; the classification head, a cls token and the final norm stay.
+
+    Args:
+        source: A path, a URL, ``hf-hub:OWNER/NAME[@REVISION][/FILE]`` or ``timm:NAME``.
+        layout: ``'mmrope'`` or ``'timm'``.
+        prefix: As in ``load_pretrained``.
+        trusted: Whether the file may run code while it loads.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the weights cannot be had, loaded or converted.
+    """
+    load = load_trusted_checkpoint if trusted else load_checkpoint
+    converted = converted_from(unwrap(load(source, 'cpu'), prefix))
+    _drop_constants(converted)
+    noted = {key: getattr(converted, key) for key in ('pos_grid', 'num_heads') if getattr(converted, key) is not None}
+    if layout == 'timm':
+        converted.state = to_timm(converted.state)
+        old = converted.renamed.get('blocks.0.attn.rope.freqs', 'blocks.0.attn.rope.freqs')
+        converted.renamed = {'rope.freqs': old} if 'rope.freqs' in converted.state and old != 'rope.freqs' else {}
+    converted.state = OrderedDict(converted.state)
+    converted.state._metadata = OrderedDict({'': noted})
+    return converted
+
+
+def _drop_constants(converted: Converted) -> None:
+    """Leave out the frequencies of RoPE-Axial, which a model computes."""
+    for key in [key for key in converted.state if FREQS.fullmatch(key)]:
+        theta = axial_theta(converted.state[key])
+        if theta is not None:
+            del converted.state[key]
+            converted.renamed.pop(key, None)
+            converted.dropped[key] = f'axial frequencies, which are computed (rope_theta {theta:.4g})'
+
+
+def describe(converted: Converted) -> str:
+    """Say what a conversion did, in a few lines."""
+    lines = [f'{converted.family}: {len(converted.state)} tensors']
+    if converted.renamed:
+        lines.append(f'  renamed: {few(renames(converted.renamed), 6)}')
+    lines += [f'  dropped: {reason}' for reason in reasons(converted.dropped)]
+    lines += [f'  taken: {converted.taken}'] if converted.taken else []
+    lines += [f'  assumed: {assumption}' for assumption in converted.assumed]
+    return '\n'.join(lines)
+
+
+def check_destination(path: str, overwrite: bool) -> None:
+    """Check that weights can be written to ``path``.
+
+    Raises:
+        WeightsError: If its ending is unknown, its folder does not exist or it is there and ``overwrite`` is not set.
+    """
+    if not path.endswith(SUFFIXES):
+        raise WeightsError(f'DST must end in {" or ".join(SUFFIXES)}, but is {path}')
+    if not Path(path).absolute().parent.is_dir():
+        raise WeightsError(f'the folder of {path} does not exist')
+    if os.path.exists(path) and not overwrite:
+        raise WeightsError(f'{path} exists; --overwrite replaces it')
+
+
+def save(state: Mapping[str, Tensor], path: str) -> None:
+    """Write weights to a ``.pth`` or ``.safetensors`` file, whole or not at all."""
+    tensors = OrderedDict((key, value.clone(memory_format=torch.contiguous_format)) for key, value in state.items())
+    tensors._metadata = getattr(state, '_metadata', OrderedDict())
+    partial = f'{path}.incomplete'
+    try:
+        if path.endswith('.safetensors'):
+            noted = json.dumps(tensors._metadata.get('', {}))
+            save_file(tensors, partial, metadata={'format': 'pt', 'mmrope': noted})
+        else:
+            torch.save(tensors, partial)
+        os.replace(partial, path)
+    finally:
+        Path(partial).unlink(missing_ok=True)

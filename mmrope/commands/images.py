@@ -1,0 +1,81 @@
+"""Image files: those that the names on a command line stand for, and what reading one gives."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmcv
+import numpy as np
+
+from ..text import few
+from .checks.config import LaunchError
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif', '.tiff', '.webp')
+DARK = 64  # of 255: the brightest value of a file that uses 14 of its 16 bits
+
+
+class UnreadableImageError(LaunchError):
+    """A file that is no image."""
+
+
+def find_images(names: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """List the images that files, folders and globs (``**`` for folders below) name, each once.
+
+    Hidden files of a folder, whose names begin with a dot, are no part of it.
+
+    Returns:
+        The files, and a sentence for each name that gives none and for each folder that holds other files too.
+    """
+    files: dict[Path, None] = {}
+    problems = []
+    for name in names:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            inside = sorted(other for other in path.iterdir() if other.is_file() and not other.name.startswith('.'))
+            found = [other for other in inside if other.suffix.lower() in SUFFIXES]
+            others = few(other.name for other in inside if other.suffix.lower() not in SUFFIXES)
+            if others or not found:
+                holds = f'{others} in {name}: files' if others else f'{name} has no images: no files'
+                problems.append(f'{holds} that end in {"none of " if others else ""}{" ".join(SUFFIXES)}')
+        else:
+            matches = [path] if path.exists() else map(Path, sorted(glob.glob(str(path), recursive=True)))
+            found = [other for other in matches if not other.is_dir()]
+            problems += [] if found else [f'{name} does not exist']
+        files |= dict.fromkeys(found)
+    return list(files), problems
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read an image as the hosts do: ``(H, W, 3)``, BGR, 8 bits, turned as its EXIF data says.
+
+    Raises:
+        UnreadableImageError: If it cannot be read.
+    """
+    try:
+        image = mmcv.imread(path)
+    except Exception:  # each decoder has its own
+        image = None
+    if image is None:
+        raise UnreadableImageError(f'{path} is no image that can be read')
+    return image
+
+
+def note_on_depth(path: str | Path, image: np.ndarray) -> str | None:
+    """Say if an image of more than 8 bits becomes dark when it is read as 8 bits, as 12-bit data in 16-bit files does.
+
+    Args:
+        path: The file.
+        image: What :func:`read_image` made of it.
+
+    Returns:
+        A sentence, or ``None`` for an image that is not dark, or is so by itself.
+    """
+    if image.max(initial=0) >= DARK:
+        return None
+    stored = mmcv.imread(path, flag='unchanged')
+    if stored is None or stored.dtype == np.uint8:
+        return None
+    return (
+        f'{path} holds {stored.dtype} values up to {stored.max():g}, which the model sees as 0 to {image.max()} of '
+        '255: scale them to the whole range of the file first'
+    )

@@ -1,0 +1,118 @@
+"""From a config and a checkpoint to a model in eval mode, and from an image file to what the network is fed."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
+from torch import Tensor, nn
+
+from ..models import RoPESwin, RoPEViT
+from ..weights import load_pretrained
+from .checks.config import LaunchError, check_checkpoint, datasets_of
+from .hosts import scope_of
+from .runner import OptionsAction, ToolParser, load_config
+
+
+def study_parser(prog: str, description: str) -> ToolParser:
+    """A parser with the arguments that all studies have; ``mmrope.commands.runner`` reads them."""
+    parser = ToolParser(prog=prog, description=description)
+    parser.set_defaults(launcher='none')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override parts of the config'
+    )
+    parser.add_argument('--device', help='default: cuda where there is one, else cpu')
+    parser.add_argument('--traceback', action='store_true', help='show the frames of an error, not only its message')
+    return parser
+
+
+def read_config(config: str, options: Mapping[str, Any] | None = None) -> Config:
+    """Read a config and override parts of it, as the tools that train and test do.
+
+    Raises:
+        LaunchError: if there is no such config, or an option does not fit it.
+    """
+    unused = dict(launcher='none', data_root=None, local_rank=0, work_dir=None)
+    return load_config(argparse.Namespace(config=config, cfg_options=options, **unused))
+
+
+def build_model(cfg: Config, device: str | None = None) -> nn.Module:
+    """Build the model of a config, with random weights, in eval mode.
+
+    Args:
+        cfg: of a detector, a segmenter or a classifier.
+        device: where to; ``None`` for a GPU where there is one, else the CPU.
+    """
+    model_cfg = dict(cfg.model)
+    model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    with DefaultScope.overwrite_default_scope(scope_of(cfg) or 'mmengine'):
+        model = revert_sync_batchnorm(MODELS.build(model_cfg)).eval()
+    return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+
+
+def load_model(cfg: Config, checkpoint: str, device: str | None = None) -> nn.Module:
+    """Build the model of a config and load its backbone, and nothing else, from a checkpoint.
+
+    Args:
+        cfg: of a detector, a segmenter or a classifier with a backbone of mmrope.
+        checkpoint: of the whole model or the backbone alone, by any name that ``init_cfg`` takes.
+        device: as in :func:`build_model`.
+
+    Raises:
+        LaunchError: if there is no such checkpoint, or the backbone is none of mmrope's.
+        CheckpointError: as :func:`mmrope.weights.load_pretrained`.
+    """
+    check_checkpoint(checkpoint, 'CHECKPOINT')
+    model = build_model(cfg, device)
+    load_pretrained(backbone_of(model), checkpoint)
+    return model
+
+
+def backbone_of(model: nn.Module) -> RoPEViT | RoPESwin:
+    """The backbone of a model.
+
+    Raises:
+        LaunchError: if it is none of mmrope's.
+    """
+    backbone = getattr(model, 'backbone', None)
+    if not isinstance(backbone, (RoPEViT, RoPESwin)):
+        raise LaunchError(
+            f'model.backbone must be mmrope.RoPEViT or mmrope.RoPESwin, but the config has {type(backbone).__name__}'
+        )
+    return backbone
+
+
+def prepare_image(cfg: Config, model: nn.Module, path: str) -> Tensor:
+    """An image as the model is fed it in a test, ``(1, 3, H, W)``: test pipeline, normalisation, padding."""
+    dataset = next(datasets_of(cfg.test_dataloader.dataset))
+    steps = [step for step in dataset.pipeline if not _loads_annotations(step)]
+    with DefaultScope.overwrite_default_scope(scope_of(cfg) or 'mmengine'):
+        data = Compose([TRANSFORMS.build(step) for step in steps])(dict(img_path=path, img_id=0))
+    inputs = _preprocess(model, data)['inputs']
+    if not isinstance(inputs, Tensor) or inputs.ndim != 4:
+        raise LaunchError('the test pipeline must give one image, without test-time augmentation')
+    return inputs
+
+
+def blank_batch(cfg: Config, model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
+    """What ``forward`` takes for one grey image of ``(H, W)`` pixels, packed by the last step of the test pipeline."""
+    image = torch.full((*size, 3), 127, dtype=torch.uint8).numpy()
+    meta = dict(img_path='', img_id=0, img_shape=size, ori_shape=size, pad_shape=size, scale_factor=(1.0, 1.0))
+    dataset = next(datasets_of(cfg.test_dataloader.dataset))
+    with DefaultScope.overwrite_default_scope(scope_of(cfg) or 'mmengine'):
+        data = TRANSFORMS.build(dataset.pipeline[-1])(dict(img=image, **meta))
+    return _preprocess(model, data)
+
+
+def _preprocess(model: nn.Module, data: dict[str, Any]) -> dict[str, Any]:
+    return model.data_preprocessor(pseudo_collate([data]), False)
+
+
+def _loads_annotations(step: dict[str, Any]) -> bool:
+    kind = step['type']
+    name = kind if isinstance(kind, str) else kind.__name__
+    return name.rpartition('.')[2].startswith('Load') and name.endswith('Annotations')

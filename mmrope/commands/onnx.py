@@ -1,0 +1,169 @@
+"""What ``tools/export_onnx.py`` does: from a backbone to an ONNX file that ONNX Runtime has been seen to agree on."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import Tensor
+
+from ..models import RoPESwin, RoPEViT
+from ..registry import MODELS
+from .checks.config import LaunchError
+from .hosts import scope_of
+
+BACKBONES = {'RoPEViT': 'block', 'RoPESwin': 'stage'}  # what out_indices count, for the names of the outputs
+LEAST_OPSET = 18  # torch's exporter writes nothing older
+TOLERANCE = 1e-4
+
+
+class ExportError(LaunchError):
+    """A model that cannot be exported as asked; the text is the whole explanation."""
+
+
+def build_backbone(cfg: Config, checkpoint: str | None = None) -> RoPEViT | RoPESwin:
+    """Build the backbone of a config, in eval mode, with the weights of ``checkpoint`` or those its ``init_cfg`` names.
+
+    Raises:
+        ExportError: If the config has no backbone of mmrope.
+        CheckpointError: If the weights cannot be had or do not fit.
+    """
+    from ..weights import load_pretrained  # here, since that package knows the backbones
+
+    backbone = cfg.get('model', cfg).get('backbone')
+    kind = None if backbone is None else backbone.get('type')
+    name = getattr(kind, '__name__', kind) or ''
+    if name.rpartition('.')[2] not in BACKBONES:
+        found = f'model.backbone.type = {name!r}' if backbone is not None else 'no model.backbone'
+        raise ExportError(f'the config must have a backbone of {" or ".join(BACKBONES)}, but has {found}')
+    with DefaultScope.overwrite_default_scope(scope_of(cfg) or 'mmrope'):
+        model = MODELS.build(backbone)
+    init_cfg = backbone.get('init_cfg') or []
+    sources = [cfg for cfg in ([init_cfg] if isinstance(init_cfg, dict) else init_cfg) if 'checkpoint' in cfg]
+    for source in sources if checkpoint is None else [dict(checkpoint=checkpoint)]:
+        load_pretrained(model, **{key: value for key, value in source.items() if key != 'type'})
+    return model.eval()
+
+
+def output_names(model: RoPEViT | RoPESwin) -> list[str]:
+    """Name each output by the block or stage it comes from: ``block11``, ``stage0``."""
+    return [f'{BACKBONES[type(model).__name__]}{i}' for i in model.out_indices]
+
+
+def export_onnx(
+    model: RoPEViT | RoPESwin,
+    path: str,
+    size: tuple[int, int],
+    dynamic_batch: bool = False,
+    dynamic_size: bool = False,
+    opset: int = LEAST_OPSET,
+    check: bool = True,
+) -> float | None:
+    """Write a backbone as one ONNX file, whole or not at all: input ``images``, outputs as :func:`output_names`.
+
+    Args:
+        model: In eval mode.
+        path: Of the file; one that is there is replaced.
+        size: Of the images, ``(H, W)`` in pixels.
+        dynamic_batch: Whether the file takes any number of images; else one.
+        dynamic_size: Whether it takes images of any size. It needs global attention in every block.
+        opset: At least 18.
+        check: Whether to run the file in ONNX Runtime first, at several sizes and batches where these are dynamic.
+
+    Returns:
+        The largest difference from the model, over the largest output or 1; ``None`` without ``check``.
+
+    Raises:
+        ExportError: If the model cannot be exported so, a package is missing or ONNX Runtime gives other values.
+    """
+    if opset < LEAST_OPSET:
+        raise ExportError(f'opset must be at least {LEAST_OPSET}, but is {opset}')
+    if dynamic_size and model.window_size:
+        raise ExportError(
+            f'dynamic sizes need global attention in every block, but the backbone cuts windows (window_size = '
+            f'{model.window_size}), whose number and shapes depend on the size; export a file for each size'
+        )
+    _check_packages('onnx', 'onnxscript', *(['onnxruntime'] if check else []))
+    axes = {**({0: 'batch'} if dynamic_batch else {}), **({2: 'height', 3: 'width'} if dynamic_size else {})}
+    # The exporter takes 1 for a constant, and two equal sides for one number.
+    images = _images(model, 2 if dynamic_batch else 1, size if not dynamic_size else _unequal(size, model))
+    partial = f'{path}.incomplete'
+    Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.onnx.export(
+            model,
+            (images,),
+            partial,
+            dynamo=True,
+            opset_version=opset,
+            input_names=['images'],
+            output_names=output_names(model),
+            dynamic_shapes=(axes,),
+            external_data=False,
+            verbose=False,
+        )
+        worst = None
+        if check:
+            worst = difference(model, partial, _shapes(size, dynamic_batch, dynamic_size))
+            if not worst <= TOLERANCE:
+                raise ExportError(f'ONNX Runtime gives values that differ by {worst:.1e}, more than {TOLERANCE:.0e}')
+        os.replace(partial, path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+    return worst
+
+
+@torch.no_grad()
+def difference(model: RoPEViT | RoPESwin, path: str, shapes: Iterator[tuple[int, int, int]]) -> float:
+    """Return the largest difference between a model and its ONNX file, over the largest output or 1.
+
+    Args:
+        model: In eval mode.
+        path: Of the file.
+        shapes: ``(B, H, W)`` of random images to compare on.
+    """
+    from onnxruntime import InferenceSession
+
+    session = InferenceSession(path, providers=['CPUExecutionProvider'])
+    worst = 0.0
+    for batch, *size in shapes:
+        images = _images(model, batch, size)
+        theirs = session.run(output_names(model), {'images': images.numpy()})
+        for ours, other in zip(model(images), map(torch.from_numpy, theirs), strict=True):
+            if ours.shape != other.shape:
+                raise ExportError(f'ONNX Runtime gives {tuple(other.shape)} in place of {tuple(ours.shape)}')
+            worst = max(worst, ((ours - other).abs().max() / max(1, ours.abs().max())).item())
+    return worst
+
+
+def _images(model: RoPEViT | RoPESwin, batch: int, size: tuple[int, int]) -> Tensor:
+    return torch.randn(batch, model.in_channels, *size)
+
+
+def _unequal(size: tuple[int, int], model: RoPEViT | RoPESwin) -> tuple[int, int]:
+    """An example size that is not special: sides of at least four patches that differ."""
+    patch = model.patch_embed.patch_size[0]
+    height, width = (max(side, 4 * patch) for side in size)
+    return (height, width + patch) if height == width else (height, width)
+
+
+def _shapes(size: tuple[int, int], dynamic_batch: bool, dynamic_size: bool) -> Iterator[tuple[int, int, int]]:
+    """Batches and sizes to compare at, portrait and landscape, most of them divided by nothing."""
+    height, width = size
+    sizes = [(height, width)]
+    if dynamic_size:
+        sizes += [(height // 2 + 5, width + 3), (height, width // 3 + 1)]
+    for i, (height, width) in enumerate(sizes):
+        yield (i % 2 + 1 if dynamic_batch else 1), height, width
+    if dynamic_batch:
+        yield 3, *size
+
+
+def _check_packages(*names: str) -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise ExportError(f"{' and '.join(missing)} not installed; pip install 'mmrope[onnx]'")

@@ -1,0 +1,283 @@
+"""Test models at many image sizes: metric and time by size, each result kept as soon as it is there."""
+
+import argparse
+import copy
+import csv
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import groupby
+from math import prod, sqrt
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..checkpoints.sources import fetch, sha256
+from ..engine.complete_checkpoint_hook import CompleteCheckpoint, unwrapped
+from .checks.config import LaunchError
+from .hosts import scope_of
+from .runner import RunStarted, build_runner, prepare_test
+from .sizes import Size, size_overrides
+from .skipping import Skips
+
+# What the table shows and the plot draws, by the last part of its name; the first that a test gives is drawn.
+METRICS = ('bbox_mAP', 'segm_mAP', 'mIoU', 'top1')
+# The parts of a config that a measurement depends on.
+MEASURED = ('model', 'test_dataloader', 'test_evaluator', 'test_cfg')
+WINDOW = 'model.backbone.window_size'
+
+
+@dataclass(frozen=True)
+class Model:
+    """A config and a checkpoint, tested at its own size as ``cfg`` says."""
+
+    label: str
+    cfg: Config
+
+
+@dataclass
+class Measurement:
+    """One model at one size: ``cfg`` is the model's with ``overrides``, and ``path`` keeps the ``result``.
+
+    The name of the file is made of all that the result depends on: what the config measures, the content of the
+    checkpoint, and the kind of device, for the time.
+    """
+
+    model: Model
+    size: Size
+    cfg: Config
+    overrides: dict[str, Any]
+    path: Path
+    result: dict[str, Any] | None = None
+
+
+def plan(
+    args: argparse.Namespace,
+    pairs: Sequence[tuple[str, str]],
+    sizes: Sequence[Size],
+    skips: Skips,
+    labels: Sequence[str] | None = None,
+    scale_windows: bool = False,
+) -> list[Measurement]:
+    """List the measurements of each model at each size, with the results that are there already.
+
+    Args:
+        args: What ``mmrope.commands.runner.add_arguments`` adds; results are kept below ``work_dir``.
+        pairs: Configs and their checkpoints.
+        sizes: Image sizes.
+        skips: Takes in the models that cannot be tested, and the sizes that one cannot be tested at.
+        labels: A name for each pair; by default that of the config, or of both where that is not enough.
+        scale_windows: Whether the ``window_size`` of a backbone grows along with the image.
+
+    Raises:
+        LaunchError: If nothing is left, since the arguments, a config and the files on this machine do not go together.
+    """
+    measurements = []
+    for label, (config, checkpoint) in zip(labels or default_labels(pairs), pairs, strict=True):
+        test = dict(config=config, checkpoint=checkpoint, out=None, show=False, show_dir=None, tta=False)
+        with skips.skipping(label):
+            model = Model(label, prepare_test(argparse.Namespace(**{**vars(args), **test})))
+            model.cfg.log_level = 'WARNING'  # the terminal is the progress bar's
+            digest = sha256(fetch(checkpoint))
+            for size in sizes:
+                with skips.skipping(f'{label} at {size.text}'):
+                    overrides = size_overrides(model.cfg, size, scale_windows)
+                    cfg = copy.deepcopy(model.cfg)
+                    cfg.merge_from_dict(overrides)
+                    path = Path(args.work_dir, 'results', f'{_name(cfg, digest)}.json')
+                    present = dict(label=label, config=cfg.filename, checkpoint=cfg.load_from)
+                    measurements.append(Measurement(model, size, cfg, overrides, path, _kept(path, present)))
+    skips.check(measurements)
+    return measurements
+
+
+def _kept(path: Path, present: Mapping[str, str]) -> dict[str, Any] | None:
+    """Read the result that a file keeps, with what it is called now; ``None`` for one of a version without pixels."""
+    result = json.loads(path.read_text()) if path.is_file() else {}
+    return {**result, **present} if 'pixels' in result else None
+
+
+def default_labels(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Name each pair of a config and a checkpoint, by the file of the config where that is enough."""
+    configs = [Path(config).stem for config, _ in pairs]
+    if len(set(configs)) == len(pairs):
+        return configs
+    return [f'{config} {checkpoint}' for config, (_, checkpoint) in zip(configs, pairs, strict=True)]
+
+
+def sweep(measurements: Sequence[Measurement], run: RunStarted, skips: Skips) -> None:
+    """Make the measurements that have no result yet.
+
+    Args:
+        measurements: From ``plan``; those of one model lie next to each other.
+        run: The hook that is to know when a test has started.
+        skips: Takes in the measurements that fail, which keep no result. Of several processes one may fail alone, and
+            the others would wait for it: there an error ends the sweep.
+    """
+    todo = [measurement for measurement in measurements if measurement.result is None]
+    columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, TimeRemainingColumn(), disable=not is_main_process()) as progress:
+        bar = progress.add_task('sizes', total=len(measurements), completed=len(measurements) - len(todo))
+        for _, group in groupby(todo, key=lambda measurement: measurement.model.label):
+            test = None
+            for measurement in group:
+                name = f'{measurement.model.label} at {measurement.size.text}'
+                progress.update(bar, description=name)
+                with skips.skipping(name) if measurement.cfg.launcher == 'none' else nullcontext():
+                    test = test or SizedTest(measurement.model, run, lambda share: progress.advance(bar, share))
+                    measurement.result = test.run(measurement)
+                if measurement.result is None:
+                    test = None  # the model may be left in the middle of a change
+                elif is_main_process():
+                    write_atomically(measurement.path, json.dumps(measurement.result, indent=2) + '\n')
+    skips.check([measurement for measurement in measurements if measurement.result])
+
+
+class SizedTest(Hook):
+    """A model, its checkpoint read once, tested at one size after the other.
+
+    Args:
+        model: What to test.
+        run: The hook that is to know when a test has started.
+        advance: Called after each batch with its share of the test.
+    """
+
+    priority = 'HIGH'  # after the checkpoint has been checked, before the hooks that are no part of the time
+
+    def __init__(self, model: Model, run: RunStarted, advance: Callable[[float], None]) -> None:
+        run.started = False
+        self.advance = advance
+        self.applied = self.wanted = model.cfg
+        cfg = copy.deepcopy(model.cfg)
+        cfg.experiment_name = f'{model.label}_{time.time_ns()}'  # MMEngine keeps one runner a name
+        self.runner = build_runner(cfg, run, training=False)
+        self.complete = CompleteCheckpoint(model.cfg.load_from)
+        self.weights: dict[str, torch.Tensor] = {}
+        for hook in (self.complete, self):
+            self.runner.register_hook(hook)
+
+    def run(self, measurement: Measurement) -> dict[str, Any]:
+        """Test at a size. Returns what there is to keep of it."""
+        runner, cfg = self.runner, measurement.cfg
+        self.wanted, self.seconds, self.sides = cfg, [], []
+        # what MMEngine makes its test loop of
+        runner._test_dataloader, runner._test_evaluator, runner._test_loop = (
+            copy.deepcopy(part) for part in (cfg.test_dataloader, cfg.test_evaluator, cfg.test_cfg)
+        )
+        metrics = runner.test()
+        return {
+            'label': measurement.model.label,
+            'config': cfg.filename,
+            'checkpoint': cfg.load_from,
+            'size': measurement.size.text,
+            'pixels': mean(self.sides),
+            'metrics': {name: float(value) for name, value in metrics.items()},
+            'ms_per_image': 1000 * median(self.seconds[1:] or self.seconds),  # the first batch is the warm-up
+            'images': len(runner.test_dataloader.dataset),
+            'device': get_device(),
+            'overrides': measurement.overrides,
+        }
+
+    def before_test(self, runner: Runner) -> None:
+        """Give the model the windows and the padding of the size; the weights keep theirs."""
+        model, before, after = unwrapped(runner.model), self.applied.model, self.wanted.model
+        self.complete.versions.clear()  # checked once: parts that are replaced count anew
+        if not self.weights and 'backbone' in after:
+            self.weights = copy.deepcopy(model.backbone.state_dict())
+        with DefaultScope.overwrite_default_scope(scope_of(self.wanted)):
+            if before.get('backbone') != after.get('backbone'):
+                device = next(model.parameters()).device
+                model.backbone = MODELS.build({**after.backbone, 'init_cfg': None}).to(device)
+                model.backbone.load_state_dict(self.weights)
+            if before.get('data_preprocessor') != after.get('data_preprocessor'):
+                device = model.data_preprocessor.device
+                model.data_preprocessor = MODELS.build(after.data_preprocessor).to(device)
+        self.applied = self.wanted
+
+    def before_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        self.began = _now()
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        self.seconds.append((_now() - self.began) / len(outputs))
+        self.sides += [sqrt(prod(image.shape[-2:])) for image in data_batch['inputs']]  # of squares of the same area
+        self.advance(1 / len(runner.test_dataloader))
+
+
+def shown_metrics(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Name the metrics that belong in a table: those of ``METRICS`` that a result has, or all."""
+    names = list(dict.fromkeys(name for result in results for name in result['metrics']))
+    return [name for key in METRICS for name in names if name.rpartition('/')[2] == key] or names
+
+
+def check_metric(name: str | None, results: Sequence[dict[str, Any]]) -> str:
+    """Return the metric to draw: the one asked for by its name or the last part of it, or the first one shown.
+
+    Raises:
+        LaunchError: If no result has it.
+    """
+    if name is None:
+        return shown_metrics(results)[0]
+    names = list(dict.fromkeys(other for result in results for other in result['metrics']))
+    found = [other for other in names if name in (other, other.rpartition('/')[2])]
+    if not found:
+        raise LaunchError(f'--metric: no test gives {name!r}; there are {", ".join(names)}')
+    return found[0]
+
+
+def make_table(results: Sequence[dict[str, Any]]) -> Table:
+    """Make a table of a line for each model and size."""
+    metrics = shown_metrics(results)
+    table = Table('model', 'size', *metrics, 'ms / image')
+    for result in results:
+        values = [result['metrics'].get(name) for name in metrics]
+        cells = ['' if value is None else f'{value:.4g}' for value in values]
+        table.add_row(result['label'], result['size'], *cells, f'{result["ms_per_image"]:.3g}')
+    return table
+
+
+def write_csv(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write a row for each model and size, with all metrics."""
+    metrics = list(dict.fromkeys(name for result in results for name in result['metrics']))
+    columns = ['label', 'config', 'checkpoint', 'size', 'images', 'device', 'ms_per_image']
+    with path.open('w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow([*columns, *metrics])
+        for result in results:
+            writer.writerow([*(result[key] for key in columns), *(result['metrics'].get(key, '') for key in metrics)])
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that is there as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'{path.name}.{os.getpid()}')
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def _name(cfg: Config, digest: str) -> str:
+    """Name a measurement by what it depends on; how many processes load the images is no part of that."""
+    parts = {key: cfg._cfg_dict.get(key) for key in MEASURED}
+    loader = {key: value for key, value in parts['test_dataloader'].items() if 'workers' not in key}
+    described = json.dumps([{**parts, 'test_dataloader': loader}, digest, get_device()], sort_keys=True, default=str)
+    return hashlib.sha256(described.encode()).hexdigest()[:16]
+
+
+def _now() -> float:
+    """Seconds, once the device has finished what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,238 @@
+"""Another image size for the test of a config: what changes in its pipeline, its padding and its windows."""
+
+import inspect
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+from .checks.config import LaunchError, datasets_of
+from .hosts import scope_of
+
+LARGEST_STRIDE = 64  # of a map; no divisor up to it is meant as the size of an image
+LONGEST = 100  # times the shorter side: as good as no limit, where a limit has to be given
+
+
+@dataclass(frozen=True)
+class Size:
+    """An image size as the command line has it.
+
+    ``height`` and ``width`` are pixels. ``kind`` is ``'scaled'`` for a plain number (both are that number), ``'exact'``
+    for ``HxW`` and ``'short'`` for ``short:N``.
+    """
+
+    text: str
+    kind: str
+    height: int
+    width: int
+
+
+def parse_size(text: str) -> Size:
+    """Read ``'128'``, ``'96x160'`` (height first) or ``'short:800'``.
+
+    Raises:
+        ValueError: If it is none of these, or a side is 0.
+    """
+    found = re.fullmatch(r'(short:)?(\d+)(?:x(\d+))?', text, re.ASCII)
+    if found is None or (found[1] and found[3]) or 0 in (int(side) for side in found.groups()[1:] if side):
+        raise ValueError(f'a size is N, HEIGHTxWIDTH or short:N, as 128, 96x160 or short:800, and {text!r} is not')
+    kind = 'short' if found[1] else 'exact' if found[3] else 'scaled'
+    return Size(text, kind, int(found[2]), int(found[3] or found[2]))
+
+
+def size_overrides(cfg: Config, size: Size, scale_windows: bool = False) -> dict[str, Any]:
+    """What to override in a config to test at another size, as ``Config.merge_from_dict`` takes it.
+
+    A plain number keeps the config's own way to resize, all its sides in proportion, so that the shorter one gets the
+    number: of ``scale=(1333, 800)``, 400 makes ``(666, 400)``. ``HxW`` resizes to exactly that. ``short:N`` resizes the
+    shorter side to N, however long the other becomes.
+
+    Args:
+        cfg: The config, with a ``test_dataloader``.
+        size: The size.
+        scale_windows: Whether the backbone's ``window_size`` grows along with the image.
+
+    Raises:
+        LaunchError: If the pipeline resizes in a way for which this is not defined.
+    """
+    pipelines = list(_pipelines(cfg.test_dataloader.dataset, 'test_dataloader.dataset'))
+    overrides: dict[str, Any] = {}
+    for path, pipeline in pipelines:
+        reference, cropped = reference_size(pipeline), any(_name(step) == 'CenterCrop' for step in pipeline)
+        for index, transform in enumerate(pipeline):
+            for key, value in _resized(transform, reference, size, cropped).items():
+                overrides[f'{path}.{index}.{key}'] = value
+    overrides |= padding_overrides(cfg, size)
+    if scale_windows and (window := _window_size(cfg)):
+        ratio = min(size.height, size.width) / reference_size(pipelines[0][1])
+        overrides['model.backbone.window_size'] = max(1, round(window * ratio))
+    return overrides
+
+
+def reference_size(pipeline: list[dict[str, Any]]) -> int:
+    """The size that a test pipeline has: the shorter side of its crop, or else of what it resizes to, in pixels.
+
+    Raises:
+        LaunchError: If it does not resize images, or by a factor.
+    """
+    sides = {_name(transform): transform for transform in pipeline}
+    for name, key in (('CenterCrop', 'crop_size'), ('Resize', 'scale'), ('ResizeShortestEdge', 'scale')):
+        if name in sides and sides[name].get(key):
+            return min(_as_pair(sides[name][key]))
+    if 'ResizeEdge' in sides and sides['ResizeEdge'].get('edge', 'short') == 'short':
+        return sides['ResizeEdge']['scale']
+    names = ', '.join(sides) or 'nothing'
+    raise LaunchError(
+        'the test pipeline has no Resize with a scale, ResizeShortestEdge or ResizeEdge of the short edge, whose size '
+        f'could be changed; it has {names}'
+    )
+
+
+def size_of_tests(cfg: Config) -> tuple[tuple[int, int], str] | None:
+    """Find the size that a config tests images at, ``(H, W)`` in pixels of a landscape image, and what says so.
+
+    Images that keep their proportions have many sizes. Of those that fit into (1333, 800) the largest is taken; where
+    the longer side is free, or may be more than twice the shorter one, a square of the shorter one. The size is rounded
+    up as the preprocessor pads images. Returns ``None`` for a config that has no size.
+    """
+    preprocessor = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    padding = preprocessor.get('test_cfg') or {}
+    if padding.get('size'):
+        return tuple(padding['size']), 'model.data_preprocessor.test_cfg.size'
+    loader = cfg.get('test_dataloader') or {}
+    pipeline = next(datasets_of(loader['dataset'])).get('pipeline') if 'dataset' in loader else None
+    step = next((step for step in reversed(pipeline or ()) if _sides(step)), None)
+    if step is None:
+        return None
+    divisor = padding.get('size_divisor') or preprocessor.get('pad_size_divisor') or 1
+    height, width = (math.ceil(side / divisor) * divisor for side in _sides(step))
+    return (height, width), f'{_name(step)} of the test pipeline'
+
+
+def _sides(step: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width that a step gives images."""
+    name = _name(step)
+    value = step.get({'CenterCrop': 'crop_size', 'Pad': 'size'}.get(name, 'scale'))
+    if not value or name not in ('CenterCrop', 'Pad', 'Resize', 'ResizeEdge', 'ResizeShortestEdge'):
+        return None
+    width, height = _as_pair(value)
+    if name == 'Resize' and step.get('keep_ratio'):
+        height, width = sorted((height, width))
+        return (height, width) if width <= 2 * height else (height, height)
+    return height, width
+
+
+def _pipelines(dataset: Mapping[str, Any], path: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yield the pipeline of each data set below the wrappers, with its path in the config."""
+    if 'dataset' in dataset:
+        yield from _pipelines(dataset['dataset'], f'{path}.dataset')
+    elif 'datasets' in dataset:
+        for index, part in enumerate(dataset['datasets']):
+            yield from _pipelines(part, f'{path}.datasets.{index}')
+    else:
+        yield f'{path}.pipeline', dataset['pipeline']
+
+
+def _resized(transform: Mapping[str, Any], reference: int, size: Size, cropped: bool) -> dict[str, Any]:
+    """The arguments of one transform for another size. OpenMMLab's pairs are (width, height)."""
+    name = _name(transform)
+    keys = {
+        'Resize': ('scale',),
+        'ResizeEdge': ('scale',),
+        'ResizeShortestEdge': ('scale', 'max_size'),
+        'CenterCrop': ('crop_size',),
+        'Pad': ('size',),
+    }
+    sides = {key: transform[key] for key in keys.get(name, ()) if transform.get(key)}
+    if not sides:
+        return {}
+    if size.kind == 'scaled':
+        return {key: _scaled(value, size.height, reference) for key, value in sides.items()}
+    if size.kind == 'exact':
+        return _exact(name, sides, reference, size, cropped)
+    if name in ('CenterCrop', 'Pad'):
+        raise LaunchError(f'{size.text}: the test pipeline has {name}, which gives all images one size; name it as N')
+    return {
+        'Resize': dict(scale=(LONGEST * size.height, size.height), keep_ratio=True),
+        'ResizeEdge': dict(scale=size.height),
+        'ResizeShortestEdge': dict(scale=size.height, max_size=LONGEST * size.height),
+    }[name]
+
+
+def _exact(name: str, sides: dict[str, Any], reference: int, size: Size, cropped: bool) -> dict[str, Any]:
+    if name in ('CenterCrop', 'Pad'):
+        return {key: (size.width, size.height) for key in sides}
+    shorter = min(_as_pair(sides['scale']))  # above the reference before a crop
+    if name == 'Resize':
+        return dict(scale=_scaled((size.width, size.height), shorter, reference), keep_ratio=False)
+    if cropped and name == 'ResizeEdge':
+        return dict(scale=_scaled(max(size.height, size.width), shorter, reference))  # large enough for the crop
+    raise LaunchError(f'{size.text}: the test pipeline has {name}, which keeps the shape of an image; name a size as N')
+
+
+def padding_overrides(cfg: Config, size: Size) -> dict[str, Any]:
+    """Have images padded to the size where the config pads all of them to one; divisors of strides stay as they are.
+
+    MMSegmentation's preprocessor may pad each image to a fixed ``(height, width)``; MMDetection's pads all of them to
+    one square if its divisor is as large as they are, as in ViTDet.
+
+    Raises:
+        LaunchError: If the size leaves one side free.
+    """
+    preprocessor = cfg.model.get('data_preprocessor') or {}
+    padding = {
+        'test_cfg.size': (preprocessor.get('test_cfg') or {}).get('size'),
+        'pad_size_divisor': preprocessor.get('pad_size_divisor', 1),
+    }
+    if padding['pad_size_divisor'] <= LARGEST_STRIDE:
+        del padding['pad_size_divisor']
+    overrides = {}
+    for key, value in padding.items():
+        if value and size.kind == 'short':
+            raise LaunchError(
+                f'{size.text}: model.data_preprocessor.{key}={value} gives all images one size; name it as N'
+            )
+        if value:
+            overrides[f'model.data_preprocessor.{key}'] = _padded(key, value, cfg, size)
+    return overrides
+
+
+def _padded(key: str, value: Any, cfg: Config, size: Size) -> Any:
+    if size.kind == 'scaled':
+        reference = reference_size(next(_pipelines(cfg.test_dataloader.dataset, ''))[1])
+        return _scaled(tuple(value) if isinstance(value, list) else value, size.height, reference)
+    # the divisor of both sides adds nothing to either
+    return (size.height, size.width) if key == 'test_cfg.size' else math.gcd(size.height, size.width)
+
+
+def _window_size(cfg: Config) -> int:
+    """The backbone's ``window_size``, its default where the config has none, 0 where the backbone has none."""
+    backbone = cfg.model.get('backbone') or {}
+    if 'window_size' in backbone or 'type' not in backbone:
+        return backbone.get('window_size') or 0
+    with MODELS.switch_scope_and_registry(scope_of(cfg)) as registry:
+        kind = backbone.type if isinstance(backbone.type, type) else registry.get(backbone.type)
+    if kind is None:
+        return 0  # building it says which type is unknown
+    parameter = inspect.signature(kind).parameters.get('window_size')
+    return parameter.default if parameter and isinstance(parameter.default, int) else 0
+
+
+def _scaled(value: Any, new: int, old: int) -> Any:
+    """Scale sides by ``new / old``, rounded down, as the authors of the ImageNet weights do."""
+    if isinstance(value, (tuple, list)):
+        return tuple(_scaled(side, new, old) for side in value)
+    return max(1, value * new // old)
+
+
+def _as_pair(value: Any) -> tuple[int, int]:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+
+
+def _name(transform: Mapping[str, Any]) -> str:
+    kind = transform['type']
+    return getattr(kind, '__name__', kind).rpartition('.')[2]

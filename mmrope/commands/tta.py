@@ -1,0 +1,48 @@
+"""Test-time augmentation, as the config has it or as MMDetection fills it in."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from .checks.config import LaunchError, datasets_of
+
+FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+PACKED = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
+DETECTOR = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
+
+
+def use_tta(cfg: Config) -> None:
+    """Test with the augmentation of the config.
+
+    A detection config that has none is tested on each image and its mirror image, merged by NMS, as in MMDetection.
+
+    Raises:
+        LaunchError: If another config has none, or the model predicts masks, which MMDetection does not merge.
+    """
+    detects = cfg.get('default_scope') == 'mmdet'
+    missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
+    if missing and not detects:
+        raise LaunchError(f'--tta: the config has no {" and no ".join(missing)}')
+    merger = cfg.get('tta_model', DETECTOR)
+    if detects and merger['type'] in ('DetTTAModel', 'mmdet.DetTTAModel'):
+        _refuse_masks(cfg)
+    for dataset in datasets_of(cfg.test_dataloader.dataset):
+        dataset['pipeline'] = cfg.get('tta_pipeline') or flipped(dataset['pipeline'])
+    cfg.model = ConfigDict(**copy.deepcopy(merger), module=cfg.model)
+
+
+def flipped(pipeline: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Have a pipeline of MMDetection pack each image twice in its last step, flipped and as it is."""
+    pack = dict(type='PackDetInputs', meta_keys=PACKED)
+    return [*pipeline[:-1], dict(type='TestTimeAug', transforms=[copy.deepcopy(FLIPS), [pack]])]
+
+
+def _refuse_masks(cfg: Config) -> None:
+    for path, part in (('model.roi_head', cfg.model.get('roi_head')), ('model', cfg.model)):
+        if part and part.get('mask_head'):
+            raise LaunchError(
+                f'--tta: MMDetection merges boxes, and {path}.mask_head predicts masks: test the boxes alone with '
+                f'--cfg-options {path}.mask_head=None test_evaluator.metric=bbox'
+            )

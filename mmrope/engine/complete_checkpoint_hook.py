@@ -1,0 +1,71 @@
+"""What a test wants of its checkpoint: every parameter of the model."""
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from ..checkpoints.sources import CheckpointError
+from ..text import few
+from ..weights.classifier import classifier_state_dict, is_image_classifier, is_published_classifier
+from ..weights.unwrapping import remove_wrappers
+
+
+class CompleteCheckpoint(Hook):
+    """Refuse to test a model with random parameters, which MMEngine's runner only logs.
+
+    An ``ImageClassifier`` around a backbone of mmrope also takes the checkpoint of the published classifier as it is.
+
+    Args:
+        source: The name of the checkpoint.
+    """
+
+    priority = 'VERY_HIGH'  # before hooks that read the checkpoint, and before the run counts as started
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.versions: dict[str, int] = {}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Give weights the model's names, and note the state of each parameter before it is set.
+
+        Raises:
+            WeightsError: If the checkpoint holds no weights for this backbone.
+        """
+        self.note(unwrapped(runner.model), checkpoint)
+
+    def before_test(self, runner: Runner) -> None:
+        """Check that all parameters have been set.
+
+        Raises:
+            CheckpointError: If some have not.
+        """
+        self.check(unwrapped(runner.model))
+
+    def note(self, model: nn.Module, checkpoint: dict[str, Any]) -> None:
+        """What ``after_load_checkpoint`` does, for a model without a runner."""
+        if is_image_classifier(model) and is_published_classifier(checkpoint):
+            checkpoint['state_dict'] = classifier_state_dict(model, checkpoint, self.source)
+        remove_wrappers(checkpoint.get('state_dict', checkpoint), model)
+        # PyTorch counts the changes of a tensor: whatever a model does to names and shapes while it loads, this tells
+        # which parameters were set.
+        self.versions = {name: param._version for name, param in model.named_parameters()}
+
+    def check(self, model: nn.Module) -> None:
+        """What ``before_test`` does, for a model without a runner."""
+        params = dict(model.named_parameters())
+        unset = [name for name, version in self.versions.items() if params[name]._version == version]
+        if unset:
+            raise CheckpointError(
+                f'{self.source} does not fit the model of the config: no weights, or of another shape, for '
+                f'{len(unset)} of {len(params)} parameters: {few(unset)}'
+            )
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model itself, without what distributes it or augments its tests."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model

@@ -1,0 +1,402 @@
+"""COCO annotations: what MMDetection would fail on, learn nothing from or number wrongly is said before a run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+from pycocotools import mask as mask_utils
+
+from mmrope.commands.checks.annotations import DataError, Reading, check_categories, check_coco
+from mmrope.commands.checks.config import LaunchError, check_data
+from mmrope.engine import annotations
+
+# A data set that is right passes without a word.
+pytestmark = pytest.mark.filterwarnings('error:.*reads:UserWarning')
+
+CLASSES = ('cat', 'dog')
+POLYGON = [[1.0, 1.0, 21.0, 1.0, 21.0, 11.0]]
+
+
+def make_coco(images: int = 4, **ann: Any) -> dict[str, Any]:
+    """Images of 64 x 48, each with a box of either category."""
+    listed = [dict(id=i, file_name=f'{i}.png', width=64, height=48) for i in range(1, images + 1)]
+    box = dict(bbox=[1, 1, 20, 10], area=100, iscrowd=0, segmentation=POLYGON) | ann
+    anns = [dict(box, id=10 * i + c, image_id=i, category_id=c) for i in range(1, images + 1) for c in (1, 2)]
+    return dict(images=listed, annotations=anns, categories=[dict(id=1, name='cat'), dict(id=2, name='dog')])
+
+
+def write(root: Path, coco: dict[str, Any], name: str = 'a.json') -> str:
+    (root / name).write_text(json.dumps(coco))
+    return str(root / name)
+
+
+def refused(path: str, words: str, **reading: Any) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        check_coco(path, Reading(**{'classes': CLASSES, 'masks': 'all', **reading}))
+    assert '\n' not in str(caught.value)
+
+
+def config(root: Path, stage: str = 'train', **dataset: Any) -> Config:
+    dataset = {
+        'type': 'CocoDataset', 'data_root': str(root), 'ann_file': 'a.json', 'data_prefix': dict(img='images'),
+        'metainfo': dict(classes=CLASSES), 'pipeline': [dict(type='LoadImageFromFile'),
+                                                        dict(type='LoadAnnotations', with_mask=True)],
+        'test_mode': stage != 'train', **dataset,
+    }  # fmt: skip
+    return Config({'default_scope': 'mmdet', f'{stage}_dataloader': dict(dataset=dataset), f'{stage}_cfg': dict()})
+
+
+def listed_by_host(cfg: Config) -> list[dict[str, Any]]:
+    """What MMDetection makes of the data set."""
+    from mmdet.datasets import CocoDataset
+
+    dataset = dict(cfg.train_dataloader.dataset, pipeline=[], serialize_data=False)
+    dataset.pop('type')
+    listing = CocoDataset(**dataset, lazy_init=True)
+    listing.full_init()
+    return listing.data_list
+
+
+# Broken annotations: how many, and a few ids.
+
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    'no area': (dict(area=...), 'have no area'),
+    'an area of text': (dict(area='100'), 'have an area that is no number'),
+    'no box': (dict(bbox=...), 'have no bbox'),
+    'a box of three numbers': (dict(bbox=[1, 2, 3]), 'have a bbox that is not x, y, width, height'),
+    'an unknown image': (dict(image_id=99), 'are of images that are not listed'),
+    'an unknown category': (dict(category_id=3), 'are of categories that are not listed'),
+    'no mask': (dict(segmentation=[]), 'have no mask'),
+    'two points': (dict(segmentation=[[1, 2, 3, 4]]), 'have polygons that are not three or more pairs'),
+    'no counts': (dict(segmentation=dict(size=[48, 64])), 'have a mask of neither polygons nor counts'),
+    'other counts': (dict(segmentation=dict(size=[4, 6], counts=[9, 5])), 'have a mask whose counts'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('case', BROKEN)
+def test_broken_annotations_are_counted_with_a_few_ids(case: str, tmp_path: Path) -> None:
+    changes, words = BROKEN[case]
+    coco = make_coco(images=50)
+    for ann in coco['annotations'][:50]:
+        for key, value in changes.items():
+            ann.pop(key) if value is ... else ann.update({key: value})
+    refused(write(tmp_path, coco), rf'has 50 broken annotations: 50 {words}.*\(ids 11, 12, 21, \.\.\. \(50\)\)')
+
+
+def test_all_kinds_of_broken_annotations_are_told_at_once(tmp_path: Path) -> None:
+    coco = make_coco()
+    coco['annotations'][0]['bbox'] = coco['annotations'][1]['bbox'] = None
+    coco['annotations'][2]['segmentation'] = [[1, 2]]
+    words = r'has 3 broken annotations: 2 have a bbox .*\(ids 11, 12\); the one of id 21 has a polygon .*\[1, 2\]'
+    refused(write(tmp_path, coco), words)
+
+
+def test_broken_images_and_annotations_without_id_are_counted(tmp_path: Path) -> None:
+    coco = make_coco()
+    for image in coco['images'][:3]:
+        image['width'] = 0
+    refused(write(tmp_path, coco), r'has 3 images of size 0 x 48: 1\.png, 0 x 48: 2\.png')
+    coco = make_coco()
+    for ann in coco['annotations'][:2]:
+        del ann['id']
+    refused(write(tmp_path, coco), 'has 2 annotations without id')
+
+
+def test_what_the_host_does_not_look_at_may_be_broken(tmp_path: Path) -> None:
+    """A mask of a class that is not taken, and an annotation that is marked to be ignored."""
+    coco = make_coco()
+    coco['annotations'][1].update(segmentation=[])
+    coco['annotations'][3].update(ignore=1, segmentation=[])
+    (tmp_path / 'images').mkdir()
+    for i in range(1, 5):
+        Image.new('RGB', (64, 48)).save(tmp_path / 'images' / f'{i}.png')
+    write(tmp_path, coco)
+    cfg = config(tmp_path, metainfo=dict(classes=('cat',)))
+    check_data(cfg, ('train',))
+    assert all('mask' in box for info in listed_by_host(cfg) for box in info['instances'])
+
+
+def test_training_needs_no_iscrowd_and_a_metric_does(tmp_path: Path) -> None:
+    coco = make_coco()
+    for ann in coco['annotations']:
+        del ann['iscrowd']
+    path = write(tmp_path, coco)
+    check_coco(path, Reading(CLASSES))
+    assert [box['ignore_flag'] for info in listed_by_host(config(tmp_path)) for box in info['instances']] == [0] * 8
+    refused(path, r'has 8 broken annotations: 8 have no iscrowd \(ids 11, 12', training=False)
+
+
+# Categories: names, order, and what to write.
+
+
+def test_a_category_name_twice_is_named_with_its_ids(tmp_path: Path) -> None:
+    coco = make_coco()
+    coco['categories'] += [dict(id=7, name='dog'), dict(id=8, name='unused'), dict(id=9, name='unused')]
+    path = write(tmp_path, coco)
+    refused(path, 'several categories that are named dog: ids 2, 7')
+    check_coco(path, Reading(('cat',)))
+
+
+def test_missing_classes_come_with_what_to_write(tmp_path: Path) -> None:
+    path = write(tmp_path, make_coco())
+    refused(
+        path,
+        r"no category person.*it has cat, dog: write metainfo=dict\(classes=\('cat', 'dog'\)\)",
+        classes=['person'],
+    )
+
+
+def test_the_advice_for_another_order_leads_to_the_right_labels(tmp_path: Path) -> None:
+    """Sorting the categories of the file, with their ids, gives each box the label of its class; nothing else does."""
+    coco = make_coco()
+    coco['categories'].reverse()
+    path = write(tmp_path, coco)
+    refused(path, r'another order .*\(cat, dog\).*from 0 on: dog, cat; sort the list "categories" in the file')
+    labels = {box['bbox_label'] for info in listed_by_host(config(tmp_path)) for box in info['instances'][:1]}
+    assert labels == {1}  # that of dog, for cats
+    coco['categories'].sort(key=lambda category: CLASSES.index(category['name']))
+    check_coco(write(tmp_path, coco), Reading(CLASSES))
+    labels = {box['bbox_label'] for info in listed_by_host(config(tmp_path)) for box in info['instances'][:1]}
+    assert labels == {0}
+
+
+def test_an_order_that_differs_late_is_shown_where_it_differs(tmp_path: Path) -> None:
+    names = [f'c{i}' for i in range(80)]
+    coco = make_coco()
+    coco['categories'] = [dict(id=i, name=name) for i, name in enumerate(names)]
+    classes = [*names[:60], 'c61', 'c60', *names[62:]]
+    refused(write(tmp_path, coco), 'from 60 on: c60, c61', classes=classes)
+
+
+@pytest.mark.parametrize('largest', [0, 2**20])
+def test_the_file_of_a_metric_has_its_categories_in_order_too(
+    tmp_path: Path, largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotations, 'LARGEST_PARSED', largest)
+    write(tmp_path, make_coco())
+    other = make_coco()
+    other['categories'].reverse()
+    path = write(tmp_path, other, 'b.json')
+    with pytest.raises(DataError, match='in another order'):
+        check_categories(path, CLASSES)
+    cfg = config(tmp_path, 'val', data_prefix=dict(img=''))
+    for i in range(1, 5):
+        Image.new('RGB', (64, 48)).save(tmp_path / f'{i}.png')
+    cfg.val_evaluator = dict(type='CocoMetric', ann_file=path)
+    with pytest.raises(LaunchError, match=r'val_evaluator reads .*b\.json, which has .*in another order'):
+        check_data(cfg, ('val',))
+
+
+def test_what_a_training_passes_over_is_no_word_for_a_metric(tmp_path: Path) -> None:
+    coco = make_coco()
+    coco['annotations'][0]['iscrowd'] = coco['annotations'][1]['iscrowd'] = 1
+    path = write(tmp_path, coco)
+    assert len(check_coco(path, Reading(CLASSES)).notes) == 1
+    assert check_coco(path, Reading(CLASSES, training=False)) == ([], None)
+
+
+# Is there anything to learn from?
+
+
+def test_crowds_alone_are_nothing_to_learn_from_and_many_are_a_warning(tmp_path: Path) -> None:
+    coco = make_coco(iscrowd=1)
+    found = check_coco(write(tmp_path, coco), Reading(CLASSES))
+    assert 'all 8 boxes of the classes are marked iscrowd=1' in found.nothing
+    coco['annotations'][0]['iscrowd'] = 0
+    found = check_coco(write(tmp_path, coco), Reading(CLASSES))
+    assert found.nothing is None and found.notes == ['7 of 8 boxes are marked iscrowd=1: training ignores them']
+    coco = make_coco()
+    coco['annotations'][0]['iscrowd'] = 1
+    assert check_coco(write(tmp_path, coco), Reading(CLASSES)) == ([], None)
+
+
+def test_crowds_alone_are_found_in_a_large_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(annotations, 'LARGEST_PARSED', 0)
+    assert 'iscrowd=1' in check_coco(write(tmp_path, make_coco(iscrowd=1)), Reading(CLASSES)).nothing
+    assert check_coco(write(tmp_path, make_coco()), Reading(CLASSES)) == ([], None)
+
+
+def test_masks_that_polygons_leave_out_are_nothing_to_learn_from(tmp_path: Path) -> None:
+    coco = make_coco(segmentation=dict(size=[48, 64], counts=[48 * 64]))
+    found = check_coco(write(tmp_path, coco), Reading(CLASSES, masks='polygons'))
+    assert '8 masks are no polygons, and poly2mask=False' in found.nothing
+    assert check_coco(write(tmp_path, coco), Reading(CLASSES, masks='all')) == ([], None)
+
+
+FILTERS: dict[str, tuple[dict[str, Any], str]] = {
+    'too small': (dict(min_size=64), '4 are smaller than min_size=64 on a side$'),
+    'without annotations': (dict(filter_empty_gt=True), '4 have no annotation of the classes .filter_empty_gt=True.$'),
+    'either': (dict(min_size=50, filter_empty_gt=True), '4 are smaller than min_size=50 on a side and 4 have no'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('case', FILTERS)
+def test_a_filter_that_leaves_no_image_is_named_with_its_value(case: str, tmp_path: Path) -> None:
+    rules, words = FILTERS[case]
+    coco = make_coco()
+    if 'filter_empty_gt' in rules:
+        for ann in coco['annotations']:
+            ann['category_id'] = 3
+        coco['categories'].append(dict(id=3, name='cow'))
+    path = write(tmp_path, coco)
+    assert listed_by_host(config(tmp_path, filter_cfg=rules)) == []
+    refused(path, f'has 4 images, of which filter_cfg leaves none: {words}', filter_cfg=rules)
+
+
+def test_a_filter_counts_only_where_the_data_set_uses_it(tmp_path: Path) -> None:
+    write(tmp_path, make_coco())
+    (tmp_path / 'images').mkdir()
+    for i in range(1, 5):
+        Image.new('RGB', (64, 48)).save(tmp_path / 'images' / f'{i}.png')
+    with pytest.raises(LaunchError, match=r'a\.json, which has 4 images, of which filter_cfg leaves none'):
+        check_data(config(tmp_path, filter_cfg=dict(min_size=64)), ('train',))
+    check_data(config(tmp_path, filter_cfg=dict(min_size=64), test_mode=True), ('train',))
+    check_data(config(tmp_path, filter_cfg=dict(min_size=48, filter_empty_gt=True)), ('train',))
+
+
+def test_a_filter_of_another_class_is_not_guessed(tmp_path: Path) -> None:
+    from mmdet.datasets import CocoDataset
+
+    class Kept(CocoDataset):
+        def filter_data(self) -> list[dict]:
+            return self.data_list
+
+    write(tmp_path, make_coco())
+    for i in range(1, 5):
+        Image.new('RGB', (64, 48)).save(tmp_path / f'{i}.png')
+    check_data(config(tmp_path, type=Kept, filter_cfg=dict(min_size=64), data_prefix=dict(img='')), ('train',))
+
+
+def test_what_is_left_by_the_filter_must_have_a_box(tmp_path: Path) -> None:
+    coco = make_coco(images=2)
+    coco['images'][0].update(width=20, height=20)
+    coco['annotations'] = coco['annotations'][:2]
+    found = check_coco(write(tmp_path, coco), Reading(CLASSES, filter_cfg=dict(min_size=32)))
+    assert found.nothing
+
+
+def test_backgrounds_are_right_beside_another_data_set_and_wrong_alone(tmp_path: Path) -> None:
+    write(tmp_path, {**make_coco(), 'annotations': []})
+    write(tmp_path, make_coco(), 'b.json')
+    for i in range(1, 5):
+        Image.new('RGB', (64, 48)).save(tmp_path / f'{i}.png')
+    cfg = config(tmp_path, data_prefix=dict(img=''))
+    with pytest.raises(LaunchError, match=r'a\.json, which has no annotations'):
+        check_data(cfg, ('train',))
+    first = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[first, dict(first, ann_file='b.json')])
+    with pytest.warns(UserWarning, match=r'a\.json, which has no annotations'):
+        check_data(cfg, ('train',))
+
+
+def test_a_validation_set_without_annotations_is_a_warning(tmp_path: Path) -> None:
+    write(tmp_path, {**make_coco(), 'annotations': []})
+    for i in range(1, 5):
+        Image.new('RGB', (64, 48)).save(tmp_path / f'{i}.png')
+    cfg = config(tmp_path, 'val', data_prefix=dict(img=''))
+    cfg.val_evaluator = dict(type='CocoMetric', ann_file=str(tmp_path / 'a.json'))
+    with pytest.warns(UserWarning, match=r'a\.json, which has no annotations: the metrics'):
+        check_data(cfg, ('val',))
+
+
+# Sizes of image, annotation and mask.
+
+
+def photos(root: Path, orientation: int | None = 6, size: tuple[int, int] = (64, 48), count: int = 4) -> None:
+    (root / 'images').mkdir(exist_ok=True)
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    for i in range(1, count + 1):
+        Image.new('RGB', size).save(root / 'images' / f'{i}.png', exif=exif)
+        Image.new('RGB', size).save(root / 'images' / f'{i}.jpg', exif=exif)
+
+
+def jpegs(coco: dict[str, Any]) -> dict[str, Any]:
+    for image in coco['images']:
+        image['file_name'] = image['file_name'].replace('png', 'jpg')
+    return coco
+
+
+def test_photos_that_exif_turns_are_refused_where_they_are_annotated_as_stored(tmp_path: Path) -> None:
+    photos(tmp_path)
+    write(tmp_path, jpegs(make_coco(bbox=[40, 10, 20, 20])))
+    words = (
+        r'4 of 4 looked at, as .*1\.\w+: 64 x 48 in the annotations and 48 x 64 as it is read, because EXIF turns it'
+    )
+    with pytest.raises(LaunchError, match=f'{words}.*color_type="color_ignore_orientation"'):
+        check_data(config(tmp_path), ('train',))
+    unturned = [dict(type='LoadImageFromFile', color_type='color_ignore_orientation'), dict(type='LoadAnnotations')]
+    check_data(config(tmp_path, pipeline=unturned), ('train',))
+
+
+def test_many_photos_are_decoded_only_until_it_is_known_that_they_are_turned(tmp_path: Path) -> None:
+    photos(tmp_path, count=20)
+    path = write(tmp_path, jpegs(make_coco(images=20, bbox=[40, 10, 20, 20])))
+    decoded = []
+    read = lambda path: decoded.append(path) or (48, 64)  # noqa: E731
+    refused(path, '20 of 20 looked at', images=str(tmp_path / 'images'), read=read)
+    assert len(decoded) == 10
+
+
+def test_photos_annotated_as_they_are_shown_pass(tmp_path: Path) -> None:
+    photos(tmp_path, size=(48, 64))
+    write(tmp_path, jpegs(make_coco(bbox=[40, 10, 20, 20])))
+    check_data(config(tmp_path), ('train',))
+
+
+@pytest.mark.parametrize('size, read', [((32, 24), '32 x 24'), ((128, 96), '128 x 96')])
+def test_boxes_that_fit_into_an_image_of_another_size_are_a_warning(
+    tmp_path: Path, size: tuple[int, int], read: str
+) -> None:
+    photos(tmp_path, None, size)
+    write(tmp_path, make_coco())
+    with pytest.warns(UserWarning, match=f'64 x 48 in the annotations and {read} as it is read'):
+        check_data(config(tmp_path), ('train',))
+
+
+def run_lengths(width: int, height: int) -> dict[str, Any]:
+    mask = mask_utils.encode(np.asfortranarray(np.ones((height, width), np.uint8)))
+    return dict(size=mask['size'], counts=mask['counts'].decode())
+
+
+def test_masks_of_another_size_than_their_image_are_refused(tmp_path: Path) -> None:
+    photos(tmp_path, None)
+    write(tmp_path, make_coco(segmentation=run_lengths(48, 64)))
+    with pytest.raises(LaunchError, match=r'has 8 masks of another size .*: ids 11, 12, 21, .*48 x 64'):
+        check_data(config(tmp_path), ('train',))
+    write(tmp_path, make_coco(segmentation=run_lengths(64, 48)))
+    check_data(config(tmp_path), ('train',))
+
+
+def test_masks_count_that_fit_the_image_and_not_the_size_in_the_file(tmp_path: Path) -> None:
+    """The host reads the image's own size."""
+    photos(tmp_path, None, (48, 64))
+    write(tmp_path, make_coco(segmentation=run_lengths(48, 64)))
+    with pytest.warns(UserWarning, match='64 x 48 in the annotations and 48 x 64 as it is read'):
+        check_data(config(tmp_path), ('train',))
+    write(tmp_path, make_coco(segmentation=run_lengths(64, 48)))
+    with pytest.raises(LaunchError, match='64 x 48 in the annotations and 48 x 64 as it is read'):
+        check_data(config(tmp_path), ('train',))
+
+
+def test_a_subclass_is_checked_as_its_base_unless_it_reads_by_rules_of_its_own(tmp_path: Path) -> None:
+    from mmdet.datasets import CocoDataset
+
+    class Fruits(CocoDataset):
+        METAINFO = dict(classes=CLASSES)
+
+    class Others(Fruits):
+        def load_data_list(self) -> list[dict]:
+            return []
+
+    coco = make_coco()
+    del coco['annotations'][0]['area']
+    write(tmp_path, coco)
+    with pytest.raises(LaunchError, match='id 11 has no area'):
+        check_data(config(tmp_path, type=Fruits, metainfo=None, data_prefix=dict(img='')), ('train',))
+    check_data(config(tmp_path, type=Others, metainfo=None, data_prefix=dict(img='')), ('train',))

@@ -1,0 +1,171 @@
+"""Time and memory, side by side; and that the peers are what they are called."""
+
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmrope import RoPEViT
+from mmrope.analysis import benchmark
+from mmrope.commands.measuring import Measurement, Setting, build_candidate, compare, load_backbone, peak_memory
+from mmrope.commands.skipping import Skips
+from mmrope.registry import MODELS
+
+ROOT = Path(__file__).parents[2]
+TINY = dict(type='mmrope.RoPEViT', arch=dict(embed_dims=32, depth=2, num_heads=2), patch_size=8)
+
+
+@pytest.fixture(scope='module')
+def peers():
+    sys.path.insert(0, str(ROOT / 'benchmarks'))
+    import peers
+
+    yield peers
+    sys.path.remove(str(ROOT / 'benchmarks'))
+
+
+def test_the_papers_way_gives_what_mmrope_gives(peers, close):
+    ours = RoPEViT(dict(embed_dims=32, depth=3, num_heads=2), patch_size=8, with_cls_token=True)
+    theirs = peers.PaperRoPEViT(32, 3, 2, patch_size=8)
+    for param in ours.parameters():
+        nn.init.normal_(param, std=0.3)
+    with torch.no_grad():
+        theirs.patch_embed.load_state_dict(ours.patch_embed.proj.state_dict())
+        theirs.cls_token.copy_(ours.cls_token)
+        for i, (block, twin) in enumerate(zip(ours.blocks, theirs.blocks)):
+            twin['norm1'].load_state_dict(block.norm1.state_dict())
+            twin['norm2'].load_state_dict(block.norm2.state_dict())
+            twin['mlp'].load_state_dict(block.mlp.state_dict())
+            twin['qkv'].load_state_dict(block.attn.qkv.state_dict())
+            twin['proj'].load_state_dict(block.attn.proj.state_dict())
+            theirs.freqs[:, i] = block.attn.rope.freqs
+            theirs.gammas[i] = torch.stack((block.gamma_1, block.gamma_2))
+        images = torch.randn(2, 3, 40, 56)
+        (maps,) = ours(images)
+        tokens = theirs(images)[:, 1:]
+    scale = maps.std()
+    close(maps.flatten(2).transpose(1, 2) / scale, tokens / scale)
+
+
+def test_candidates_take_turns(monkeypatch):
+    calls = []
+    monkeypatch.setattr(benchmark, 'time_step', lambda model, images, setting: calls.append(model) or float(len(calls)))
+    first, second = compare({'a': TINY, 'b': TINY}, Setting((16, 16)), rounds=3, memory=False)
+    second_model, first_model = calls[:2]
+    assert first_model is not second_model
+    assert calls[2:] == [first_model, second_model, second_model, first_model, first_model, second_model]
+    assert (first.times, second.times) == ([3.0, 6.0, 7.0], [4.0, 5.0, 8.0])  # the first round warms up
+    assert (first.median, second.spread, second.throughput) == (6.0, 4 / 5, 1 / 5)
+
+
+@pytest.mark.parametrize('mode', benchmark.MODES)
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_a_step_is_what_the_mode_says(mode, dtype, monkeypatch):
+    setting = Setting((16, 24), batch=2, mode=mode, dtype=dtype)
+    seen = []
+
+    @MODELS.register_module(name='Spy', force=True)
+    class Spy(nn.Linear):
+        def __init__(self):
+            super().__init__(24, 4)
+
+        def forward(self, x):
+            out = super().forward(x)
+            seen.append((x.shape, out.dtype, torch.is_grad_enabled(), self.training))
+            if out.requires_grad:
+                out.register_hook(lambda grad: seen.append(grad.shape))
+            return (out,)
+
+    (measurement,) = compare({'spy': dict(type='mmrope.Spy')}, setting, rounds=1, memory=False)
+    training = mode == 'training'
+    forward = (torch.Size([2, 3, 16, 24]), getattr(torch, dtype), training, training)
+    assert seen == [forward, torch.Size([2, 3, 16, 4])] * 2 if training else [forward] * 2
+    assert measurement.parameters == 100 and len(measurement.times) == 1
+
+
+def test_memory_is_that_of_one_step():
+    """Of a model that makes 64 MiB, keeps half of it and frees the rest: at least that, and not much more."""
+    wide = dict(type='mmrope.RoPEViT', arch=dict(embed_dims=64, depth=1, num_heads=2, mlp_ratio=64), patch_size=8)
+    measured = peak_memory(wide, Setting((512, 512), mode='training'))
+    hidden = 64 * 64 * 64 * 64 * 4  # tokens x channels x ratio x bytes: before and after GELU
+    assert 2 * hidden < measured < 5 * hidden
+
+
+def test_a_measurement_is_json(tmp_path):
+    measurement = Measurement('a', Setting((8, 8)), [1.0, 3.0, 2.0], 5, 7)
+    Config(dict(measurement=measurement.as_dict())).dump(tmp_path / 'a.json')
+    assert Config.fromfile(tmp_path / 'a.json').measurement.median == 2.0
+
+
+def test_backbones_of_configs_and_wrappers(tmp_path):
+    assert load_backbone(str(ROOT / 'configs/mask_rcnn_rope_mixed_swin_t_coco.py'))['type'] == 'mmrope.RoPESwin'
+    (tmp_path / 'wrapped.py').write_text('model = dict(type="Wrapper", model=dict(backbone=dict(type="A")))')
+    assert load_backbone(str(tmp_path / 'wrapped.py')) == dict(type='A')
+    (tmp_path / 'none.py').write_text('model = dict(type="Wrapper")')
+    with pytest.raises(ValueError, match=r'model\.backbone.*none\.py'):
+        load_backbone(str(tmp_path / 'none.py'))
+
+
+HOST_CONFIGS = {
+    'scope': "default_scope = 'mmdet'\nmodel = dict(type='RetinaNet', backbone={backbone})",
+    'own package': "model = dict(type='RetinaNet', backbone={backbone})",
+    'class': 'from mmdet.models import SwinTransformer\nmodel = dict(backbone={backbone})',
+}
+
+
+@pytest.mark.parametrize(
+    'config, kind',
+    [('scope', "'SwinTransformer'"), ('own package', "'mmdet.SwinTransformer'"), ('class', 'SwinTransformer')],
+)
+def test_backbones_of_the_hosts_are_built_as_their_configs_name_them(tmp_path, config, kind):
+    from mmdet.models import SwinTransformer
+
+    backbone = f'dict(type={kind}, embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1))'
+    (tmp_path / 'host.py').write_text(HOST_CONFIGS[config].format(backbone=backbone))
+    candidate = pickle.loads(pickle.dumps(load_backbone(str(tmp_path / 'host.py'))))  # as another process gets it
+    assert isinstance(build_candidate(candidate, Setting((16, 16))), SwinTransformer)
+
+
+def test_the_same_name_is_each_library_s_own(tmp_path):
+    models = []
+    for scope in ('mmdet', 'mmseg'):
+        settings = dict(type='SwinTransformer', embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1))
+        (tmp_path / f'{scope}.py').write_text(f'default_scope = {scope!r}\nmodel = dict(backbone={settings!r})')
+        models.append(build_candidate(load_backbone(str(tmp_path / f'{scope}.py')), Setting((16, 16))))
+    assert [type(model).__module__.partition('.')[0] for model in models] == ['mmdet', 'mmseg']
+
+
+def test_a_candidate_that_fails_is_left_out_and_the_others_are_measured():
+    skips = Skips('tool')
+    candidates = {
+        'a': TINY,
+        'unknown': dict(type='mmrope.Nothing'),
+        'b': TINY,
+        'too narrow': TINY | dict(in_channels=4),
+    }
+    done = compare(candidates, Setting((16, 16)), rounds=2, memory=False, skipping=skips.skipping)
+    assert [(measurement.candidate, len(measurement.times)) for measurement in done] == [('a', 2), ('b', 2)]
+    assert [problem.partition(':')[0] for problem in skips.problems] == ['unknown', 'too narrow']
+
+
+def test_candidates_are_not_initialised_from_the_hub():
+    model = build_candidate(TINY | dict(init_cfg=dict(type='Pretrained', checkpoint='/nowhere')), Setting((16, 16)))
+    assert isinstance(model, RoPEViT) and not model.training
+
+
+def test_a_candidate_is_compiled_where_its_config_says_so(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, 'compile', lambda model, **options: compiled.append(model) or model)
+    models = [build_candidate(TINY | extra, Setting((16, 16))) for extra in ({}, {'compile': True})]
+    assert compiled == models[1:]
+
+
+def test_every_row_of_the_suite_is_complete(peers):
+    suite = Config.fromfile(ROOT / 'benchmarks/cpu.py', import_custom_modules=False)
+    used = {name for row in suite.rows.values() for name in row.candidates}
+    assert used == set(suite.candidates)
+    assert all(row.sizes and set(row.modes) <= set(benchmark.MODES) for row in suite.rows.values())
