@@ -21,9 +21,9 @@ from mmengine.config import Config
 from mmrope import LayerDecayOptimWrapperConstructor, RoPESwin, RoPEViT, SimpleFeaturePyramid
 from mmrope.checkpoints.loading import load_checkpoint
 from mmrope.checkpoints.sources import CheckpointError
-from mmrope.commands.checks.config import LaunchError, check_data, check_keys
+from mmrope.commands.checks.config import CommandError, check_data, check_keys
 from mmrope.engine import annotations
-from mmrope.engine.numbers import FiniteLossHook
+from mmrope.engine.finite_loss_hook import FiniteLossHook
 from mmrope.layers import RelativePositionBias
 
 VIT = dict(arch=dict(embed_dims=16, depth=2, num_heads=2), patch_size=8, window_size=3, global_attn_indexes=(1,))
@@ -246,7 +246,7 @@ def test_broken_annotations_are_named(case: str, root: Path) -> None:
 
 
 def refused(cfg: Config, words: str) -> None:
-    with pytest.raises(LaunchError, match=words) as caught:
+    with pytest.raises(CommandError, match=words) as caught:
         check_data(cfg, ('train',))
     assert '\n' not in str(caught.value)
 
@@ -429,7 +429,7 @@ def test_the_host_names_an_image_that_is_cut_short_or_none(tmp_path: Path, suffi
     ],
 )
 def test_a_misspelt_part_of_a_config_is_named(key: str, meant: str) -> None:
-    with pytest.raises(LaunchError, match=f'the config has {key}, which nothing reads; did you mean {meant}'):
+    with pytest.raises(CommandError, match=f'the config has {key}, which nothing reads; did you mean {meant}'):
         check_keys(Config({'model': dict(type='A'), 'data_root': 'data', key: []}))
     check_keys(Config({'model': dict(type='A'), key: [], meant: []}))  # a variable of a part that is there
 

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 
+from mmrope.commands.outputs import add_overwrite, check_output
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -20,8 +21,7 @@ from mmrope.analysis.attention import BlockStatistics, attention_maps, image_sum
 from mmrope.analysis.figures import draw_attention, draw_maps
 from mmrope.commands.images import find_images, note_on_depth, read_image
 from mmrope.commands.models import backbone_of, load_model, prepare_image, read_config, study_parser
-from mmrope.commands.outputs import add_overwrite, check_output
-from mmrope.commands.runner import LaunchError, errors_in_one_sentence
+from mmrope.commands.runner import CommandError, errors_in_one_sentence
 from mmrope.commands.skipping import Skips
 
 WIDTH = 130
@@ -87,16 +87,16 @@ def chosen_maps(maps: Mapping[str, Tensor], blocks: Sequence[int] | None, heads:
     """Choose blocks by their numbers.
 
     Raises:
-        LaunchError: if there is no such block, or a head that one of them does not have.
+        CommandError: if there is no such block, or a head that one of them does not have.
     """
     names = list(maps)
     numbers = range(len(names)) if blocks is None else blocks
     if not set(numbers) <= set(range(len(names))):
-        raise LaunchError(f'--blocks: the backbone has the blocks 0 to {len(names) - 1}, and got {numbers}')
+        raise CommandError(f'--blocks: the backbone has the blocks 0 to {len(names) - 1}, and got {numbers}')
     chosen = {names[i]: maps[names[i]] for i in numbers}
     fewest = min(map(len, chosen.values()))
     if not set(heads) <= set(range(fewest)):
-        raise LaunchError(f'--heads: the blocks to draw have the heads 0 to {fewest - 1}, and got {heads}')
+        raise CommandError(f'--heads: the blocks to draw have the heads 0 to {fewest - 1}, and got {heads}')
     return chosen
 
 
@@ -114,7 +114,7 @@ def analyse(
     """Measure one model. Returns its statistics, of how many images they are, and the maps that were drawn.
 
     Raises:
-        LaunchError: if it cannot be loaded, its backbone is none of mmrope's, or no image is left.
+        CommandError: if it cannot be loaded, its backbone is none of mmrope's, or no image is left.
     """
     cfg = read_config(pair[0], args.cfg_options)
     model = load_model(cfg, pair[1], args.device)
@@ -135,7 +135,7 @@ def read_images(args: argparse.Namespace, skips: Skips) -> list[Path]:
     """List the images that can be read.
 
     Raises:
-        LaunchError: if there is none.
+        CommandError: if there is none.
     """
     found, problems = find_images(args.images)
     paths = []
@@ -146,7 +146,7 @@ def read_images(args: argparse.Namespace, skips: Skips) -> list[Path]:
             paths.append(path)
     skips.problems += problems
     if not paths:
-        raise LaunchError(f'--images: {"; ".join(skips.problems)}')
+        raise CommandError(f'--images: {"; ".join(skips.problems)}')
     return paths
 
 

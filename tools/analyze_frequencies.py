@@ -12,6 +12,7 @@ from statistics import mean
 
 import numpy as np
 import torch
+from mmrope.commands.outputs import add_overwrite, check_output
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -31,8 +32,7 @@ from mmrope.analysis.frequencies import (
 )
 from mmrope.commands.images import UnreadableImageError, note_on_depth, read_image
 from mmrope.commands.models import backbone_of, load_model, read_config, study_parser
-from mmrope.commands.outputs import add_overwrite, check_output
-from mmrope.commands.runner import LaunchError, errors_in_one_sentence
+from mmrope.commands.runner import CommandError, errors_in_one_sentence
 
 WIDTH = 120
 
@@ -61,13 +61,13 @@ def load_freqs(args: argparse.Namespace, checkpoint: str) -> tuple[dict[str, Ten
     """Load the frequencies of each block, and the bases of RoPE-Mixed and RoPE-Axial.
 
     Raises:
-        LaunchError: if the backbone has no frequencies.
+        CommandError: if the backbone has no frequencies.
     """
     cfg = read_config(args.config, args.cfg_options)
     backbone = backbone_of(load_model(cfg, checkpoint, args.device))
     freqs = freqs_of(backbone)
     if not freqs:
-        raise LaunchError(f'{args.config}: its backbone has rope=None, and so no frequencies')
+        raise CommandError(f'{args.config}: its backbone has rope=None, and so no frequencies')
     return freqs, *thetas_of(backbone, cfg.model.backbone)
 
 
@@ -75,18 +75,18 @@ def functions_of(args: argparse.Namespace) -> dict[str, Tensor]:
     """Make the functions to represent.
 
     Raises:
-        LaunchError: if the grid has no room for one, or the image cannot be read.
+        CommandError: if the grid has no room for one, or the image cannot be read.
     """
     if args.grid < 8:
-        raise LaunchError(f'--grid must be at least 8, and got {args.grid}')
+        raise CommandError(f'--grid must be at least 8, and got {args.grid}')
     functions = target_functions(args.grid)
     if args.image is not None:
         try:
             image = read_image(args.image)
         except UnreadableImageError as error:
-            raise LaunchError(f'--image: {error}') from error
+            raise CommandError(f'--image: {error}') from error
         if note := note_on_depth(args.image, image):
-            raise LaunchError(f'--image: {note}')
+            raise CommandError(f'--image: {note}')
         pixels = Image.fromarray(image[..., ::-1]).convert('L').resize((args.grid, args.grid))
         functions['image'] = torch.from_numpy(np.asarray(pixels, dtype=np.float64) / 255)
     return functions
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         initial = load_freqs(args, args.initial)[0] if args.initial else None
         names, block = list(freqs), len(freqs) // 2 if args.block is None else args.block
         if not 0 <= block < len(names):
-            raise LaunchError(f'--block: the backbone has the blocks 0 to {len(names) - 1}, and got {block}')
+            raise CommandError(f'--block: the backbone has the blocks 0 to {len(names) - 1}, and got {block}')
         moved = {
             name: changes(part, theta, initial and initial[name]) for name, part in freqs.items() if part.shape[1] > 1
         }

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmrope.commands.outputs import add_overwrite, check_output
 from rich.console import Console
 from rich.status import Status
 
@@ -26,7 +27,6 @@ from mmrope.commands.measuring import (
     import_modules,
     load_backbone,
 )
-from mmrope.commands.outputs import add_overwrite, check_output
 from mmrope.commands.runner import errors_in_one_sentence
 from mmrope.commands.skipping import Skips
 

@@ -8,13 +8,13 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+from mmrope.commands.outputs import add_overwrite, check_output
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from mmrope.commands.checks.config import LaunchError, check_checkpoint
+from mmrope.commands.checks.config import CommandError, check_checkpoint
 from mmrope.commands.images import find_images
-from mmrope.commands.outputs import add_overwrite, check_output
 from mmrope.commands.prediction import Predictor
 from mmrope.commands.runner import OptionsAction, ToolParser, errors_in_one_sentence, load_config
 from mmrope.commands.sizes import parse_size, size_overrides
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             try:
                 cfg.merge_from_dict(size_overrides(cfg, parse_size(args.size)))
             except ValueError as error:
-                raise LaunchError(f'--size: {error}') from error
+                raise CommandError(f'--size: {error}') from error
         files, skips.problems = find_images(args.images)
         if files:
             cfg.log_level = 'WARNING'

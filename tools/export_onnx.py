@@ -4,9 +4,10 @@
 import argparse
 from collections.abc import Sequence
 
+from mmrope.commands.outputs import add_overwrite, check_output
+
 from mmrope.commands.models import read_config
 from mmrope.commands.onnx import LEAST_OPSET, build_backbone, export_onnx, output_names
-from mmrope.commands.outputs import add_overwrite, check_output
 from mmrope.commands.runner import OptionsAction, errors_in_one_sentence
 from mmrope.commands.sizes import size_of_tests
 

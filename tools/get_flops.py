@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from mmrope.commands.outputs import add_overwrite, check_output
 from rich.console import Console
 from rich.table import Table
 
 from mmrope.analysis.cost import Cost, config_cost
 from mmrope.commands.models import read_config, study_parser
-from mmrope.commands.outputs import add_overwrite, check_output
-from mmrope.commands.runner import LaunchError, errors_in_one_sentence
+from mmrope.commands.runner import CommandError, errors_in_one_sentence
 from mmrope.commands.skipping import Skips
 
 PARTS = ('backbone', 'neck', 'heads', 'total')
@@ -27,7 +27,7 @@ def sizes_of(words: Sequence[str]) -> list[tuple[int, int]]:
     """Read sizes: ``N``, ``H W``, or any number of ``HxW``.
 
     Raises:
-        LaunchError: if the words are none of these.
+        CommandError: if the words are none of these.
     """
     found = [re.fullmatch(r'([1-9]\d*)(?:x([1-9]\d*))?', word) for word in words]
     if all(found):
@@ -35,7 +35,7 @@ def sizes_of(words: Sequence[str]) -> list[tuple[int, int]]:
             return [(int(match[1]), int(match[2])) for match in found]
         if len(found) <= 2 and not any(match[2] for match in found):
             return [(int(found[0][1]), int(found[-1][1]))]
-    raise LaunchError(f'--size takes N, H W, or sizes HxW, in pixels, and got {" ".join(words)}')
+    raise CommandError(f'--size takes N, H W, or sizes HxW, in pixels, and got {" ".join(words)}')
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

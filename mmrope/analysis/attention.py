@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..commands.checks.config import LaunchError
+from ..commands.checks.config import CommandError
 from ..layers import Attention, Span, Windows, varlen, window_order
 from ..models import RoPESwin, RoPEViT
 
@@ -244,10 +244,10 @@ def attention_maps(backbone: RoPEViT | RoPESwin, image: Tensor, x: int, y: int) 
         For each block by its name its attention weights of the token grid, ``(heads, H, W)``; NaN outside its window.
 
     Raises:
-        LaunchError: if the pixel is not within the image.
+        CommandError: if the pixel is not within the image.
     """
     if not (0 <= x < image.shape[3] and 0 <= y < image.shape[2]):
-        raise LaunchError(
+        raise CommandError(
             f'--query: x and y must be within 0 .. {image.shape[3] - 1} and 0 .. {image.shape[2] - 1}, but got '
             f'x = {x}, y = {y}'
         )

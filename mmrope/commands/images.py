@@ -8,13 +8,13 @@ import mmcv
 import numpy as np
 
 from ..text import few
-from .checks.config import LaunchError
+from .errors import CommandError
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif', '.tiff', '.webp')
 DARK = 64  # of 255: the brightest value of a file that uses 14 of its 16 bits
 
 
-class UnreadableImageError(LaunchError):
+class UnreadableImageError(CommandError):
     """A file that is no image."""
 
 

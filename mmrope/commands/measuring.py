@@ -218,7 +218,7 @@ def load_backbone(path: str) -> dict:
     """The backbone of a model's config file, with the ``_scope_`` of the library that the config is for.
 
     Raises:
-        LaunchError: if there is no such config.
+        CommandError: if there is no such config.
         ValueError: if the config has none.
     """
     cfg = read_config(path)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ..models import RoPESwin, RoPEViT
 from ..weights import load_pretrained
-from .checks.config import LaunchError, check_checkpoint, datasets_of
+from .checks.config import check_checkpoint, datasets_of
+from .errors import CommandError
 from .hosts import scope_of
 from .runner import OptionsAction, ToolParser, load_config
 
@@ -34,7 +35,7 @@ def read_config(config: str, options: Mapping[str, Any] | None = None) -> Config
     """Read a config and override parts of it, as the tools that train and test do.
 
     Raises:
-        LaunchError: if there is no such config, or an option does not fit it.
+        CommandError: if there is no such config, or an option does not fit it.
     """
     unused = dict(launcher='none', data_root=None, local_rank=0, work_dir=None)
     return load_config(argparse.Namespace(config=config, cfg_options=options, **unused))
@@ -63,7 +64,7 @@ def load_model(cfg: Config, checkpoint: str, device: str | None = None) -> nn.Mo
         device: as in :func:`build_model`.
 
     Raises:
-        LaunchError: if there is no such checkpoint, or the backbone is none of mmrope's.
+        CommandError: if there is no such checkpoint, or the backbone is none of mmrope's.
         CheckpointError: as :func:`mmrope.weights.load_pretrained`.
     """
     check_checkpoint(checkpoint, 'CHECKPOINT')
@@ -76,11 +77,11 @@ def backbone_of(model: nn.Module) -> RoPEViT | RoPESwin:
     """The backbone of a model.
 
     Raises:
-        LaunchError: if it is none of mmrope's.
+        CommandError: if it is none of mmrope's.
     """
     backbone = getattr(model, 'backbone', None)
     if not isinstance(backbone, (RoPEViT, RoPESwin)):
-        raise LaunchError(
+        raise CommandError(
             f'model.backbone must be mmrope.RoPEViT or mmrope.RoPESwin, but the config has {type(backbone).__name__}'
         )
     return backbone
@@ -94,7 +95,7 @@ def prepare_image(cfg: Config, model: nn.Module, path: str) -> Tensor:
         data = Compose([TRANSFORMS.build(step) for step in steps])(dict(img_path=path, img_id=0))
     inputs = _preprocess(model, data)['inputs']
     if not isinstance(inputs, Tensor) or inputs.ndim != 4:
-        raise LaunchError('the test pipeline must give one image, without test-time augmentation')
+        raise CommandError('the test pipeline must give one image, without test-time augmentation')
     return inputs
 
 

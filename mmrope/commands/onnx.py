@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..models import RoPESwin, RoPEViT
 from ..registry import MODELS
-from .checks.config import LaunchError
+from .errors import CommandError
 from .hosts import scope_of
 
 BACKBONES = {'RoPEViT': 'block', 'RoPESwin': 'stage'}  # what out_indices count, for the names of the outputs
@@ -19,7 +19,7 @@ LEAST_OPSET = 18  # torch's exporter writes nothing older
 TOLERANCE = 1e-4
 
 
-class ExportError(LaunchError):
+class ExportError(CommandError):
     """A model that cannot be exported as asked; the text is the whole explanation."""
 
 

@@ -14,7 +14,8 @@ from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_to_mod
 from torch import nn
 
 from ..engine.complete_checkpoint_hook import CompleteCheckpoint
-from .checks.config import LaunchError, datasets_of
+from .checks.config import datasets_of
+from .errors import CommandError
 from .hosts import scope_of
 from .images import note_on_depth, read_image
 from .runner import sentence
@@ -43,7 +44,7 @@ class Predictor:
         opacity: Of masks and segments in the picture, from 0 to 1.
 
     Raises:
-        LaunchError: If the config is of another library.
+        CommandError: If the config is of another library.
         CheckpointError: If the checkpoint leaves a parameter unset, or cannot be loaded as weights only.
     """
 
@@ -51,7 +52,7 @@ class Predictor:
         scope = scope_of(cfg)
         makers = {'mmdet': _detector, 'mmseg': _segmenter, 'mmpretrain': _classifier}
         if scope not in makers:
-            raise LaunchError(f'default_scope of the config must be one of {", ".join(makers)}, but is {scope!r}')
+            raise CommandError(f'default_scope of the config must be one of {", ".join(makers)}, but is {scope!r}')
         self.scope, self.opacity = scope, opacity
         cfg.test_dataloader.dataset = next(datasets_of(cfg.test_dataloader.dataset))
         _name_steps(cfg.test_dataloader.dataset.pipeline)
@@ -68,7 +69,7 @@ class Predictor:
 
         Raises:
             UnreadableImageError: If the file cannot be read as one.
-            LaunchError: If the model cannot predict it.
+            CommandError: If the model cannot predict it.
         """
         image = read_image(path)
         try:
@@ -76,7 +77,7 @@ class Predictor:
                 prediction = getattr(self, f'_{self.scope}')(str(path), image)
         except Exception as error:
             height, width = image.shape[:2]
-            raise LaunchError(f'{path} of {width} x {height} pixels was not predicted: {sentence(error)}') from error
+            raise CommandError(f'{path} of {width} x {height} pixels was not predicted: {sentence(error)}') from error
         return prediction._replace(note=note_on_depth(path, image))
 
     def _mmdet(self, path: str, image: np.ndarray) -> Prediction:

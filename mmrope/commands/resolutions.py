@@ -28,7 +28,7 @@ from rich.table import Table
 
 from ..checkpoints.sources import fetch, sha256
 from ..engine.complete_checkpoint_hook import CompleteCheckpoint, unwrapped
-from .checks.config import LaunchError
+from .errors import CommandError
 from .hosts import scope_of
 from .runner import RunStarted, build_runner, prepare_test
 from .sizes import Size, size_overrides
@@ -84,7 +84,7 @@ def plan(
         scale_windows: Whether the ``window_size`` of a backbone grows along with the image.
 
     Raises:
-        LaunchError: If nothing is left, since the arguments, a config and the files on this machine do not go together.
+        CommandError: If nothing is left, since the arguments, a config and the files on this machine do not go together.
     """
     measurements = []
     for label, (config, checkpoint) in zip(labels or default_labels(pairs), pairs, strict=True):
@@ -227,14 +227,14 @@ def check_metric(name: str | None, results: Sequence[dict[str, Any]]) -> str:
     """Return the metric to draw: the one asked for by its name or the last part of it, or the first one shown.
 
     Raises:
-        LaunchError: If no result has it.
+        CommandError: If no result has it.
     """
     if name is None:
         return shown_metrics(results)[0]
     names = list(dict.fromkeys(other for result in results for other in result['metrics']))
     found = [other for other in names if name in (other, other.rpartition('/')[2])]
     if not found:
-        raise LaunchError(f'--metric: no test gives {name!r}; there are {", ".join(names)}')
+        raise CommandError(f'--metric: no test gives {name!r}; there are {", ".join(names)}')
     return found[0]
 
 

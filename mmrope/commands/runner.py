@@ -1,48 +1,33 @@
-"""What ``tools/train.py`` and ``tools/test.py`` share: from arguments to a runner that fits the machine.
+"""From a config to a runner that fits the machine; ``train`` and ``test`` share it.
 
-The tools serve detection, segmentation and classification configs alike; what differs between the hosts comes from the
-config.
+Both serve detection, segmentation and classification configs; what differs between the hosts comes from the config.
 """
 
 import argparse
-import errno
 import os
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from glob import glob
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..checkpoints.loading import refuse_code_in_checkpoints
-from ..checkpoints.sources import CheckpointError
 from ..engine.checkpoint_hook import checkpoint_folder, last_checkpoint
-from ..engine.numbers import NonFiniteError
 from ..engine.seed_hook import SeedEachIteration
 from .checks.batch_size import ReportBatchSize, scale_by_step
-from .checks.config import (
-    LaunchError,
-    check_checkpoint,
-    check_classes_of_checkpoint,
-    check_data,
-    check_keys,
-    check_optimizer,
-    check_options,
-    did_you_mean,
-    set_data_root,
-    suggest_type,
-)
+from .checks.config import check_checkpoint, check_classes_of_checkpoint, check_data, check_optimizer
 from .checks.schedules import CheckSchedules
-from .hosts import leave_out_multimodal_models
+from .config import read_config
+from .errors import CommandError, Run
 from .resume import ConfigCounts, latest_whole_checkpoint
 from .tta import use_tta
 
@@ -52,259 +37,159 @@ RANK_VARIABLES = {
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
     'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
 }
-# Seconds in which the launcher ends the other ranks after rank 0 has reported an error and left.
-GRACE = 30
-LONGEST_MESSAGE = 600
-DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class ToolParser(argparse.ArgumentParser):
-    """A parser of which only one process of a launcher speaks."""
-
-    def error(self, message: str) -> NoReturn:
-        """Leave with the usage, the message and exit code 2."""
-        _let_rank_0_speak()
-        super().error(message)
-
-
-class OptionsAction(DictAction):
-    """MMEngine's ``--cfg-options``, with a usage error for what is not ``key=value``."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        for value in values:
-            if not value.partition('=')[0] or '=' not in value:
-                parser.error(f'{option_string} takes key=value, and {value!r} is not')
-        try:
-            super().__call__(parser, namespace, values, option_string)
-        except AssertionError as error:
-            parser.error(f'{option_string}: {error}')
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that both tools have."""
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<name of the config>)')
-    parser.add_argument('--data-root', help='folder of the data set, in place of the data_root of the config')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        metavar='KEY=VALUE',
-        help='override parts of the config: a.b.0.c=1, a="[1,2]", a="[(1,2),(3,4)]"; no white space inside a value',
-    )
-    parser.add_argument('--launcher', choices=['none', *RANK_VARIABLES], default='none', help='job launcher')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='load the checkpoint with all that it holds, which may run code: only for an old file of your own',
-    )
-    parser.add_argument('--traceback', action='store_true', help='show the frames of an error, not only its message')
 
 
 class RunStarted(Hook):
-    """Knows whether everything is built and loaded, so that an error from now on is not the config's."""
+    """Notes that everything is built and loaded, so that an error from now on is not the config's."""
 
     priority = 'LOWEST'
-    started = False
-    args = argparse.Namespace()
-    work_dir: str | None = None
-    written: int | None = None  # when an earlier training in the work dir wrote its last checkpoint
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
 
     def before_train(self, runner: Runner) -> None:
-        self.started, self.work_dir = True, runner.work_dir
-        self.written = None if runner.iter else _written(self.work_dir)
+        self.run.start(runner.work_dir, resumed=runner.iter > 0)
 
     def before_test(self, runner: Runner) -> None:
-        self.started = True
+        self.run.start()
+
+
+def join_launcher(launcher: str, local_rank: int = 0) -> None:
+    """Check that a launcher has started this process, and tell MMEngine the rank within the machine.
+
+    Raises:
+        CommandError: if it has not.
+    """
+    missing = [name for name in RANK_VARIABLES.get(launcher, ())[:2] if name not in os.environ]
+    if missing:
+        raise CommandError(f'--launcher {launcher}: {missing[0]} is not set; see the scripts in tools/')
+    os.environ.setdefault('LOCAL_RANK', str(local_rank))
 
 
 @contextmanager
-def errors_in_one_sentence(tool: str, args: argparse.Namespace) -> Iterator[RunStarted]:
-    """Leave with one sentence on stderr and exit code 1 when something fails before the run has started.
+def processes(launcher: str) -> Iterator[None]:
+    """Leave the process group that a launcher's run makes, once it has ended.
 
-    So it does later on when the disk is full or a training's losses are not finite, and with exit code 130 on Ctrl-C.
-
-    Args:
-        tool: The name that the sentence begins with.
-        args: The arguments of the tool; with ``--traceback`` an error passes through.
-
-    Yields:
-        The hook to register on the runner; once it has seen the run start, errors pass through.
+    Gloo's threads drop the tensors of the last calls after these have returned, and abort the process if Python is
+    shutting down by then: they get half a second. May go with a PyTorch whose ``destroy_process_group`` waits for them;
+    2.11 does not.
     """
-    run = RunStarted()
-    run.args = args
     try:
-        yield run
+        yield
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-    except (KeyboardInterrupt, Exception) as error:
-        interrupted = _was_interrupted(error)
-        full = isinstance(error, OSError) and error.errno in DISK_IS_FULL
-        foreseen = interrupted or full or isinstance(error, NonFiniteError)
-        if args.traceback or (run.started and not foreseen):
-            raise
-        _let_rank_0_speak()
-        if interrupted:
-            sys.stderr.write(f'{tool}: interrupted{_advice(run)}\n')
-            sys.exit(130)
-        sys.stderr.write(f'{tool}: error: {sentence(error)}{_advice(run) if full else ""}\n')
-        sys.exit(1)
     finally:
-        if args.launcher != 'none' and not has_accelerator():
-            _let_gloo_finish()
+        if launcher != 'none' and not has_accelerator():
+            time.sleep(0.5)
 
 
-def _was_interrupted(error: BaseException | None) -> bool:
-    """Say whether Ctrl-C was behind it: workers that it ends, too, become an error while it is handled."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None
-
-
-def _advice(run: RunStarted) -> str:
-    """Say what becomes of a training that ends early; nothing for other tools."""
-    if not hasattr(run.args, 'resume'):
-        return ''
-    if run.work_dir is None:
-        return ' before the training began'
-    if _written(run.work_dir) not in (None, run.written):
-        return '; the checkpoints in the work dir are whole: go on with --resume'
-    return '; this training has no checkpoint yet: the same command begins it again'
-
-
-def _written(work_dir: str) -> int | None:
-    """Say when the last checkpoint of a work dir was written, if one was."""
-    note = os.path.join(work_dir, 'last_checkpoint')  # follows each checkpoint
-    return os.stat(note).st_mtime_ns if os.path.isfile(note) else None
-
-
-def _let_gloo_finish() -> None:
-    """Wait for gloo's threads to drop the tensors of the last calls.
-
-    They do so after the call has returned, and abort the process if Python is shutting down by then. May go with a
-    PyTorch whose ``destroy_process_group`` waits for them; 2.11 does not.
-    """
-    time.sleep(0.5)
-
-
-def _let_rank_0_speak() -> None:
-    """Give the launcher time to end this process if rank 0 fails too; if it does not, the error is this rank's own."""
-    ranks = [os.environ[variables[0]] for variables in RANK_VARIABLES.values() if variables[0] in os.environ]
-    if ranks and int(ranks[0]) != 0:
-        time.sleep(GRACE)
-
-
-def sentence(error: Exception) -> str:
-    """Say an error in one line; one that is not of this package comes with its class, since its text may need it."""
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    text = ' '.join(text.partition('. Please check whether the value of')[0].split())
-    if len(text) > LONGEST_MESSAGE:
-        text = f'{text[:LONGEST_MESSAGE]} ...'
-    text += suggest_type(text)
-    if isinstance(error, (LaunchError, CheckpointError, NonFiniteError)):
-        return text
-    return f'{type(error).__name__}: {text} (--traceback shows where)'
-
-
-def prepare_training(args: argparse.Namespace) -> Config:
-    """Make the config of a training run from the arguments of ``tools/train.py``.
+def read_run_config(args: argparse.Namespace) -> Config:
+    """Read the config that the command line of a training or a test names, for this process of a launcher.
 
     Raises:
-        LaunchError: If the arguments, the config and the files on this machine do not go together.
+        CommandError: as :func:`mmrope.commands.config.load_config`, or if no launcher has started this process.
     """
-    cfg = load_config(args)
-    if args.amp:
+    join_launcher(args.launcher, args.local_rank)
+    cfg = read_config(args)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(args.config).stem)
+    return cfg
+
+
+def prepare_training(
+    cfg: Config,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    resume: str | None = None,
+    trust_checkpoint: bool = False,
+) -> list[str]:
+    """Make a config ready for a training.
+
+    Args:
+        cfg: of the training, with ``work_dir`` and ``launcher``; it is changed.
+        amp: whether to train in mixed precision.
+        auto_scale_lr: whether to scale the learning rate by the batch size.
+        resume: a checkpoint, or ``'auto'`` for the latest in the work dir.
+        trust_checkpoint: whether to load the checkpoint with Python's own pickle.
+
+    Returns:
+        What to log.
+
+    Raises:
+        CommandError: if the arguments, the config and the files on this machine do not go together.
+    """
+    notes = []
+    if amp:
         use_amp(cfg)
-    if args.auto_scale_lr:
+    if auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
-            raise LaunchError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size to scale by')
+            raise CommandError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size to scale by')
         cfg.auto_scale_lr.enable = True
-    if args.resume == 'auto' or (args.resume is None and cfg.get('resume') and not cfg.get('load_from')):
-        args.resume = 'auto'
-        resume_from_the_latest(cfg)
-    elif args.resume is not None:
-        cfg.resume, cfg.load_from = True, args.resume
-    check_checkpoint(cfg.get('load_from'), '--resume' if args.resume and cfg.resume else 'load_from')
-    if args.trust_checkpoint:
-        trust_checkpoint(cfg)
+    if resume == 'auto' or (resume is None and cfg.get('resume') and not cfg.get('load_from')):
+        resume = 'auto'
+        notes += resume_from_the_latest(cfg)
+    elif resume is not None:
+        cfg.resume, cfg.load_from = True, resume
+    check_checkpoint(cfg.get('load_from'), '--resume' if resume and cfg.resume else 'load_from')
+    if trust_checkpoint:
+        trust(cfg)
     check_optimizer(cfg)
     check_data(cfg, ('train', 'val'))
-    return cfg
+    return notes
 
 
-def prepare_test(args: argparse.Namespace) -> Config:
-    """Make the config of a test run from the arguments of ``tools/test.py``.
+def prepare_test(
+    cfg: Config,
+    checkpoint: str,
+    tta: bool = False,
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2,
+    trust_checkpoint: bool = False,
+) -> None:
+    """Make a config ready for a test.
+
+    Args:
+        cfg: of the model; it is changed.
+        checkpoint: to test.
+        tta: whether to test with augmentation.
+        show: whether to show the predictions.
+        show_dir: folder to draw the predictions into.
+        wait_time: seconds for which a prediction is shown.
+        trust_checkpoint: whether to load the checkpoint with Python's own pickle.
 
     Raises:
-        LaunchError: If the arguments, the config and the files on this machine do not go together.
+        CommandError: if the arguments, the config and the files on this machine do not go together.
     """
-    cfg = load_config(args)
-    if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
-        raise LaunchError(f'--out: predictions go to a file that ends in .pkl or .pickle, not {args.out}')
-    check_checkpoint(args.checkpoint, 'CHECKPOINT')
-    cfg.load_from = args.checkpoint
+    check_checkpoint(checkpoint, 'CHECKPOINT')
+    cfg.load_from = checkpoint
     cfg.resume = False
-    if args.trust_checkpoint:
-        trust_checkpoint(cfg)
-    if args.show or args.show_dir:
-        draw_predictions(cfg, args.show, args.show_dir, args.wait_time)
-    if args.tta:
+    if trust_checkpoint:
+        trust(cfg)
+    if show or show_dir:
+        draw_predictions(cfg, show, show_dir, wait_time)
+    if tta:
         use_tta(cfg)
     check_data(cfg, ('test',))
-    check_classes_of_checkpoint(cfg, args.checkpoint)
-    return cfg
+    check_classes_of_checkpoint(cfg, checkpoint)
 
 
-def load_config(args: argparse.Namespace) -> Config:
-    """Read the config and apply what both tools take: options, data root, launcher and work dir.
-
-    Raises:
-        LaunchError: If there is no such config, an option does not fit it, or no launcher has started this process.
-    """
-    if not os.path.isfile(args.config):
-        siblings = glob(os.path.join(os.path.dirname(args.config), '*.py'))
-        raise LaunchError(f'there is no config {args.config}{did_you_mean(args.config, siblings)}')
-    missing = [name for name in RANK_VARIABLES.get(args.launcher, ())[:2] if name not in os.environ]
-    if missing:
-        raise LaunchError(f'--launcher {args.launcher}: {missing[0]} is not set; see the scripts beside this tool')
-    refuse_code_in_checkpoints()
-    leave_out_multimodal_models()
-    try:
-        cfg = Config.fromfile(args.config)
-    except Exception as error:
-        raise LaunchError(f'{args.config} cannot be read as a config: {type(error).__name__}: {error}') from error
-    check_keys(cfg)
-    if args.cfg_options:
-        check_options(cfg, args.cfg_options)
-        cfg.merge_from_dict(args.cfg_options)
-    if args.data_root is not None:
-        set_data_root(cfg, args.data_root)
-    cfg.launcher = args.launcher
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    name = os.path.splitext(os.path.basename(args.config))[0]
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', name)
-    return cfg
-
-
-def trust_checkpoint(cfg: Config) -> None:
+def trust(cfg: Config) -> None:
     """Let the one checkpoint that ``load_from`` names be loaded with Python's own pickle.
 
     Raises:
-        LaunchError: If it names none.
+        CommandError: If it names none.
     """
     if not cfg.get('load_from'):
-        raise LaunchError('--trust-checkpoint wants the file by its name: --resume CHECKPOINT, or load_from')
+        raise CommandError('--trust-checkpoint wants the file by its name: --resume CHECKPOINT, or load_from')
     refuse_code_in_checkpoints(trusted=cfg.load_from)
 
 
-def resume_from_the_latest(cfg: Config) -> None:
+def resume_from_the_latest(cfg: Config) -> list[str]:
     """Set a config to resume from the latest whole checkpoint of its work dir, or to begin as it says without one.
+
+    Returns:
+        What to log: how the training begins if there is no checkpoint.
 
     Raises:
         CheckpointError: If there are checkpoints, and none is whole.
@@ -318,30 +203,34 @@ def resume_from_the_latest(cfg: Config) -> None:
         path = latest_whole_checkpoint(cfg.work_dir, template, folder)
     cfg.resume = path is not None
     cfg.load_from = path or cfg.get('load_from')
+    if cfg.resume:
+        return []
+    weights = f'the weights of load_from, {cfg.load_from}' if cfg.load_from else 'its first weights'
+    return [f'--resume: {cfg.work_dir} has no checkpoint yet: the training begins as its config says, with {weights}.']
 
 
 def use_amp(cfg: Config) -> None:
     """Train in mixed precision, keeping the settings of a config that does already.
 
     Raises:
-        LaunchError: If the config's optimiser wrapper is neither ``OptimWrapper`` nor ``AmpOptimWrapper``.
+        CommandError: If the config's optimiser wrapper is neither ``OptimWrapper`` nor ``AmpOptimWrapper``.
     """
     name = _type_name(cfg.optim_wrapper, 'OptimWrapper')
     if name == 'OptimWrapper':
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     elif name != 'AmpOptimWrapper':
-        raise LaunchError(f'--amp works with the optimizer wrapper OptimWrapper, and the config has {name}')
+        raise CommandError(f'--amp works with the optimizer wrapper OptimWrapper, and the config has {name}')
 
 
 def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
     """Show the predictions, or save them in a folder, with the options of the config's own hook for that.
 
     Raises:
-        LaunchError: If the config has no such hook.
+        CommandError: If the config has no such hook.
     """
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
-        raise LaunchError('--show and --show-dir: the config has no default_hooks.visualization to draw with')
+        raise CommandError('--show and --show-dir: the config has no default_hooks.visualization to draw with')
     shown = dict(show=show, wait_time=wait_time)
     if show_dir:
         kept = {key: hook[key] for key in ('score_thr', 'backend_args') if key in hook}
@@ -351,28 +240,28 @@ def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: f
         hook.update({switch: True, 'interval': 1, **shown})  # all images: MMSegmentation's default is one in 50
 
 
-def build_runner(cfg: Config, run: RunStarted, training: bool) -> Runner:
+def build_runner(cfg: Config, run: Run, training: bool, notes: Sequence[str] = ()) -> Runner:
     """Build the runner, on a machine without an accelerator one that works there.
 
     Args:
-        cfg: From ``prepare_training`` or ``prepare_test``.
-        run: The hook that is to know when the run starts.
-        training: Whether the optimiser will be used.
+        cfg: after :func:`prepare_training` or :func:`prepare_test`.
+        run: is told when the run starts.
+        training: whether the optimiser will be used.
+        notes: what to log.
     """
-    notes = []
+    notes = list(notes)
     if not has_accelerator():
         if cfg.launcher != 'none':
             use_cpu_processes(cfg)
         replaced = use_local_batch_norm(cfg)
         if training:  # what a test normalises by was learned: nothing to note there
-            notes = [*use_full_precision(cfg), *replaced]
+            notes += [*use_full_precision(cfg), *replaced]
     if not images_have_one_size(cfg, training):
         attend_without_plans()
     if training:
         use_whole_checkpoints(cfg)
-        notes += nothing_to_resume(cfg, run)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    runner.register_hook(run)
+    runner.register_hook(RunStarted(run))
     if training:
         runner.register_hook(SeedEachIteration())
         runner.register_hook(CheckSchedules())
@@ -397,14 +286,6 @@ def attend_without_plans() -> None:
     cuDNN plans for each new shape of queries, for tenths of a second, and images of many sizes make many shapes.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
-
-
-def nothing_to_resume(cfg: Config, run: RunStarted) -> list[str]:
-    """Say how a training begins that was to be resumed and has no checkpoint; return what to log about it."""
-    if getattr(run.args, 'resume', None) != 'auto' or cfg.get('resume'):
-        return []
-    weights = f'the weights of load_from, {cfg.load_from}' if cfg.get('load_from') else 'its first weights'
-    return [f'--resume: {cfg.work_dir} has no checkpoint yet: the training begins as its config says, with {weights}.']
 
 
 def use_whole_checkpoints(cfg: Config) -> None:

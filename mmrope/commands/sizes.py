@@ -10,7 +10,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from .checks.config import LaunchError, datasets_of
+from .checks.config import datasets_of
+from .errors import CommandError
 from .hosts import scope_of
 
 LARGEST_STRIDE = 64  # of a map; no divisor up to it is meant as the size of an image
@@ -57,7 +58,7 @@ def size_overrides(cfg: Config, size: Size, scale_windows: bool = False) -> dict
         scale_windows: Whether the backbone's ``window_size`` grows along with the image.
 
     Raises:
-        LaunchError: If the pipeline resizes in a way for which this is not defined.
+        CommandError: If the pipeline resizes in a way for which this is not defined.
     """
     pipelines = list(_pipelines(cfg.test_dataloader.dataset, 'test_dataloader.dataset'))
     overrides: dict[str, Any] = {}
@@ -77,7 +78,7 @@ def reference_size(pipeline: list[dict[str, Any]]) -> int:
     """The size that a test pipeline has: the shorter side of its crop, or else of what it resizes to, in pixels.
 
     Raises:
-        LaunchError: If it does not resize images, or by a factor.
+        CommandError: If it does not resize images, or by a factor.
     """
     sides = {_name(transform): transform for transform in pipeline}
     for name, key in (('CenterCrop', 'crop_size'), ('Resize', 'scale'), ('ResizeShortestEdge', 'scale')):
@@ -86,7 +87,7 @@ def reference_size(pipeline: list[dict[str, Any]]) -> int:
     if 'ResizeEdge' in sides and sides['ResizeEdge'].get('edge', 'short') == 'short':
         return sides['ResizeEdge']['scale']
     names = ', '.join(sides) or 'nothing'
-    raise LaunchError(
+    raise CommandError(
         'the test pipeline has no Resize with a scale, ResizeShortestEdge or ResizeEdge of the short edge, whose size '
         f'could be changed; it has {names}'
     )
@@ -155,7 +156,7 @@ def _resized(transform: Mapping[str, Any], reference: int, size: Size, cropped: 
     if size.kind == 'exact':
         return _exact(name, sides, reference, size, cropped)
     if name in ('CenterCrop', 'Pad'):
-        raise LaunchError(f'{size.text}: the test pipeline has {name}, which gives all images one size; name it as N')
+        raise CommandError(f'{size.text}: the test pipeline has {name}, which gives all images one size; name it as N')
     return {
         'Resize': dict(scale=(LONGEST * size.height, size.height), keep_ratio=True),
         'ResizeEdge': dict(scale=size.height),
@@ -171,7 +172,9 @@ def _exact(name: str, sides: dict[str, Any], reference: int, size: Size, cropped
         return dict(scale=_scaled((size.width, size.height), shorter, reference), keep_ratio=False)
     if cropped and name == 'ResizeEdge':
         return dict(scale=_scaled(max(size.height, size.width), shorter, reference))  # large enough for the crop
-    raise LaunchError(f'{size.text}: the test pipeline has {name}, which keeps the shape of an image; name a size as N')
+    raise CommandError(
+        f'{size.text}: the test pipeline has {name}, which keeps the shape of an image; name a size as N'
+    )
 
 
 def padding_overrides(cfg: Config, size: Size) -> dict[str, Any]:
@@ -181,7 +184,7 @@ def padding_overrides(cfg: Config, size: Size) -> dict[str, Any]:
     one square if its divisor is as large as they are, as in ViTDet.
 
     Raises:
-        LaunchError: If the size leaves one side free.
+        CommandError: If the size leaves one side free.
     """
     preprocessor = cfg.model.get('data_preprocessor') or {}
     padding = {
@@ -193,7 +196,7 @@ def padding_overrides(cfg: Config, size: Size) -> dict[str, Any]:
     overrides = {}
     for key, value in padding.items():
         if value and size.kind == 'short':
-            raise LaunchError(
+            raise CommandError(
                 f'{size.text}: model.data_preprocessor.{key}={value} gives all images one size; name it as N'
             )
         if value:

@@ -6,7 +6,8 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from .checks.config import LaunchError, datasets_of
+from .checks.config import datasets_of
+from .errors import CommandError
 
 FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
 PACKED = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
@@ -19,12 +20,12 @@ def use_tta(cfg: Config) -> None:
     A detection config that has none is tested on each image and its mirror image, merged by NMS, as in MMDetection.
 
     Raises:
-        LaunchError: If another config has none, or the model predicts masks, which MMDetection does not merge.
+        CommandError: If another config has none, or the model predicts masks, which MMDetection does not merge.
     """
     detects = cfg.get('default_scope') == 'mmdet'
     missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
     if missing and not detects:
-        raise LaunchError(f'--tta: the config has no {" and no ".join(missing)}')
+        raise CommandError(f'--tta: the config has no {" and no ".join(missing)}')
     merger = cfg.get('tta_model', DETECTOR)
     if detects and merger['type'] in ('DetTTAModel', 'mmdet.DetTTAModel'):
         _refuse_masks(cfg)
@@ -42,7 +43,7 @@ def flipped(pipeline: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _refuse_masks(cfg: Config) -> None:
     for path, part in (('model.roi_head', cfg.model.get('roi_head')), ('model', cfg.model)):
         if part and part.get('mask_head'):
-            raise LaunchError(
+            raise CommandError(
                 f'--tta: MMDetection merges boxes, and {path}.mask_head predicts masks: test the boxes alone with '
                 f'--cfg-options {path}.mask_head=None test_evaluator.metric=bbox'
             )

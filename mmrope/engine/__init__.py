@@ -4,8 +4,9 @@ from .checkpoint_hook import WholeCheckpointHook
 from .compile_hook import CompileBackboneHook
 from .compress_gradients_hook import CompressGradientsHook
 from .draw_predictions_hook import DrawPredictionsHook
+from .finite_loss_hook import FiniteLossHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
-from .numbers import FiniteLossHook, LogFreqsHook
+from .log_freqs_hook import LogFreqsHook
 
 __all__ = [
     'CompileBackboneHook',

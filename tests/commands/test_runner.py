@@ -15,7 +15,7 @@ from mmengine.optim import AmpOptimWrapper
 
 from mmrope.checkpoints.loading import UnsafeCheckpointError
 from mmrope.checkpoints.sources import CheckpointError
-from mmrope.commands.checks.config import LaunchError
+from mmrope.commands.checks.config import CommandError
 from mmrope.engine import launch
 
 
@@ -68,7 +68,7 @@ def test_a_launcher_must_have_started_the_process(
     monkeypatch.setenv(rank, '0')
     monkeypatch.delenv(world, raising=False)
     (tmp_path / 'a.py').write_text('')
-    with pytest.raises(LaunchError, match=f'--launcher {launcher}: {world} is not set'):
+    with pytest.raises(CommandError, match=f'--launcher {launcher}: {world} is not set'):
         launch.load_config(shared_arguments(str(tmp_path / 'a.py'), '--launcher', launcher))
 
 
@@ -87,7 +87,7 @@ def test_amp_on_demand(before: dict[str, Any], after: dict[str, Any]) -> None:
 
 
 def test_amp_replaces_no_other_wrapper() -> None:
-    with pytest.raises(LaunchError, match='--amp .* ApexOptimWrapper'):
+    with pytest.raises(CommandError, match='--amp .* ApexOptimWrapper'):
         launch.use_amp(make_config(optim_wrapper=dict(type='ApexOptimWrapper')))
 
 
@@ -240,7 +240,7 @@ def test_predictions_are_saved_where_they_are_wanted_by_every_host(kind: str) ->
 @pytest.mark.parametrize(
     ('error', 'text'),
     [
-        (LaunchError('do this'), 'do this'),
+        (CommandError('do this'), 'do this'),
         (UnsafeCheckpointError('not loaded'), 'not loaded'),
         (TypeError('two\n  lines'), 'TypeError: two lines (--traceback shows where)'),
         (KeyError("no 'x' here"), "KeyError: no 'x' here (--traceback shows where)"),
@@ -278,7 +278,7 @@ def test_rank_0_speaks_first(
     monkeypatch.setattr(launch.time, 'sleep', slept.append)
     args = argparse.Namespace(traceback=False, launcher='none')
     with pytest.raises(SystemExit) as caught, launch.errors_in_one_sentence('tool.py', args):
-        raise LaunchError('do this')
+        raise CommandError('do this')
     assert caught.value.code == 1
     assert capsys.readouterr().err == 'tool.py: error: do this\n'
     assert slept == ([launch.GRACE] if waits else [])
@@ -287,9 +287,9 @@ def test_rank_0_speaks_first(
 def test_an_error_passes_through_once_the_run_has_started(tmp_path: Path) -> None:
     args = argparse.Namespace(traceback=False, launcher='none')
     for stage in ('before_train', 'before_test'):
-        with pytest.raises(LaunchError), launch.errors_in_one_sentence('tool.py', args) as run:
+        with pytest.raises(CommandError), launch.errors_in_one_sentence('tool.py', args) as run:
             getattr(run, stage)(runner_at(tmp_path))
-            raise LaunchError('later')
+            raise CommandError('later')
 
 
 def runner_at(work_dir: Path, iteration: int = 0) -> SimpleNamespace:

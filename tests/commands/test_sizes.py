@@ -10,7 +10,7 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 
-from mmrope.commands.checks.config import LaunchError
+from mmrope.commands.checks.config import CommandError
 from mmrope.commands.sizes import parse_size, reference_size, size_of_tests, size_overrides
 
 ROOT = Path(__file__).parents[2] / 'configs'
@@ -120,7 +120,7 @@ def test_padding_to_a_square_follows(size: str, expected: int) -> None:
     """ViTDet's; of an exact size both sides are multiples of the divisor, so that nothing is added."""
     cfg = Config.fromfile(ROOT / 'mask_rcnn_rope_mixed_vit_b_coco.py')
     assert size_overrides(cfg, parse_size(size))['model.data_preprocessor.pad_size_divisor'] == expected
-    with pytest.raises(LaunchError, match='short:640: model.data_preprocessor.pad_size_divisor=1024'):
+    with pytest.raises(CommandError, match='short:640: model.data_preprocessor.pad_size_divisor=1024'):
         size_overrides(cfg, parse_size('short:640'))
 
 
@@ -148,7 +148,7 @@ def test_other_sizes_are_refused(text: str) -> None:
     ],
 )
 def test_a_pipeline_that_cannot_be_changed_is_named(steps: list[dict], size: str, words: str) -> None:
-    with pytest.raises(LaunchError, match=words):
+    with pytest.raises(CommandError, match=words):
         size_overrides(config(*steps), parse_size(size))
 
 

@@ -1,6 +1,6 @@
 """What can be said about a config before anything is built from it: wrong overrides, missing files, another data root.
 
-Every mistake is a ``LaunchError`` of one sentence that says what to do.
+Every mistake is a ``CommandError`` of one sentence that says what to do.
 """
 
 import difflib
@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 
+from ..errors import CommandError
 from .annotations import DataError, check_categories, check_readable
 from .classes import (
     Head,
@@ -53,10 +54,6 @@ PART_SIMILARITY = 0.92
 STAGES = ('train', 'val', 'test')
 
 
-class LaunchError(ValueError):
-    """A mistake in how a tool was called; the text is the whole explanation."""
-
-
 def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
     """Check the paths of ``--cfg-options`` against the config they override.
 
@@ -65,7 +62,7 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
     its default, and is an error only where it is almost the name of a key that is there.
 
     Raises:
-        LaunchError: If a path cannot be meant.
+        CommandError: If a path cannot be meant.
     """
     for path in options:
         parts = path.split('.')
@@ -82,12 +79,14 @@ def _check_top(cfg: Config, key: str, path: str) -> None:
     if key in RUNNER_KEYS:
         return
     if key == 'data_root' and key in cfg:
-        raise LaunchError(f'--cfg-options {path}: each data set has its own copy of this variable: use --data-root DIR')
+        raise CommandError(
+            f'--cfg-options {path}: each data set has its own copy of this variable: use --data-root DIR'
+        )
     if key in cfg:
         users = ', '.join(_places_of(key, cfg)) or 'what was made of it'
-        raise LaunchError(f'--cfg-options {path}: {key} is a variable that the config has copied: set {users} instead')
+        raise CommandError(f'--cfg-options {path}: {key} is a variable that the config has copied: set {users} instead')
     hint = did_you_mean(key, RUNNER_KEYS | set(cfg))
-    raise LaunchError(f'--cfg-options {path}: a config has no part {key!r}{hint}')
+    raise CommandError(f'--cfg-options {path}: a config has no part {key!r}{hint}')
 
 
 def _places_of(variable: str, cfg: Config) -> list[str]:
@@ -112,16 +111,16 @@ def _check_new_key(node: Mapping[str, Any], key: str, where: str, path: str) -> 
     known = {other for other in node if other.strip('0123456789') != key.strip('0123456789')}
     hint = did_you_mean(key, known, TYPO_SIMILARITY)
     if hint:
-        raise LaunchError(f'--cfg-options {path}: {where} has no {key!r}{hint}')
+        raise CommandError(f'--cfg-options {path}: {where} has no {key!r}{hint}')
 
 
 def _child(node: Any, part: str, where: str, path: str) -> Any:
     if isinstance(node, Mapping):
         return node[part]
     if not isinstance(node, list):
-        raise LaunchError(f'--cfg-options {path}: {where} is {node!r}, which has no parts: set it as a whole')
+        raise CommandError(f'--cfg-options {path}: {where} is {node!r}, which has no parts: set it as a whole')
     if not part.isdigit() or int(part) >= len(node):
-        raise LaunchError(f'--cfg-options {path}: {where} is a list of {len(node)}, which has no {part!r}')
+        raise CommandError(f'--cfg-options {path}: {where} is a list of {len(node)}, which has no {part!r}')
     return node[int(part)]
 
 
@@ -135,25 +134,25 @@ def check_keys(cfg: Config) -> None:
     """Check that no variable at the top of a config is a misspelt part that is missing: MMEngine would not read it.
 
     Raises:
-        LaunchError: If one is.
+        CommandError: If one is.
     """
     for key in set(cfg) - RUNNER_KEYS:
         hint = did_you_mean(key, RUNNER_KEYS - set(cfg), PART_SIMILARITY)
         if hint:
-            raise LaunchError(f'the config has {key}, which nothing reads{hint}')
+            raise CommandError(f'the config has {key}, which nothing reads{hint}')
 
 
 def check_optimizer(cfg: Config) -> None:
     """Check that the optimiser of a config exists; MMEngine's own error for one that does not has no name in it.
 
     Raises:
-        LaunchError: If it does not.
+        CommandError: If it does not.
     """
     kind = (cfg.get('optim_wrapper') or {}).get('optimizer', {}).get('type')
     with OPTIMIZERS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
         if isinstance(kind, str) and registry.get(kind) is None:
             hint = did_you_mean(kind, set(OPTIMIZERS.module_dict))
-            raise LaunchError(f'optim_wrapper.optimizer.type: there is no optimizer {kind}{hint}')
+            raise CommandError(f'optim_wrapper.optimizer.type: there is no optimizer {kind}{hint}')
 
 
 def suggest_type(message: str) -> str:
@@ -176,11 +175,11 @@ def check_checkpoint(path: str | None, argument: str) -> None:
     """Check that a checkpoint of this machine is there; URLs and the names of other schemes are left to the loader.
 
     Raises:
-        LaunchError: If it is not.
+        CommandError: If it is not.
     """
     if path is None or re.match(r'[\w.+-]{2,}:', path) or os.path.isfile(os.path.expanduser(path)):
         return
-    raise LaunchError(f'{argument}: there is no checkpoint {path}')
+    raise CommandError(f'{argument}: there is no checkpoint {path}')
 
 
 def datasets_of(dataset: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -203,7 +202,7 @@ def check_data(cfg: Config, stages: tuple[str, ...]) -> None:
         stages: Some of ``STAGES``; one that the config does not run is skipped.
 
     Raises:
-        LaunchError: For the first thing that is missing or wrong.
+        CommandError: For the first thing that is missing or wrong.
     """
     scope = cfg.get('default_scope')
     classes: dict[str, Sequence[str]] = {}
@@ -218,22 +217,22 @@ def check_data(cfg: Config, stages: tuple[str, ...]) -> None:
                     _check_path(path, f'{stage}_{part}')
         known = [(dataset, kind) for dataset in datasets if (kind := class_of(dataset, scope)) is not None]
         heads = heads_of(cfg.get('model') or {}, scope)
-        with _as_launch_error(f'{stage}_dataloader '):
+        with _as_command_error(f'{stage}_dataloader '):
             _check_contents(known, evaluators, heads, scope, stage)
-        with _as_launch_error():
+        with _as_command_error():
             check_class_weights(heads)
             for dataset, kind in known:
                 _check_classes(dataset, kind, heads, classes, f'{stage}_dataloader')
 
 
 @contextmanager
-def _as_launch_error(start: str = '') -> Iterator[None]:
+def _as_command_error(start: str = '') -> Iterator[None]:
     try:
         yield
-    except LaunchError:
+    except CommandError:
         raise
     except ValueError as error:
-        raise LaunchError(f'{start}{error}') from None
+        raise CommandError(f'{start}{error}') from None
 
 
 def _check_contents(
@@ -266,7 +265,7 @@ def _check_evaluator(evaluator: Mapping[str, Any], read: str, classes: Sequence[
     try:
         check_categories(path, classes)
     except DataError as error:
-        raise LaunchError(f'{name} reads {path}, which {error}') from None
+        raise CommandError(f'{name} reads {path}, which {error}') from None
 
 
 def _check_classes(
@@ -289,14 +288,14 @@ def check_classes_of_checkpoint(cfg: Config, path: str) -> None:
     """Check that a checkpoint was trained with the classes of the test set.
 
     Raises:
-        LaunchError: If they differ.
+        CommandError: If they differ.
     """
     trained = classes_of_checkpoint(path) if os.path.isfile(path) else None
     if trained is None or cfg.get('test_dataloader') is None:
         return
     for dataset in datasets_of(cfg.test_dataloader.get('dataset', {})):
         kind = class_of(dataset, cfg.get('default_scope'))
-        with _as_launch_error():
+        with _as_command_error():
             classes = kind and classes_of(dataset, kind)
             if classes and (note := compare_classes((path, trained), ('test_dataloader', classes))):
                 warnings.warn(note, stacklevel=2)
@@ -314,9 +313,9 @@ def _check_path(path: str, reader: str) -> None:
     try:
         check_readable(path)
     except FileNotFoundError:
-        raise LaunchError(f'{reader} reads {path}, which does not exist: {_advice(path)}') from None
+        raise CommandError(f'{reader} reads {path}, which does not exist: {_advice(path)}') from None
     except DataError as error:
-        raise LaunchError(f'{reader} reads {path}, which {error}') from None
+        raise CommandError(f'{reader} reads {path}, which {error}') from None
 
 
 def _advice(path: str) -> str:
@@ -331,15 +330,15 @@ def set_data_root(cfg: Config, data_root: str) -> None:
     """Read the data set from another folder: replace the config's data root in all data loaders and evaluators.
 
     Raises:
-        LaunchError: If the folder does not exist, or the config does not have exactly one data root.
+        CommandError: If the folder does not exist, or the config does not have exactly one data root.
     """
     if not os.path.isdir(data_root):
-        raise LaunchError(f'--data-root: there is no folder {data_root}')
+        raise CommandError(f'--data-root: there is no folder {data_root}')
     loaders = [cfg[f'{stage}_dataloader'] for stage in STAGES if cfg.get(f'{stage}_dataloader')]
     datasets = [dataset for loader in loaders for dataset in datasets_of(loader.get('dataset', {}))]
     roots = {os.path.normpath(dataset['data_root']) for dataset in datasets if dataset.get('data_root')}
     if len(roots) != 1:
-        raise LaunchError(
+        raise CommandError(
             f'--data-root replaces the data root of a config that has one, and this has {len(roots)}: '
             'use --cfg-options train_dataloader.dataset.data_root=DIR and so on'
         )

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 
 from mmrope.commands.checks.annotations import DataError, Reading, check_categories, check_coco
-from mmrope.commands.checks.config import LaunchError, check_data
+from mmrope.commands.checks.config import CommandError, check_data
 from mmrope.engine import annotations
 
 # A data set that is right passes without a word.
@@ -187,7 +187,7 @@ def test_the_file_of_a_metric_has_its_categories_in_order_too(
     for i in range(1, 5):
         Image.new('RGB', (64, 48)).save(tmp_path / f'{i}.png')
     cfg.val_evaluator = dict(type='CocoMetric', ann_file=path)
-    with pytest.raises(LaunchError, match=r'val_evaluator reads .*b\.json, which has .*in another order'):
+    with pytest.raises(CommandError, match=r'val_evaluator reads .*b\.json, which has .*in another order'):
         check_data(cfg, ('val',))
 
 
@@ -252,7 +252,7 @@ def test_a_filter_counts_only_where_the_data_set_uses_it(tmp_path: Path) -> None
     (tmp_path / 'images').mkdir()
     for i in range(1, 5):
         Image.new('RGB', (64, 48)).save(tmp_path / 'images' / f'{i}.png')
-    with pytest.raises(LaunchError, match=r'a\.json, which has 4 images, of which filter_cfg leaves none'):
+    with pytest.raises(CommandError, match=r'a\.json, which has 4 images, of which filter_cfg leaves none'):
         check_data(config(tmp_path, filter_cfg=dict(min_size=64)), ('train',))
     check_data(config(tmp_path, filter_cfg=dict(min_size=64), test_mode=True), ('train',))
     check_data(config(tmp_path, filter_cfg=dict(min_size=48, filter_empty_gt=True)), ('train',))
@@ -285,7 +285,7 @@ def test_backgrounds_are_right_beside_another_data_set_and_wrong_alone(tmp_path:
     for i in range(1, 5):
         Image.new('RGB', (64, 48)).save(tmp_path / f'{i}.png')
     cfg = config(tmp_path, data_prefix=dict(img=''))
-    with pytest.raises(LaunchError, match=r'a\.json, which has no annotations'):
+    with pytest.raises(CommandError, match=r'a\.json, which has no annotations'):
         check_data(cfg, ('train',))
     first = cfg.train_dataloader.dataset
     cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[first, dict(first, ann_file='b.json')])
@@ -328,7 +328,7 @@ def test_photos_that_exif_turns_are_refused_where_they_are_annotated_as_stored(t
     words = (
         r'4 of 4 looked at, as .*1\.\w+: 64 x 48 in the annotations and 48 x 64 as it is read, because EXIF turns it'
     )
-    with pytest.raises(LaunchError, match=f'{words}.*color_type="color_ignore_orientation"'):
+    with pytest.raises(CommandError, match=f'{words}.*color_type="color_ignore_orientation"'):
         check_data(config(tmp_path), ('train',))
     unturned = [dict(type='LoadImageFromFile', color_type='color_ignore_orientation'), dict(type='LoadAnnotations')]
     check_data(config(tmp_path, pipeline=unturned), ('train',))
@@ -367,7 +367,7 @@ def run_lengths(width: int, height: int) -> dict[str, Any]:
 def test_masks_of_another_size_than_their_image_are_refused(tmp_path: Path) -> None:
     photos(tmp_path, None)
     write(tmp_path, make_coco(segmentation=run_lengths(48, 64)))
-    with pytest.raises(LaunchError, match=r'has 8 masks of another size .*: ids 11, 12, 21, .*48 x 64'):
+    with pytest.raises(CommandError, match=r'has 8 masks of another size .*: ids 11, 12, 21, .*48 x 64'):
         check_data(config(tmp_path), ('train',))
     write(tmp_path, make_coco(segmentation=run_lengths(64, 48)))
     check_data(config(tmp_path), ('train',))
@@ -380,7 +380,7 @@ def test_masks_count_that_fit_the_image_and_not_the_size_in_the_file(tmp_path: P
     with pytest.warns(UserWarning, match='64 x 48 in the annotations and 48 x 64 as it is read'):
         check_data(config(tmp_path), ('train',))
     write(tmp_path, make_coco(segmentation=run_lengths(64, 48)))
-    with pytest.raises(LaunchError, match='64 x 48 in the annotations and 48 x 64 as it is read'):
+    with pytest.raises(CommandError, match='64 x 48 in the annotations and 48 x 64 as it is read'):
         check_data(config(tmp_path), ('train',))
 
 
@@ -397,6 +397,6 @@ def test_a_subclass_is_checked_as_its_base_unless_it_reads_by_rules_of_its_own(t
     coco = make_coco()
     del coco['annotations'][0]['area']
     write(tmp_path, coco)
-    with pytest.raises(LaunchError, match='id 11 has no area'):
+    with pytest.raises(CommandError, match='id 11 has no area'):
         check_data(config(tmp_path, type=Fruits, metainfo=None, data_prefix=dict(img='')), ('train',))
     check_data(config(tmp_path, type=Others, metainfo=None, data_prefix=dict(img='')), ('train',))

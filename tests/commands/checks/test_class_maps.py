@@ -9,7 +9,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from mmrope.commands.checks.config import LaunchError, check_data
+from mmrope.commands.checks.config import CommandError, check_data
 from mmrope.commands.checks.images import Size, header_size, spread
 from mmrope.engine import class_maps, images
 
@@ -49,7 +49,7 @@ def config(root: Path, stage: str = 'train', head: dict | None = None, **dataset
 
 
 def refused(cfg: Config, words: str, stage: str = 'train') -> None:
-    with pytest.raises(LaunchError, match=words) as caught:
+    with pytest.raises(CommandError, match=words) as caught:
         check_data(cfg, (stage,))
     assert '\n' not in str(caught.value)
 

@@ -15,7 +15,7 @@ from mmrope.commands.checks.classes import (
     compare_classes,
     heads_of,
 )
-from mmrope.commands.checks.config import LaunchError, check_classes_of_checkpoint, check_data
+from mmrope.commands.checks.config import CommandError, check_classes_of_checkpoint, check_data
 from mmrope.commands.checks.data import class_of, classes_of
 
 CLASSES = ('cat', 'dog')
@@ -76,7 +76,7 @@ HEADS: dict[str, tuple[dict[str, Any], str]] = {
 def test_heads_of_another_number_of_classes_are_refused_with_both(case: str, tmp_path: Path) -> None:
     parts, words = HEADS[case]
     cfg = make_config(tmp_path, {**TWO_STAGES, **parts}, train=CLASSES)
-    with pytest.raises(LaunchError, match=rf'({words}).*train_dataloader has 2 classes \(cat, dog\)') as caught:
+    with pytest.raises(CommandError, match=rf'({words}).*train_dataloader has 2 classes \(cat, dog\)') as caught:
         check_data(cfg, ('train', 'val'))
     assert '\n' not in str(caught.value)
 
@@ -101,7 +101,7 @@ def test_heads_may_tell_the_things_of_a_panoptic_data_set_apart() -> None:
     cfg = dict(default_scope='mmdet', model=model, train_dataloader=dict(dataset=dataset), train_cfg=dict())
     check_data(Config(cfg), ('train',))
     model['roi_head']['bbox_head']['num_classes'] = 3
-    with pytest.raises(LaunchError, match='num_classes is 3, but train_dataloader has 2 classes'):
+    with pytest.raises(CommandError, match='num_classes is 3, but train_dataloader has 2 classes'):
         check_data(Config(cfg), ('train',))
 
 
@@ -116,10 +116,10 @@ def test_class_weights_of_another_length_are_refused(length: int) -> None:
 
 def test_a_validation_set_of_other_classes_than_the_training_set_is_refused(tmp_path: Path) -> None:
     cfg = make_config(tmp_path, {}, train=CLASSES, val=('cat', 'dog', 'cow'))
-    with pytest.raises(LaunchError, match=r'train_.* 2 classes \(cat, dog\), but val_.* 3 classes \(cat, dog, cow\)'):
+    with pytest.raises(CommandError, match=r'train_.* 2 classes \(cat, dog\), but val_.* 3 classes \(cat, dog, cow\)'):
         check_data(cfg, ('train', 'val'))
     cfg = make_config(tmp_path, {}, train=CLASSES, val=CLASSES[::-1])
-    with pytest.raises(LaunchError, match=r'\(cat, dog\), but .*\(dog, cat\), in another order: class 0 is cat in'):
+    with pytest.raises(CommandError, match=r'\(cat, dog\), but .*\(dog, cat\), in another order: class 0 is cat in'):
         check_data(cfg, ('train', 'val'))
 
 
@@ -134,11 +134,11 @@ def test_as_many_classes_of_other_names_are_a_warning() -> None:
 def test_classes_come_from_the_class_of_a_data_set_too(tmp_path: Path) -> None:
     cfg = dict(default_scope='mmseg', train_dataloader=dict(dataset=dict(type='ADE20KDataset')), train_cfg=dict())
     cfg['model'] = dict(decode_head=dict(num_classes=19))
-    with pytest.raises(LaunchError, match=r'num_classes is 19, but train_dataloader has 150 classes \(wall, '):
+    with pytest.raises(CommandError, match=r'num_classes is 19, but train_dataloader has 150 classes \(wall, '):
         check_data(Config(cfg), ('train',))
     (tmp_path / 'names.txt').write_text('wall\nsky\n')
     cfg['train_dataloader']['dataset']['metainfo'] = dict(classes=str(tmp_path / 'names.txt'))
-    with pytest.raises(LaunchError, match=r'num_classes is 19, but train_dataloader has 2 classes \(wall, sky\)'):
+    with pytest.raises(CommandError, match=r'num_classes is 19, but train_dataloader has 2 classes \(wall, sky\)'):
         check_data(Config(cfg), ('train',))
 
 
@@ -148,7 +148,7 @@ def test_folders_are_the_classes_of_a_classification_set(tmp_path: Path) -> None
     dataset = dict(type='CustomDataset', data_root=str(tmp_path), data_prefix='train')
     cfg = Config(dict(default_scope='mmpretrain', train_dataloader=dict(dataset=dataset), train_cfg=dict()))
     cfg.model = dict(head=dict(type='LinearClsHead', num_classes=2))
-    with pytest.raises(LaunchError, match=r'num_classes is 2, but train_dataloader has 3 classes \(a, b, c\)'):
+    with pytest.raises(CommandError, match=r'num_classes is 2, but train_dataloader has 3 classes \(a, b, c\)'):
         check_data(cfg, ('train',))
     cfg.model.head.num_classes = 1000  # outputs that nothing uses
     check_data(cfg, ('train',))
@@ -177,10 +177,10 @@ def save(path: Path, meta: dict[str, Any]) -> str:
 def test_a_checkpoint_of_other_classes_is_refused_in_a_test(meta: dict[str, Any], tmp_path: Path) -> None:
     path = save(tmp_path / 'a.pth', meta)
     cfg = make_config(tmp_path, {}, test=CLASSES)
-    with pytest.raises(LaunchError, match=r'a\.pth has 2 classes \(dog, cat\), but test_dataloader .*\(cat, dog\)'):
+    with pytest.raises(CommandError, match=r'a\.pth has 2 classes \(dog, cat\), but test_dataloader .*\(cat, dog\)'):
         check_classes_of_checkpoint(cfg, path)
     save(tmp_path / 'a.pth', dict(dataset_meta=dict(classes=('cat',))))
-    with pytest.raises(LaunchError, match='has 1 class .cat., but test_dataloader has 2 classes'):
+    with pytest.raises(CommandError, match='has 1 class .cat., but test_dataloader has 2 classes'):
         check_classes_of_checkpoint(cfg, path)
     save(tmp_path / 'a.pth', dict(dataset_meta=dict(classes=['cat', 'dog'])))
     check_classes_of_checkpoint(cfg, path)

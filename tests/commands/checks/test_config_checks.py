@@ -8,7 +8,7 @@ import pytest
 from mmengine.config import Config
 
 from mmrope.commands.checks.config import (
-    LaunchError,
+    CommandError,
     check_checkpoint,
     check_data,
     check_optimizer,
@@ -92,7 +92,7 @@ def test_an_option_that_can_be_meant_passes(path: str) -> None:
     ],
 )
 def test_an_option_that_cannot_be_meant_is_refused(path: str, words: list[str]) -> None:
-    with pytest.raises(LaunchError) as caught:
+    with pytest.raises(CommandError) as caught:
         check_options(make_config(), {'train_dataloader.batch_size': 4, path: 1})
     for word in [f'--cfg-options {path}: ', *words]:
         assert word in str(caught.value)
@@ -103,7 +103,7 @@ def test_an_optimizer_that_does_not_exist_is_named() -> None:
     cfg = make_config()
     check_optimizer(cfg)
     cfg.optim_wrapper.optimizer.type = 'AdamV'
-    with pytest.raises(LaunchError, match='no optimizer AdamV; did you mean Adam'):
+    with pytest.raises(CommandError, match='no optimizer AdamV; did you mean Adam'):
         check_optimizer(cfg)
     check_optimizer(Config(dict(model=dict(type='OnlyTested'))))
 
@@ -135,7 +135,7 @@ def test_what_is_missing_is_named(tmp_path: Path, missing: str, stages: tuple[st
     make_data(tmp_path)
     (tmp_path / missing).rename(tmp_path / 'elsewhere')
     with pytest.raises(
-        LaunchError, match=f'{reader} reads {tmp_path}/{missing}/?, which does not exist.*--data-root DIR'
+        CommandError, match=f'{reader} reads {tmp_path}/{missing}/?, which does not exist.*--data-root DIR'
     ):
         check_data(make_config(f'{tmp_path}/'), stages)
 
@@ -145,14 +145,14 @@ def test_a_missing_file_of_an_evaluator_is_named(tmp_path: Path) -> None:
     cfg = make_config(f'{tmp_path}/')
     cfg.test_evaluator[0].ann_file = f'{tmp_path}/other.json'
     check_data(cfg, ('train', 'val'))
-    with pytest.raises(LaunchError, match='test_evaluator reads .*other.json'):
+    with pytest.raises(CommandError, match='test_evaluator reads .*other.json'):
         check_data(cfg, ('test',))
 
 
 def test_a_single_folder_of_images_is_looked_for(tmp_path: Path) -> None:
     dataset = dict(type='CustomDataset', data_root=str(tmp_path), data_prefix='images')
     cfg = Config(dict(test_dataloader=dict(dataset=dataset), test_cfg=dict()))
-    with pytest.raises(LaunchError, match=f'test_dataloader reads {tmp_path}/images, which does not exist'):
+    with pytest.raises(CommandError, match=f'test_dataloader reads {tmp_path}/images, which does not exist'):
         check_data(cfg, ('test',))
     make_data(tmp_path)
     check_data(cfg, ('test',))
@@ -177,11 +177,11 @@ def test_what_is_not_on_this_machine_is_not_looked_for() -> None:
 
 
 def test_the_digits_come_with_the_command_that_makes_them() -> None:
-    with pytest.raises(LaunchError, match='`make quickstart` or `python tools/make_digits.py`'):
+    with pytest.raises(CommandError, match='`make quickstart` or `python tools/make_digits.py`'):
         check_data(make_config('data/digits/'), ('train',))
-    with pytest.raises(LaunchError, match='`python tools/make_digits.py --single`'):
+    with pytest.raises(CommandError, match='`python tools/make_digits.py --single`'):
         check_data(make_config('data/single_digits/'), ('train',))
-    with pytest.raises(LaunchError, match='--data-root'):
+    with pytest.raises(CommandError, match='--data-root'):
         check_data(make_config('/digits/coco/'), ('train',))
 
 
@@ -213,11 +213,11 @@ def test_a_data_root_replaces_no_other_folder(tmp_path: Path) -> None:
 
 
 def test_a_data_root_needs_a_folder_and_one_root_to_replace(tmp_path: Path) -> None:
-    with pytest.raises(LaunchError, match='there is no folder nowhere'):
+    with pytest.raises(CommandError, match='there is no folder nowhere'):
         set_data_root(make_config(), 'nowhere')
     cfg = make_config()
     cfg.val_dataloader.dataset.data_root = 'data/lvis/'
-    with pytest.raises(LaunchError, match='this has 2'):
+    with pytest.raises(CommandError, match='this has 2'):
         set_data_root(cfg, str(tmp_path))
 
 
@@ -226,5 +226,5 @@ def test_only_a_checkpoint_of_this_machine_is_looked_for(tmp_path: Path) -> None
     elsewhere = ('https://example.org/a.pth', 'torchvision://resnet18', 'hf-hub:owner/name')
     for path in (None, str(tmp_path / 'a.pth'), *elsewhere):
         check_checkpoint(path, '--resume')
-    with pytest.raises(LaunchError, match=r'--resume: there is no checkpoint .*b\.pth'):
+    with pytest.raises(CommandError, match=r'--resume: there is no checkpoint .*b\.pth'):
         check_checkpoint(str(tmp_path / 'b.pth'), '--resume')

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from mmrope.commands.checks.config import LaunchError, check_data
+from mmrope.commands.checks.config import CommandError, check_data
 from mmrope.commands.checks.data import ignored_by, steps_of
 
 
@@ -35,7 +35,7 @@ def test_a_list_of_labels_passes(tmp_path: Path) -> None:
     ],
 )
 def test_a_fault_in_a_list_of_labels_is_named(tmp_path: Path, lines: str, words: str) -> None:
-    with pytest.raises(LaunchError, match=rf'train_dataloader reads .*list\.txt, which {words}'):
+    with pytest.raises(CommandError, match=rf'train_dataloader reads .*list\.txt, which {words}'):
         check_data(config(tmp_path, lines), ('train',))
 
 

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmrope import RoPESwin, RoPEViT
-from mmrope.engine.numbers import NonFiniteError
+from mmrope.engine.finite_loss_hook import NonFiniteError
 
 
 @pytest.fixture(autouse=True)

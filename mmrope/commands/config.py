@@ -1,0 +1,67 @@
+"""Configs of a command line."""
+
+import argparse
+import os
+from collections.abc import Mapping
+from glob import glob
+from typing import Any
+
+from mmengine.config import Config
+
+from .. import config_path
+from ..checkpoints.loading import refuse_code_in_checkpoints
+from .checks.config import check_keys, check_options, did_you_mean, set_data_root
+from .errors import CommandError
+from .hosts import leave_out_multimodal_models
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """Read the config that a command line names, in a process that is ready for it and for checkpoints.
+
+    Raises:
+        CommandError: as :func:`load_config`.
+    """
+    refuse_code_in_checkpoints()
+    leave_out_multimodal_models()
+    return load_config(args.config, args.cfg_options, getattr(args, 'data_root', None))
+
+
+def load_config(name: str, options: Mapping[str, Any] | None = None, data_root: str | None = None) -> Config:
+    """Read a config and override parts of it.
+
+    Args:
+        name: path of the config, or the name of one of mmrope's.
+        options: values by their path in the config, as ``--cfg-options`` has them.
+        data_root: folder of the data set, in place of the config's.
+
+    Raises:
+        CommandError: if there is no such config, it cannot be read, or an option or the folder does not fit it.
+    """
+    path = find_config(name)
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:
+        raise CommandError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
+    check_keys(cfg)
+    if options:
+        check_options(cfg, options)
+        cfg.merge_from_dict(dict(options))
+    if data_root is not None:
+        set_data_root(cfg, data_root)
+    return cfg
+
+
+def find_config(name: str) -> str:
+    """Return the path of a config: a file, or one of mmrope's by its name.
+
+    Raises:
+        CommandError: if there is no such config.
+    """
+    if os.path.isfile(name):
+        return name
+    known = glob(os.path.join(os.path.dirname(config_path('_base_/default_runtime.py')), '..', '*.py'))
+    own = {os.path.splitext(os.path.basename(path))[0]: os.path.normpath(path) for path in known}
+    if os.path.basename(name) == name and os.path.splitext(name)[0] in own:
+        return own[os.path.splitext(name)[0]]
+    siblings = glob(os.path.join(os.path.dirname(name), '*.py'))
+    raise CommandError(f'there is no config {name}{did_you_mean(name, [*siblings, *own])}')
