@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..commands.checks.config import CommandError
+from ..commands.errors import CommandError
 from ..layers import Attention, Span, Windows, varlen, window_order
 from ..models import RoPESwin, RoPEViT
 

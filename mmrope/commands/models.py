@@ -1,7 +1,5 @@
 """From a config and a checkpoint to a model in eval mode, and from an image file to what the network is fed."""
 
-import argparse
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,29 +14,6 @@ from ..weights import load_pretrained
 from .checks.config import check_checkpoint, datasets_of
 from .errors import CommandError
 from .hosts import scope_of
-from .runner import OptionsAction, ToolParser, load_config
-
-
-def study_parser(prog: str, description: str) -> ToolParser:
-    """A parser with the arguments that all studies have; ``mmrope.commands.runner`` reads them."""
-    parser = ToolParser(prog=prog, description=description)
-    parser.set_defaults(launcher='none')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='override parts of the config'
-    )
-    parser.add_argument('--device', help='default: cuda where there is one, else cpu')
-    parser.add_argument('--traceback', action='store_true', help='show the frames of an error, not only its message')
-    return parser
-
-
-def read_config(config: str, options: Mapping[str, Any] | None = None) -> Config:
-    """Read a config and override parts of it, as the tools that train and test do.
-
-    Raises:
-        CommandError: if there is no such config, or an option does not fit it.
-    """
-    unused = dict(launcher='none', data_root=None, local_rank=0, work_dir=None)
-    return load_config(argparse.Namespace(config=config, cfg_options=options, **unused))
 
 
 def build_model(cfg: Config, device: str | None = None) -> nn.Module:

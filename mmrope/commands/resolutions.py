@@ -84,7 +84,7 @@ def plan(
         scale_windows: Whether the ``window_size`` of a backbone grows along with the image.
 
     Raises:
-        CommandError: If nothing is left, since the arguments, a config and the files on this machine do not go together.
+        CommandError: if nothing is left: the arguments, a config and the files of this machine do not fit.
     """
     measurements = []
     for label, (config, checkpoint) in zip(labels or default_labels(pairs), pairs, strict=True):
