@@ -10,19 +10,14 @@ additions, in q and in k, which is 6 FLOPs for each token and channel. The table
 the batch, so it is a number of its own.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from ..commands.hosts import scope_of
-from ..commands.models import blank_batch, build_model
-from ..commands.sizes import Size, padding_overrides
 from ..layers import Attention
 
 
@@ -58,19 +53,6 @@ class Cost:
     def rotation_share(self) -> float:
         """The rotation over all that is counted."""
         return self.rotation_flops / (self.flops['total'] + self.rotation_flops)
-
-
-def config_cost(cfg: Config, size: tuple[int, int], device: str | None = None) -> Cost:
-    """Count for one image of ``size`` = ``(H, W)`` pixels and the model of a config, with random weights.
-
-    A detector and a classifier run to the outputs of their heads; the mask head takes the first 100 proposals, as
-    MMDetection's own counter has it. A segmenter runs to the class map, since one with queries has no other output.
-    """
-    cfg = copy.deepcopy(cfg)
-    cfg.merge_from_dict(padding_overrides(cfg, Size(f'{size[0]}x{size[1]}', 'exact', *size)))
-    model = build_model(cfg, device)
-    mode = 'predict' if scope_of(cfg) == 'mmseg' else 'tensor'
-    return count(model, {**blank_batch(cfg, model, size), 'mode': mode})
 
 
 @torch.no_grad()

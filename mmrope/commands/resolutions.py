@@ -28,10 +28,11 @@ from rich.table import Table
 
 from ..checkpoints.sources import fetch, sha256
 from ..engine.complete_checkpoint_hook import CompleteCheckpoint, unwrapped
+from .cli import Size
 from .errors import CommandError
 from .hosts import scope_of
 from .runner import RunStarted, build_runner, prepare_test
-from .sizes import Size, size_overrides
+from .sizes import size_overrides
 from .skipping import Skips
 
 # What the table shows and the plot draws, by the last part of its name; the first that a test gives is drawn.

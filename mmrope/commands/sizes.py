@@ -2,47 +2,19 @@
 
 import inspect
 import math
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from .checks.config import datasets_of
+from .cli import Size
 from .errors import CommandError
 from .hosts import scope_of
 
 LARGEST_STRIDE = 64  # of a map; no divisor up to it is meant as the size of an image
 LONGEST = 100  # times the shorter side: as good as no limit, where a limit has to be given
-
-
-@dataclass(frozen=True)
-class Size:
-    """An image size as the command line has it.
-
-    ``height`` and ``width`` are pixels. ``kind`` is ``'scaled'`` for a plain number (both are that number), ``'exact'``
-    for ``HxW`` and ``'short'`` for ``short:N``.
-    """
-
-    text: str
-    kind: str
-    height: int
-    width: int
-
-
-def parse_size(text: str) -> Size:
-    """Read ``'128'``, ``'96x160'`` (height first) or ``'short:800'``.
-
-    Raises:
-        ValueError: If it is none of these, or a side is 0.
-    """
-    found = re.fullmatch(r'(short:)?(\d+)(?:x(\d+))?', text, re.ASCII)
-    if found is None or (found[1] and found[3]) or 0 in (int(side) for side in found.groups()[1:] if side):
-        raise ValueError(f'a size is N, HEIGHTxWIDTH or short:N, as 128, 96x160 or short:800, and {text!r} is not')
-    kind = 'short' if found[1] else 'exact' if found[3] else 'scaled'
-    return Size(text, kind, int(found[2]), int(found[3] or found[2]))
 
 
 def size_overrides(cfg: Config, size: Size, scale_windows: bool = False) -> dict[str, Any]:

@@ -1,26 +1,26 @@
-"""Tools that go over several images, models or sizes: a bad one is named and skipped, and the rest is kept."""
+"""Commands that go over several images, models or sizes: a bad one is named and skipped, and the rest is kept."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .runner import DISK_IS_FULL, sentence
+from .errors import DISK_IS_FULL, sentence
 
 
 class Skips:
-    """The inputs that a tool passes over, each with the reason.
+    """The inputs that a command passes over, each with the reason.
 
     Args:
-        tool: What the lines on stderr begin with.
-        traceback: Whether the first error passes through, as ``--traceback`` asks for.
+        prog: name of the program, which its lines on stderr begin with.
+        traceback: whether the first error passes through, as ``--traceback`` asks for.
 
     Attributes:
         problems: A sentence for each.
     """
 
-    def __init__(self, tool: str, traceback: bool = False) -> None:
-        self.tool, self.traceback = tool, traceback
+    def __init__(self, prog: str, traceback: bool = False) -> None:
+        self.prog, self.traceback = prog, traceback
         self.problems: list[str] = []
         self.errors: list[Exception] = []
 
@@ -49,6 +49,6 @@ class Skips:
             done: What was done with the rest, as ``'3 predicted'``.
         """
         for problem in self.problems:
-            sys.stderr.write(f'{self.tool}: skipped: {problem}\n')
+            sys.stderr.write(f'{self.prog}: skipped: {problem}\n')
         if self.problems:
-            sys.exit(f'{self.tool}: {len(self.problems)} skipped, {done}')
+            sys.exit(f'{self.prog}: {len(self.problems)} skipped, {done}')
