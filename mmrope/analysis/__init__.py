@@ -1,1 +1,1 @@
-"""Studies of any config: image sizes, and what the attention does."""
+"""Functions of a backbone: attention, frequencies, cost, time and memory, figures, export."""

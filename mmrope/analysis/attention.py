@@ -1,8 +1,8 @@
 """How far the attention of a backbone reaches, how spread it is, and where one query looks.
 
 The distance is the one of Dosovitskiy et al. (*An Image is Worth 16x16 Words*, ICLR 2021, arXiv 2010.11929, figure 7):
-that of query and key, weighted by the attention and averaged over the queries, here in pixels of the image as the
-network is fed it. Entropy is that of the attention of a query over its keys, in nats, averaged likewise. RoPE-ViT's
+the one of query and key, weighted by the attention and averaged over the queries, here in pixels of the network's
+input. Entropy is the one of the attention of a query over its keys, in nats, averaged over the queries, too. RoPE-ViT's
 paper plots both for each block; how it treats a cls token and windows is not known here. Here the queries are those of
 the grid; a cls token counts as a key in the entropy, and has no distance: those of the grid share its weight.
 """
@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..commands.errors import CommandError
 from ..layers import Attention, Span, Windows, varlen, window_order
 from ..models import RoPESwin, RoPEViT
 
@@ -48,7 +47,7 @@ class Batch(NamedTuple):
         return self.q.shape[2] - self.rows.size * self.cols.size
 
     def log_weights(self, chunk: slice) -> Tensor:
-        """Logarithms of the weights of some queries, ``(B, heads, queries, P + h * w)``, in float32 or better."""
+        """Return the log weights of some queries, ``(B, heads, queries, P + h * w)``, in float32 or better."""
         dtype = torch.promote_types(self.q.dtype, torch.float32)
         logits = self.q[:, :, chunk].to(dtype) @ self.k.to(dtype).mT * self.q.shape[-1] ** -0.5
         if self.bias is not None:
@@ -77,7 +76,7 @@ Visit = Callable[[str, tuple[int, int], Batch], None]
 def watch_attention(backbone: nn.Module, visit: Visit) -> Iterator[None]:
     """Call ``visit(name, grid, batch)`` for every batch of windows (one for global attention) that runs meanwhile.
 
-    ``name`` is that of the block. The backbone runs as it is: what is seen are the arguments of its attention calls.
+    ``name`` names the block. The backbone runs as it is: ``batch`` holds the arguments of its own attention calls.
     """
     running: list[Any] = []  # of the layer that runs: its name and cut, and the windows still to come
 
@@ -105,7 +104,7 @@ def watch_attention(backbone: nn.Module, visit: Visit) -> Iterator[None]:
 
 
 def distance_and_entropy(batch: Batch, max_weights: int = MAX_WEIGHTS) -> Tensor:
-    """Attention distance in tokens and entropy in nats, summed over the queries that have a position.
+    """Sum attention distance, in tokens, and entropy, in nats, over the queries that have a position.
 
     Args:
         batch: queries and keys.
@@ -137,14 +136,14 @@ class BlockStatistics:
     """Means over images of one block.
 
     Attributes:
-        block: Name of the block within the backbone.
-        stride: Pixels between neighbouring tokens.
-        grids: The ``(H, W)`` of the token grid that occurred.
-        largest_windows: The ``(h, w)`` of the largest window of a grid; the grid itself for global attention.
-        distance_px: Mean attention distance of each head, in pixels.
-        entropy_nats: Mean entropy of each head.
-        uniform_distance_px: What the distance would be if each query looked at all its keys alike.
-        uniform_entropy_nats: The same for the entropy: the largest there can be.
+        block: name of the block within the backbone.
+        stride: pixels between neighbouring tokens.
+        grids: the ``(H, W)`` of the token grid that occurred.
+        largest_windows: the ``(h, w)`` of the largest window of a grid; the grid itself for global attention.
+        distance_px: mean attention distance of each head, in pixels.
+        entropy_nats: mean entropy of each head.
+        uniform_distance_px: the distance if each query looked at all its keys with equal weight.
+        uniform_entropy_nats: the same for the entropy: the largest there can be.
     """
 
     block: str
@@ -167,7 +166,7 @@ class Sums:
 
 
 def strides_of(backbone: RoPEViT | RoPESwin) -> dict[str, int]:
-    """Pixels between neighbouring tokens, for each block by its name."""
+    """Return the pixels between neighbouring tokens, for each block by its name."""
     patch = backbone.patch_embed.patch_size[0]
     if isinstance(backbone, RoPEViT):
         return {f'blocks.{i}': patch for i in range(len(backbone.blocks))}
@@ -179,7 +178,7 @@ def strides_of(backbone: RoPEViT | RoPESwin) -> dict[str, int]:
 
 
 def attention_statistics(backbone: RoPEViT | RoPESwin, images: Iterable[Tensor]) -> list[BlockStatistics]:
-    """Mean attention distance and entropy of each block and head.
+    """Measure mean attention distance and entropy of each block and head.
 
     Args:
         backbone: in eval mode; it is not changed.
@@ -194,7 +193,7 @@ def attention_statistics(backbone: RoPEViT | RoPESwin, images: Iterable[Tensor])
 
 @torch.no_grad()
 def image_sums(backbone: RoPEViT | RoPESwin, image: Tensor) -> dict[str, Sums]:
-    """What :func:`mean_statistics` needs of ``(B, 3, H, W)`` images, for each block by its name."""
+    """Measure ``(B, 3, H, W)`` images for :func:`mean_statistics`: each block by its name."""
     sums: dict[str, Sums] = {}
 
     def add(name: str, grid: tuple[int, int], batch: Batch) -> None:
@@ -212,7 +211,7 @@ def image_sums(backbone: RoPEViT | RoPESwin, image: Tensor) -> dict[str, Sums]:
 
 
 def mean_statistics(backbone: RoPEViT | RoPESwin, of_images: Sequence[dict[str, Sums]]) -> list[BlockStatistics]:
-    """Average what :func:`image_sums` gives for one image or more; each has the same weight."""
+    """Average the :func:`image_sums` of one image or more; each has the same weight."""
     return [_average(name, stride, [sums[name] for sums in of_images]) for name, stride in strides_of(backbone).items()]
 
 
@@ -232,7 +231,7 @@ def _average(name: str, stride: int, blocks: list[Sums]) -> BlockStatistics:
 
 @torch.no_grad()
 def attention_maps(backbone: RoPEViT | RoPESwin, image: Tensor, x: int, y: int) -> dict[str, Tensor]:
-    """Where the query at a pixel looks, in each block.
+    """Find where the query at a pixel looks, in each block.
 
     Args:
         backbone: in eval mode; it is not changed.
@@ -244,12 +243,11 @@ def attention_maps(backbone: RoPEViT | RoPESwin, image: Tensor, x: int, y: int) 
         For each block by its name its attention weights of the token grid, ``(heads, H, W)``; NaN outside its window.
 
     Raises:
-        CommandError: if the pixel is not within the image.
+        ValueError: if the pixel is not within the image.
     """
     if not (0 <= x < image.shape[3] and 0 <= y < image.shape[2]):
-        raise CommandError(
-            f'--query: x and y must be within 0 .. {image.shape[3] - 1} and 0 .. {image.shape[2] - 1}, but got '
-            f'x = {x}, y = {y}'
+        raise ValueError(
+            f'x and y must be within 0 .. {image.shape[3] - 1} and 0 .. {image.shape[2] - 1}, but got x = {x}, y = {y}'
         )
     strides, maps = strides_of(backbone), {}
 
@@ -271,6 +269,6 @@ def attention_maps(backbone: RoPEViT | RoPESwin, image: Tensor, x: int, y: int) 
 
 
 def _window_of(token: int, span: Span) -> tuple[int, int, int] | None:
-    """Which window of a span holds a token, and where it starts and how long it is; ``None`` if none does."""
+    """Find the window of a span that holds a token: its index, start and length; ``None`` if none does."""
     index = (token - span.start) // span.size
     return (index, span.start + index * span.size, span.size) if 0 <= index < span.count else None

@@ -1,8 +1,8 @@
-"""Parameters and FLOPs of a model at any image size, and what the rotation adds.
+"""Parameters and FLOPs of a model at any image size, and the share of the rotation.
 
 A FLOP is one addition or one multiplication, so that a multiply-add is two; papers often give multiply-adds and call
 them FLOPs. PyTorch's ``FlopCounterMode`` counts matrix products, convolutions and attention, as they run: windows by
-their real sizes. Not counted, there as in other counters, is what works on each element (norms, activations,
+their real sizes. It does not count, as other counters do not, operations on each element (norms, activations,
 interpolation) and sampling (RoIAlign, deformable attention).
 
 The rotation works on each element, so it is counted by hand: a pair of channels takes four multiplications and two
@@ -37,10 +37,10 @@ class Cost:
 
     Attributes:
         size: ``(H, W)`` of the image as the network is fed it, in pixels.
-        params: Parameters by part: ``'backbone'``, ``'neck'``, ``'heads'`` (all the rest) and ``'total'``.
-        flops: FLOPs by part, likewise; the rotation is not in them.
-        rotation_flops: Of the rotation of q and k.
-        table_flops: Of the tables of cosines and sines of all blocks; a cosine or a sine counts as one.
+        params: parameters by part: ``'backbone'``, ``'neck'``, ``'heads'`` (all the rest) and ``'total'``.
+        flops: FLOPs by the same parts; the rotation is not in them.
+        rotation_flops: of the rotation of q and k.
+        table_flops: of the tables of cosines and sines of all blocks; a cosine or a sine counts as one.
     """
 
     size: tuple[int, int]
@@ -51,15 +51,17 @@ class Cost:
 
     @property
     def rotation_share(self) -> float:
-        """The rotation over all that is counted."""
+        """FLOPs of the rotation over all that are counted."""
         return self.rotation_flops / (self.flops['total'] + self.rotation_flops)
 
 
 @torch.no_grad()
 def count(model: nn.Module, inputs: Mapping[str, Any]) -> Cost:
-    """Count what ``model(**inputs)`` takes; ``inputs['inputs']`` are the images, ``(B, 3, H, W)``.
+    """Count parameters and FLOPs of ``model(**inputs)``.
 
-    The model is in eval mode; a backbone alone is the total.
+    Args:
+        model: in eval mode; its parts are the modules ``backbone`` and ``neck``, and the heads all the rest.
+        inputs: its arguments; ``inputs['inputs']`` are the images, ``(B, 3, H, W)``.
     """
     rotation = table = 0
 

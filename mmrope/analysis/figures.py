@@ -1,12 +1,13 @@
-"""Pictures of attention and frequencies, in colours and markers for readers who do not see colours alike."""
+"""Pictures of attention and frequencies, in colours and markers that colour-blind readers tell apart."""
 
 import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 
-import matplotlib.patches
 import numpy as np
+from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ..layers import axial_freqs
@@ -17,7 +18,7 @@ from .plotting import COLOURS, GREY, MARKERS, saved_figure
 def draw_attention(curves: Mapping[str, Sequence[BlockStatistics]], out: Path) -> None:
     """Draw mean attention distance and entropy over the blocks: a curve a checkpoint, a dot a head.
 
-    A dashed line is what attention that looks at all its keys alike would give.
+    A dashed line is that of attention with equal weight on all keys.
     """
     panels = {
         'mean attention distance (pixels)': lambda block: (block.distance_px, block.uniform_distance_px),
@@ -33,7 +34,7 @@ def draw_attention(curves: Mapping[str, Sequence[BlockStatistics]], out: Path) -
                 axis.plot(uniform, '--', color=colour, alpha=0.6, linewidth=1)
                 axis.plot(at, [np.mean(values) for values in heads], color=colour, marker=marker, label=name)
             axis.set(xlabel='block', ylabel=label, ylim=(0, None))
-            axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(12, integer=True))
+            axis.xaxis.set_major_locator(MaxNLocator(12, integer=True))
             axis.grid(alpha=0.3)
         axes[0, 0].plot([], [], '--', color=GREY, linewidth=1, label='uniform attention')
         axes[0, 0].plot([], [], '.', color=GREY, label='one head')
@@ -50,7 +51,7 @@ def draw_maps(
         image: as the network was fed it, ``(1, 3, H, W)``; drawn in grey.
         query: the pixel ``(x, y)``.
         maps: as :func:`attention.attention_maps` returns them.
-        heads: to draw besides the mean.
+        heads: to draw in addition to the mean.
         out: image to write.
     """
     grey = image[0].float().mean(0).cpu().numpy()
@@ -93,9 +94,7 @@ def draw_frequencies(
         for axis, (name, part) in zip(axes.flat, freqs.items()):
             for k in range(part.shape[-1] // 2):
                 radius = theta ** (-2 * k / part.shape[-1])
-                axis.add_patch(
-                    matplotlib.patches.Circle((0, 0), radius, fill=False, color=GREY, linewidth=0.5, alpha=0.5)
-                )
+                axis.add_patch(Circle((0, 0), radius, fill=False, color=GREY, linewidth=0.5, alpha=0.5))
             axis.plot(*axial.flatten(1), 's', color=COLOURS[2], markersize=4, fillstyle='none', label='axial')
             if initial is not None:
                 points = initial[name].flatten(1)

@@ -1,4 +1,4 @@
-"""What the frequencies of a model have become, and what a set of frequencies can represent.
+"""How training changed the frequencies of a model, and which functions a set of frequencies can represent.
 
 Frequencies are points of the plane, in radians a token step along x and y. Those of RoPE-Mixed start, for each head,
 as the axial ones turned by a random angle: on circles of radius ``theta ** (-4 k / head_dim)``, one half at the angle
@@ -12,15 +12,14 @@ procedure is not known here; :func:`reconstruct` is this project's choice.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..layers import Attention, axial_freqs, mixed_freqs
 from ..models import RoPESwin, RoPEViT, swin, vit
 
-INITIAL_SETS = 5  # of random directions, over which the study averages what is not the model's
+INITIAL_SETS = 5  # of random directions, over which the study averages
 
 
 @dataclass
@@ -29,7 +28,7 @@ class HeadChange:
 
     Attributes:
         change: ``|learned - initial| / |initial|``, over all frequencies of the head.
-        angle: Direction of the initial set, in radians from -pi to pi.
+        angle: direction of the initial set, in radians from -pi to pi.
         magnitudes: ``|learned| / |initial|`` of each frequency.
     """
 
@@ -39,7 +38,7 @@ class HeadChange:
 
 
 def freqs_of(backbone: RoPEViT | RoPESwin) -> dict[str, Tensor]:
-    """Frequencies of each block by its name, ``(2, heads or 1, head_dim // 2)`` in float64; empty without RoPE."""
+    """Return each block's frequencies by its name, ``(2, heads or 1, head_dim // 2)`` in float64; none without RoPE."""
     return {
         name.removesuffix('.attn'): layer.rope.freqs.detach().cpu().double()
         for name, layer in backbone.named_modules()
@@ -47,11 +46,12 @@ def freqs_of(backbone: RoPEViT | RoPESwin) -> dict[str, Tensor]:
     }
 
 
-def thetas_of(backbone: RoPEViT | RoPESwin, settings: Mapping[str, Any]) -> tuple[float, float]:
-    """Bases of RoPE-Mixed and RoPE-Axial: the paper's for the kind of backbone, or ``rope_theta`` of its config."""
+def thetas_of(backbone: RoPEViT | RoPESwin) -> tuple[float, float]:
+    """Return the bases of RoPE-Mixed and RoPE-Axial: the backbone's own of its kind of RoPE, the paper's of the other."""
     thetas = dict((vit if isinstance(backbone, RoPEViT) else swin).THETAS)
-    if settings.get('rope_theta') is not None:
-        thetas[settings.get('rope', 'mixed')] = settings['rope_theta']
+    for rope in (layer.rope for layer in backbone.modules() if isinstance(layer, Attention)):
+        if rope is not None:
+            thetas['mixed' if isinstance(rope.freqs, nn.Parameter) else 'axial'] = rope.theta
     return thetas['mixed'], thetas['axial']
 
 
@@ -61,7 +61,7 @@ def changes(freqs: Tensor, theta: float, initial: Tensor | None = None) -> list[
     Args:
         freqs: ``(2, heads, head_dim // 2)``.
         theta: base of the initial ones.
-        initial: those themselves; ``None`` for the nearest initial set of each head.
+        initial: the initial ones; ``None`` for the nearest initial set of each head.
 
     Returns:
         One for each head.
@@ -78,7 +78,7 @@ def changes(freqs: Tensor, theta: float, initial: Tensor | None = None) -> list[
 
 
 def reconstruct(function: Tensor, freqs: Tensor) -> tuple[Tensor, int]:
-    """Keep of a function on a grid what some frequencies can represent: FFT, keep those, inverse FFT.
+    """Keep the part of a function on a grid that some frequencies can represent: FFT, keep those, inverse FFT.
 
     A frequency keeps the point of the discrete spectrum nearest to it, and that of its negative: RoPE turns by an angle
     that both signs describe. The mean stays: a constant added to attention logits changes nothing. A frequency beyond
@@ -103,13 +103,19 @@ def reconstruct(function: Tensor, freqs: Tensor) -> tuple[Tensor, int]:
 
 
 def error(function: Tensor, reconstruction: Tensor) -> float:
-    """Share of the variance of a function that its reconstruction misses: 0 for all of it there, 1 for a constant."""
+    """Return the share of a function's variance that a reconstruction misses: 0 if exact, 1 for a constant."""
     function = function.double()
     return float((function - reconstruction).square().sum() / (function - function.mean()).square().sum())
 
 
 def target_functions(size: int) -> dict[str, Tensor]:
-    """Functions of the offset that attention may want, ``(size, size)`` each: a spot, a diagonal bar and a ring."""
+    """Make functions of the offset that attention may want, ``(size, size)`` each: a spot, a diagonal bar and a ring.
+
+    Raises:
+        ValueError: if ``size`` is less than 8, which has no room for them.
+    """
+    if size < 8:
+        raise ValueError(f'size must be at least 8, but got {size}')
     axis = torch.arange(size, dtype=torch.float64) - size // 2
     y, x = axis[:, None] / size, axis[None] / size  # -0.5 .. 0.5
     radius = torch.hypot(x, y)
@@ -123,7 +129,7 @@ def target_functions(size: int) -> dict[str, Tensor]:
 def reconstruction_sets(
     freqs: Mapping[str, Tensor], axial_theta: float, theta: float, seed: int = 0
 ) -> dict[str, list[Tensor]]:
-    """The sets of frequencies to compare, each with its members; the first is that of the first block and head.
+    """Make the sets of frequencies to compare, each with its members, those of the first block and head first.
 
     Args:
         freqs: those of each block of a model, ``(2, heads or 1, head_dim // 2)``.
@@ -155,10 +161,10 @@ def reconstruction_sets(
 def reconstruction_errors(
     functions: Mapping[str, Tensor], freqs: Mapping[str, Tensor], axial_theta: float, theta: float, seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """How much of each function the :func:`reconstruction_sets` miss (:func:`error`), mean over the members of a set.
+    """Measure how much of each function the :func:`reconstruction_sets` miss: the mean :func:`error` of a set.
 
     Args:
-        functions: what to represent, ``(H, W)`` each.
+        functions: the functions to represent, ``(H, W)`` each.
         freqs: as in :func:`reconstruction_sets`, like all the rest.
 
     Returns:

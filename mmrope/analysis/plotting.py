@@ -1,4 +1,7 @@
-"""Figures in colours and markers that readers who do not see colours alike tell apart."""
+"""Figures in colours and markers that colour-blind readers tell apart.
+
+They are drawn without pyplot, which would keep state for the whole process and choose where figures are shown.
+"""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,10 +12,9 @@ from statistics import mean
 from typing import Any
 
 import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 # Okabe and Ito's colours but for the yellow, which a light background swallows.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000')
@@ -24,23 +26,23 @@ SAME_PLACE = 0.005  # sizes that differ by less have one tick: images are resize
 
 @contextmanager
 def saved_figure(out: Path, rows: int, cols: int, size: tuple[float, float], **options: Any) -> Iterator[np.ndarray]:
-    """Axes ``(rows, cols)`` of ``size`` inches each, written to ``out`` in the end."""
-    with plt.rc_context({'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False}):
-        figure, axes = plt.subplots(
-            rows,
-            cols,
-            figsize=(size[0] * cols, size[1] * rows),
-            squeeze=False,
-            layout='constrained',
-            facecolor='white',
-            **options,
-        )
-        try:
-            yield axes
-            out.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(out, dpi=130)
-        finally:
-            plt.close(figure)
+    """Make axes, and write their figure as an image in the end.
+
+    Args:
+        out: of the image; its folder is made.
+        rows: of axes.
+        cols: of axes.
+        size: of each of the axes, in inches, (width, height).
+        options: of ``Figure.subplots``.
+
+    Yields:
+        The axes, ``(rows, cols)``.
+    """
+    with matplotlib.rc_context({'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False}):
+        figure = Figure(figsize=(size[0] * cols, size[1] * rows), layout='constrained', facecolor='white')
+        yield figure.subplots(rows, cols, squeeze=False, **options)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, dpi=130)
 
 
 def add_tick(ticks: dict[float, str], place: float, text: str) -> None:
@@ -60,12 +62,12 @@ def draw_panels(
     """Draw curves over the image size, a panel each.
 
     Args:
-        panels: For each panel its vertical axis, or with ``ylabel`` its title, and the points ``(size, value)`` of each
+        panels: for each panel its vertical axis, or with ``ylabel`` its title, and the points ``(size, value)`` of each
             curve by its name. Several points at a size are drawn small, and the curve goes through their mean.
-        ticks: The image sizes in pixels, and what to write there.
-        out: The image to write.
-        ylabel: The vertical axis of all panels, which then have one scale.
-        dashed: An image size to mark, that of the training say.
+        ticks: the image sizes in pixels, and the text of each.
+        out: the image to write.
+        ylabel: the vertical axis of all panels, which then have one scale.
+        dashed: an image size to mark, the one of the training say.
     """
     with saved_figure(out, 1, len(panels), (4.5, 3.8), sharey=ylabel is not None) as axes:
         for axis, (label, curves) in zip(axes[0], panels.items(), strict=True):
@@ -81,7 +83,7 @@ def draw_panels(
             axis.legend(frameon=False, fontsize=9)
 
 
-def draw_curve(axis: plt.Axes, points: Sequence[tuple[float, float]], colour: str, marker: str, name: str) -> None:
+def draw_curve(axis: Axes, points: Sequence[tuple[float, float]], colour: str, marker: str, name: str) -> None:
     """Draw a curve through the mean at each size, and behind it the single points where there are several."""
     values: dict[float, list[float]] = {}
     for size, value in sorted(points):

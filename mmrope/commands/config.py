@@ -21,9 +21,14 @@ def read_config(args: argparse.Namespace) -> Config:
     Raises:
         CommandError: as :func:`load_config`.
     """
+    prepare_process()
+    return load_config(args.config, args.cfg_options, getattr(args, 'data_root', None))
+
+
+def prepare_process() -> None:
+    """Make the process safe for checkpoints of others and able to import the hosts."""
     refuse_code_in_checkpoints()
     leave_out_multimodal_models()
-    return load_config(args.config, args.cfg_options, getattr(args, 'data_root', None))
 
 
 def load_config(name: str, options: Mapping[str, Any] | None = None, data_root: str | None = None) -> Config:

@@ -1,4 +1,4 @@
-"""Image files: those that the names on a command line stand for, and what reading one gives."""
+"""Image files: finding those that a command line names, and reading them."""
 
 import glob
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ DARK = 64  # of 255: the brightest value of a file that uses 14 of its 16 bits
 
 
 class UnreadableImageError(CommandError):
-    """A file that is no image."""
+    """A file that cannot be read as an image."""
 
 
 def find_images(names: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -49,7 +49,7 @@ def read_image(path: str | Path) -> np.ndarray:
     """Read an image as the hosts do: ``(H, W, 3)``, BGR, 8 bits, turned as its EXIF data says.
 
     Raises:
-        UnreadableImageError: If it cannot be read.
+        UnreadableImageError: if it cannot be read.
     """
     try:
         image = mmcv.imread(path)
@@ -64,8 +64,8 @@ def note_on_depth(path: str | Path, image: np.ndarray) -> str | None:
     """Say if an image of more than 8 bits becomes dark when it is read as 8 bits, as 12-bit data in 16-bit files does.
 
     Args:
-        path: The file.
-        image: What :func:`read_image` made of it.
+        path: of the file.
+        image: as :func:`read_image` returned it.
 
     Returns:
         A sentence, or ``None`` for an image that is not dark, or is so by itself.

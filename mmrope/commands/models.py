@@ -1,5 +1,6 @@
-"""From a config and a checkpoint to a model in eval mode, and from an image file to what the network is fed."""
+"""From a config and a checkpoint to a model in eval mode, and from an image file to the network's input."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -49,12 +50,20 @@ def load_model(cfg: Config, checkpoint: str, device: str | None = None) -> nn.Mo
 
 
 def backbone_of(model: nn.Module) -> RoPEViT | RoPESwin:
-    """The backbone of a model.
+    """Return the backbone of a model.
 
     Raises:
         CommandError: if it is none of mmrope's.
     """
-    backbone = getattr(model, 'backbone', None)
+    return check_backbone(getattr(model, 'backbone', None))
+
+
+def check_backbone(backbone: nn.Module | None) -> RoPEViT | RoPESwin:
+    """Return a backbone if it is mmrope's.
+
+    Raises:
+        CommandError: if it is not.
+    """
     if not isinstance(backbone, (RoPEViT, RoPESwin)):
         raise CommandError(
             f'model.backbone must be mmrope.RoPEViT or mmrope.RoPESwin, but the config has {type(backbone).__name__}'
@@ -62,8 +71,39 @@ def backbone_of(model: nn.Module) -> RoPEViT | RoPESwin:
     return backbone
 
 
+def backbone_config(cfg: Config) -> dict[str, Any]:
+    """Return the part of a config that builds its backbone, with the ``_scope_`` of the library that it is for.
+
+    Raises:
+        CommandError: if the config has none.
+    """
+    model = cfg.get('model', cfg)
+    for _ in range(2):  # a wrapper, such as mmdet's batch fixer, holds the model
+        if 'backbone' in model:
+            backbone = _plain(model['backbone'])
+            named = isinstance(backbone.get('type'), str) and '.' in backbone['type']
+            scope = None if named else scope_of(cfg)
+            return ({'_scope_': scope} if scope else {}) | backbone
+        model = model.get('model', {})
+    raise CommandError(f'{cfg.filename}: the config has no model.backbone')
+
+
+def _plain(node: Any) -> Any:
+    """Make dicts and lists of a part of a config; classes stay, which ``Config.to_dict`` turns into text."""
+    if isinstance(node, Mapping):
+        return {key: _plain(value) for key, value in node.items()}
+    return type(node)(map(_plain, node)) if isinstance(node, (list, tuple)) else node
+
+
 def prepare_image(cfg: Config, model: nn.Module, path: str) -> Tensor:
-    """An image as the model is fed it in a test, ``(1, 3, H, W)``: test pipeline, normalisation, padding."""
+    """Read an image as a test does, with the test pipeline, normalisation and padding of the config.
+
+    Returns:
+        The network's input, ``(1, 3, H, W)``.
+
+    Raises:
+        CommandError: if the pipeline makes several images of one.
+    """
     dataset = next(datasets_of(cfg.test_dataloader.dataset))
     steps = [step for step in dataset.pipeline if not _loads_annotations(step)]
     with DefaultScope.overwrite_default_scope(scope_of(cfg) or 'mmengine'):
@@ -75,7 +115,7 @@ def prepare_image(cfg: Config, model: nn.Module, path: str) -> Tensor:
 
 
 def blank_batch(cfg: Config, model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
-    """What ``forward`` takes for one grey image of ``(H, W)`` pixels, packed by the last step of the test pipeline."""
+    """Make the arguments of ``forward`` for a grey ``(H, W)`` image, which the test pipeline's last step packs."""
     image = torch.full((*size, 3), 127, dtype=torch.uint8).numpy()
     meta = dict(img_path='', img_id=0, img_shape=size, ori_shape=size, pad_shape=size, scale_factor=(1.0, 1.0))
     dataset = next(datasets_of(cfg.test_dataloader.dataset))

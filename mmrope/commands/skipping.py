@@ -16,7 +16,7 @@ class Skips:
         traceback: whether the first error passes through, as ``--traceback`` asks for.
 
     Attributes:
-        problems: A sentence for each.
+        problems: a sentence for each.
     """
 
     def __init__(self, prog: str, traceback: bool = False) -> None:
@@ -46,7 +46,7 @@ class Skips:
         """Name on stderr what was skipped, and leave with exit code 1 if anything was.
 
         Args:
-            done: What was done with the rest, as ``'3 predicted'``.
+            done: what was done with the rest, as ``'3 predicted'``.
         """
         for problem in self.problems:
             sys.stderr.write(f'{self.prog}: skipped: {problem}\n')

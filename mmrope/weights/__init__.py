@@ -1,18 +1,27 @@
 """Pretrained weights of others, and mmrope's own, into mmrope's backbones and back."""
 
-from .building import build_backbone
-from .layouts import Converted, to_mmrope, to_timm
-from .loading import PretrainedBackbone, load_converted, load_pretrained
-from .report import LoadReport, WeightsError
+from importlib import import_module
 
-__all__ = [
-    'Converted',
-    'LoadReport',
-    'PretrainedBackbone',
-    'WeightsError',
-    'build_backbone',
-    'load_converted',
-    'load_pretrained',
-    'to_mmrope',
-    'to_timm',
-]
+_HOMES = {
+    'Converted': 'layouts',
+    'LoadReport': 'report',
+    'PretrainedBackbone': 'loading',
+    'WeightsError': 'report',
+    'build_backbone': 'building',
+    'load_converted': 'loading',
+    'load_pretrained': 'loading',
+    'to_mmrope': 'layouts',
+    'to_timm': 'layouts',
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is asked for: the table of published weights needs no torch."""
+    if name in _HOMES:
+        return getattr(import_module(f'.{_HOMES[name]}', __name__), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -6,34 +6,29 @@ import os
 import platform
 import resource
 import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .hosts import leave_out_multimodal_models, scope_of
-from .models import read_config
 
 MODES = ('inference', 'training')
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 WARM_UP = 1  # rounds that are not counted
-HOSTS = ('mmdet', 'mmsegmentation', 'mmpretrain', 'onedl-mmdetection', 'onedl-mmsegmentation', 'onedl-mmpretrain')
-PACKAGES = ('mmrope', 'torch', 'timm', *HOSTS)
+PEERS = ('mmdet', 'mmsegmentation', 'mmpretrain', 'onedl-mmdetection', 'onedl-mmsegmentation', 'onedl-mmpretrain')
+PACKAGES = ('mmrope', 'torch', 'timm', *PEERS)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured besides the candidate.
+    """The conditions of a measurement.
 
     Args:
         size: of the images in pixels, ``(H, W)``.
@@ -42,6 +37,9 @@ class Setting:
         device: of the model, as torch names it.
         dtype: ``'float32'``, or a half precision to autocast to.
         threads: on the CPU; ``None`` for torch's choice.
+
+    Raises:
+        ValueError: if ``mode`` or ``dtype`` is none of these.
     """
 
     size: tuple[int, int]
@@ -51,14 +49,19 @@ class Setting:
     dtype: str = 'float32'
     threads: int | None = None
 
+    def __post_init__(self) -> None:
+        for name, known in (('mode', MODES), ('dtype', DTYPES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f'{name} must be one of {", ".join(known)}, but got {getattr(self, name)!r}')
+
 
 @dataclass
 class Measurement:
-    """What was measured of one candidate in one setting.
+    """Time and memory of one candidate in one setting.
 
     Args:
         candidate: its name.
-        setting: what was measured.
+        setting: the conditions.
         times: seconds of each round.
         memory: bytes at the peak above those of the model at rest, or ``None`` where not measured.
         parameters: how many the candidate has.
@@ -86,7 +89,7 @@ class Measurement:
         return self.setting.batch / self.median
 
     def as_dict(self) -> dict:
-        """For JSON."""
+        """Return the measurement as plain values, for JSON."""
         return dict(asdict(self), median=self.median, spread=self.spread, throughput=self.throughput)
 
 
@@ -118,8 +121,9 @@ def compare(
     memory: bool = True,
     progress: Callable[[str], None] = lambda text: None,
     skipping: Callable[[str], AbstractContextManager] = nullcontext,
+    prepare: Callable[[], None] | None = None,
 ) -> list[Measurement]:
-    """Measure candidates in turns: a round runs each of them once, so that a noisy machine disturbs all alike.
+    """Measure candidates in turns: a round runs each of them once, so that a noisy machine disturbs all equally.
 
     Every second round goes through them backwards.
 
@@ -129,8 +133,9 @@ def compare(
         rounds: how often each is timed, after one warm-up, in which a compiled one is compiled.
         memory: whether to measure the peak memory too. On the CPU each candidate gets a process of its own for that.
         progress: is told what comes next.
-        skipping: gives, for the name of a candidate, the context that it is built and run in; one that takes an error
-            in, as :meth:`Skips.skipping <mmrope.commands.skipping.Skips.skipping>` does, leaves the candidate out.
+        skipping: returns, for the name of a candidate, the context that it is built and run in; a context that
+            swallows an error leaves the candidate out.
+        prepare: as in :func:`peak_memory`.
 
     Returns:
         One measurement for each candidate that was built and ran, in order.
@@ -144,7 +149,7 @@ def compare(
             with skipping(name):
                 if memory and not (cfg.get('compile') and setting.device == 'cpu'):  # the compiler's would count
                     progress(f'{name}: memory')
-                    done[name].memory = peak_memory(cfg, setting)
+                    done[name].memory = peak_memory(cfg, setting, prepare)
                 models[name] = build_candidate(cfg, setting)
                 done[name].parameters = sum(param.numel() for param in models[name].parameters())
         for number in range(WARM_UP + rounds):
@@ -162,30 +167,53 @@ def compare(
 
 
 def time_step(model: nn.Module, images: Tensor, setting: Setting) -> float:
-    """Seconds of one forward, and backward in training."""
+    """Measure the seconds of one forward, and backward in training."""
     _synchronize(setting)
     start = time.perf_counter()
-    _step(model, images, setting)
+    step(model, images, setting)
     _synchronize(setting)
     seconds = time.perf_counter() - start
     model.zero_grad(set_to_none=True)
     return seconds
 
 
-def peak_memory(cfg: dict, setting: Setting) -> int:
-    """Bytes that one step needs at its peak above those of the model at rest.
+def step(model: nn.Module, images: Tensor, setting: Setting) -> None:
+    """Run one forward, and backward in training, without waiting for a GPU."""
+    training = setting.mode == 'training'
+    half = setting.dtype != 'float32'
+    device = torch.device(setting.device).type
+    with torch.autocast(device, DTYPES[setting.dtype], enabled=half), torch.set_grad_enabled(training):
+        out = model(images)
+        outs = [out] if isinstance(out, Tensor) else list(out)
+    if training:
+        sum(out.float().mean() for out in outs).backward()
+
+
+def peak_memory(cfg: dict, setting: Setting, prepare: Callable[[], None] | None = None) -> int:
+    """Measure the bytes that one step needs at its peak above those of the model at rest.
 
     On CUDA these are the allocator's. On the CPU they are the resident memory of a fresh process.
+
+    Args:
+        cfg: of the backbone, as :func:`build_candidate` takes it.
+        setting: the conditions.
+        prepare: is called first in the fresh process: to import modules that register the candidate, say. It is
+            pickled, so it must be a function of a module or a ``functools.partial`` of one.
     """
     if setting.device != 'cpu':
         return _peak_on_device(cfg, setting)
-    # What an earlier candidate has freed would otherwise serve this one, and not count.
+    # Memory that an earlier candidate has freed would otherwise serve this one, and not count.
     with multiprocessing.get_context('spawn').Pool(1) as pool:
-        return pool.apply(_peak_on_cpu, (cfg, setting, list(sys.path), torch.get_num_threads(), list(_imported)))
+        return pool.apply(_peak_on_cpu, (cfg, setting, torch.get_num_threads(), prepare))
 
 
 def environment(device: str, threads: int | None = None) -> dict[str, str | int]:
-    """What the figures depend on besides the setting; ``threads`` as in it."""
+    """Return the machine, threads and versions of packages that the figures depend on.
+
+    Args:
+        device: as in :class:`Setting`.
+        threads: as in :class:`Setting`.
+    """
     packages = {}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -199,83 +227,30 @@ def environment(device: str, threads: int | None = None) -> dict[str, str | int]
     )
 
 
-_imported: list[str] = []  # what the processes that measure memory import too
-
-
-def import_modules(names: str | Sequence[str]) -> None:
-    """Import modules that register candidates, here and in the processes that measure memory.
-
-    Raises:
-        ImportError: if one cannot be imported.
-    """
-    leave_out_multimodal_models()
-    for name in [names] if isinstance(names, str) else names:
-        import_module(name)
-        _imported.append(name)
-
-
-def load_backbone(path: str) -> dict:
-    """The backbone of a model's config file, with the ``_scope_`` of the library that the config is for.
-
-    Raises:
-        CommandError: if there is no such config.
-        ValueError: if the config has none.
-    """
-    cfg = read_config(path)
-    import_modules(cfg.get('custom_imports', {}).get('imports', ()))
-    model = cfg.get('model', cfg)
-    for _ in range(2):  # a wrapper, such as mmdet's batch fixer, holds the model
-        if 'backbone' in model:
-            backbone = _plain(model['backbone'])
-            named = isinstance(backbone.get('type'), str) and '.' in backbone['type']
-            scope = None if named else scope_of(cfg)
-            return ({'_scope_': scope} if scope else {}) | backbone
-        model = model.get('model', {})
-    raise ValueError(f'a config must have model.backbone, but got {path}')
-
-
-def _plain(node: Any) -> Any:
-    """Make dicts and lists of a part of a config; classes stay, which ``Config.to_dict`` makes texts of."""
-    if isinstance(node, Mapping):
-        return {key: _plain(value) for key, value in node.items()}
-    return type(node)(map(_plain, node)) if isinstance(node, (list, tuple)) else node
-
-
-def _peak_on_cpu(cfg: dict, setting: Setting, path: list[str], threads: int, modules: list[str]) -> int:
-    sys.path[:] = path
+def _peak_on_cpu(cfg: dict, setting: Setting, threads: int, prepare: Callable[[], None] | None) -> int:
     torch.set_num_threads(threads)
-    import_modules(modules)
+    if prepare is not None:
+        prepare()
     model = build_candidate(cfg, setting)
     images = torch.randn(setting.batch, 3, *setting.size)
     gc.collect()
     rest = _resident()
     _reset_peak()
-    _step(model, images, setting)
+    step(model, images, setting)
     return _peak() - rest
 
 
 def _peak_on_device(cfg: dict, setting: Setting) -> int:
     model = build_candidate(cfg, setting)
     images = torch.randn(setting.batch, 3, *setting.size, device=setting.device)
-    _step(model, images, setting)
+    step(model, images, setting)
     model.zero_grad(set_to_none=True)
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(setting.device)
     rest = torch.cuda.memory_allocated(setting.device)
-    _step(model, images, setting)
+    step(model, images, setting)
     return torch.cuda.max_memory_allocated(setting.device) - rest
-
-
-def _step(model: nn.Module, images: Tensor, setting: Setting) -> None:
-    training = setting.mode == 'training'
-    half = setting.dtype != 'float32'
-    device = torch.device(setting.device).type
-    with torch.autocast(device, DTYPES[setting.dtype], enabled=half), torch.set_grad_enabled(training):
-        out = model(images)
-        outs = [out] if isinstance(out, Tensor) else list(out)
-    if training:
-        sum(out.float().mean() for out in outs).backward()
 
 
 def _synchronize(setting: Setting) -> None:

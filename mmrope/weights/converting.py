@@ -1,4 +1,4 @@
-"""What ``tools/convert_weights.py`` does: from a checkpoint in any layout to a file in mmrope's or timm's."""
+"""From a checkpoint in any layout to a file in mmrope's or timm's."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..checkpoints.loading import load_checkpoint, load_trusted_checkpoint
-from ..weights.advice import FREQS, axial_theta
-from ..weights.layouts import Converted, to_timm
-from ..weights.report import WeightsError, few, reasons, renames
-from ..weights.unwrapping import converted_from, unwrap
+from .advice import FREQS, axial_theta
+from .layouts import Converted, to_timm
+from .report import few, reasons, renames
+from .unwrapping import converted_from, unwrap
 
 SUFFIXES = ('.pth', '.safetensors')
 
@@ -23,14 +23,14 @@ def convert(source: str, layout: str = 'mmrope', prefix: str | None = None, trus
     """Load weights and convert them; the classification head, a cls token and the final norm stay.
 
     Args:
-        source: A path, a URL, ``hf-hub:OWNER/NAME[@REVISION][/FILE]`` or ``timm:NAME``.
+        source: a path, a URL, ``hf-hub:OWNER/NAME[@REVISION][/FILE]`` or ``timm:NAME``.
         layout: ``'mmrope'`` or ``'timm'``.
-        prefix: As in ``load_pretrained``.
-        trusted: Whether the file may run code while it loads.
+        prefix: as in ``load_pretrained``.
+        trusted: whether the file may run code while it loads.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        CheckpointError: If the weights cannot be had, loaded or converted.
+        FileNotFoundError: if there is no such file.
+        CheckpointError: if the weights cannot be had, loaded or converted.
     """
     load = load_trusted_checkpoint if trusted else load_checkpoint
     converted = converted_from(unwrap(load(source, 'cpu'), prefix))
@@ -56,7 +56,7 @@ def _drop_constants(converted: Converted) -> None:
 
 
 def describe(converted: Converted) -> str:
-    """Say what a conversion did, in a few lines."""
+    """Say in a few lines what a conversion did."""
     lines = [f'{converted.family}: {len(converted.state)} tensors']
     if converted.renamed:
         lines.append(f'  renamed: {few(renames(converted.renamed), 6)}')
@@ -66,24 +66,30 @@ def describe(converted: Converted) -> str:
     return '\n'.join(lines)
 
 
-def check_destination(path: str, overwrite: bool) -> None:
-    """Check that weights can be written to ``path``.
+def check_suffix(path: str) -> None:
+    """Check that weights can be written to a file of this name.
 
     Raises:
-        WeightsError: If its ending is unknown, its folder does not exist or it is there and ``overwrite`` is not set.
+        ValueError: if its ending is unknown.
     """
     if not path.endswith(SUFFIXES):
-        raise WeightsError(f'DST must end in {" or ".join(SUFFIXES)}, but is {path}')
-    if not Path(path).absolute().parent.is_dir():
-        raise WeightsError(f'the folder of {path} does not exist')
-    if os.path.exists(path) and not overwrite:
-        raise WeightsError(f'{path} exists; --overwrite replaces it')
+        raise ValueError(f'path must end in {" or ".join(SUFFIXES)}, but got {path!r}')
 
 
 def save(state: Mapping[str, Tensor], path: str) -> None:
-    """Write weights to a ``.pth`` or ``.safetensors`` file, whole or not at all."""
+    """Write weights to a ``.pth`` or ``.safetensors`` file, whole or not at all.
+
+    Args:
+        state: tensors by name.
+        path: of the file; its folder is made.
+
+    Raises:
+        ValueError: if the ending of ``path`` is neither.
+    """
+    check_suffix(path)
     tensors = OrderedDict((key, value.clone(memory_format=torch.contiguous_format)) for key, value in state.items())
     tensors._metadata = getattr(state, '_metadata', OrderedDict())
+    Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
     partial = f'{path}.incomplete'
     try:
         if path.endswith('.safetensors'):

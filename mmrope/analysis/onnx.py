@@ -1,55 +1,27 @@
-"""What ``tools/export_onnx.py`` does: from a backbone to an ONNX file that ONNX Runtime has been seen to agree on."""
+"""From a backbone to an ONNX file that ONNX Runtime has been seen to agree on."""
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from ..models import RoPESwin, RoPEViT
-from ..registry import MODELS
-from .errors import CommandError
-from .hosts import scope_of
 
-BACKBONES = {'RoPEViT': 'block', 'RoPESwin': 'stage'}  # what out_indices count, for the names of the outputs
 LEAST_OPSET = 18  # torch's exporter writes nothing older
 TOLERANCE = 1e-4
 
 
-class ExportError(CommandError):
+class ExportError(ValueError):
     """A model that cannot be exported as asked; the text is the whole explanation."""
-
-
-def build_backbone(cfg: Config, checkpoint: str | None = None) -> RoPEViT | RoPESwin:
-    """Build the backbone of a config, in eval mode, with the weights of ``checkpoint`` or those its ``init_cfg`` names.
-
-    Raises:
-        ExportError: If the config has no backbone of mmrope.
-        CheckpointError: If the weights cannot be had or do not fit.
-    """
-    from ..weights import load_pretrained  # here, since that package knows the backbones
-
-    backbone = cfg.get('model', cfg).get('backbone')
-    kind = None if backbone is None else backbone.get('type')
-    name = getattr(kind, '__name__', kind) or ''
-    if name.rpartition('.')[2] not in BACKBONES:
-        found = f'model.backbone.type = {name!r}' if backbone is not None else 'no model.backbone'
-        raise ExportError(f'the config must have a backbone of {" or ".join(BACKBONES)}, but has {found}')
-    with DefaultScope.overwrite_default_scope(scope_of(cfg) or 'mmrope'):
-        model = MODELS.build(backbone)
-    init_cfg = backbone.get('init_cfg') or []
-    sources = [cfg for cfg in ([init_cfg] if isinstance(init_cfg, dict) else init_cfg) if 'checkpoint' in cfg]
-    for source in sources if checkpoint is None else [dict(checkpoint=checkpoint)]:
-        load_pretrained(model, **{key: value for key, value in source.items() if key != 'type'})
-    return model.eval()
 
 
 def output_names(model: RoPEViT | RoPESwin) -> list[str]:
     """Name each output by the block or stage it comes from: ``block11``, ``stage0``."""
-    return [f'{BACKBONES[type(model).__name__]}{i}' for i in model.out_indices]
+    counted = 'block' if isinstance(model, RoPEViT) else 'stage'
+    return [f'{counted}{i}' for i in model.out_indices]
 
 
 def export_onnx(
@@ -64,25 +36,25 @@ def export_onnx(
     """Write a backbone as one ONNX file, whole or not at all: input ``images``, outputs as :func:`output_names`.
 
     Args:
-        model: In eval mode.
-        path: Of the file; one that is there is replaced.
-        size: Of the images, ``(H, W)`` in pixels.
-        dynamic_batch: Whether the file takes any number of images; else one.
-        dynamic_size: Whether it takes images of any size. It needs global attention in every block.
-        opset: At least 18.
-        check: Whether to run the file in ONNX Runtime first, at several sizes and batches where these are dynamic.
+        model: in eval mode.
+        path: of the file; one that is there is replaced.
+        size: of the images, ``(H, W)`` in pixels.
+        dynamic_batch: whether the file takes any number of images; else one.
+        dynamic_size: whether it takes images of any size. It needs global attention in every block.
+        opset: at least 18.
+        check: whether to run the file in ONNX Runtime first, at several sizes and batches where these are dynamic.
 
     Returns:
         The largest difference from the model, over the largest output or 1; ``None`` without ``check``.
 
     Raises:
-        ExportError: If the model cannot be exported so, a package is missing or ONNX Runtime gives other values.
+        ExportError: if the model cannot be exported so, a package is missing or ONNX Runtime gives other values.
     """
     if opset < LEAST_OPSET:
-        raise ExportError(f'opset must be at least {LEAST_OPSET}, but is {opset}')
+        raise ExportError(f'opset must be at least {LEAST_OPSET}, but got {opset}')
     if dynamic_size and model.window_size:
         raise ExportError(
-            f'dynamic sizes need global attention in every block, but the backbone cuts windows (window_size = '
+            f'dynamic_size=True needs global attention in every block, but the backbone cuts windows (window_size = '
             f'{model.window_size}), whose number and shapes depend on the size; export a file for each size'
         )
     _check_packages('onnx', 'onnxscript', *(['onnxruntime'] if check else []))
@@ -120,8 +92,8 @@ def difference(model: RoPEViT | RoPESwin, path: str, shapes: Iterator[tuple[int,
     """Return the largest difference between a model and its ONNX file, over the largest output or 1.
 
     Args:
-        model: In eval mode.
-        path: Of the file.
+        model: in eval mode.
+        path: of the file.
         shapes: ``(B, H, W)`` of random images to compare on.
     """
     from onnxruntime import InferenceSession
@@ -162,8 +134,6 @@ def _shapes(size: tuple[int, int], dynamic_batch: bool, dynamic_size: bool) -> I
 
 
 def _check_packages(*names: str) -> None:
-    from importlib.util import find_spec
-
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         raise ExportError(f"{' and '.join(missing)} not installed; pip install 'mmrope[onnx]'")

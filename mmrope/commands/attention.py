@@ -1,0 +1,204 @@
+"""Measure mean attention distance and entropy of each block and head, and draw where a query looks.
+
+Writes attention.json and attention.png, and with --query a picture of the maps for each checkpoint and image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING
+
+from .cli import add_device, add_options, add_overwrite, check_output, positive, print_table
+from .errors import CommandError, errors_of
+from .skipping import Skips
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..analysis.attention import BlockStatistics
+
+HEADERS = ('block', 'grid', 'window', 'distance (px)', 'heads', 'uniform', 'entropy (nats)', 'heads', 'uniform')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument('models', nargs='+', metavar='CONFIG CHECKPOINT', help='one pair or more')
+    parser.add_argument('--images', nargs='+', required=True, metavar='PATH', help='image files, or folders of them')
+    parser.add_argument('--max-images', type=positive, metavar='N', help='only the first of them')
+    parser.add_argument('--labels', nargs='+', metavar='NAME', help='names of the curves (default: of the configs)')
+    parser.add_argument(
+        '--query', nargs=2, type=int, metavar=('X', 'Y'), help='draw where this pixel of the image, as fed, looks'
+    )
+    parser.add_argument('--blocks', nargs='+', type=int, metavar='I', help='blocks to draw (default: all)')
+    parser.add_argument(
+        '--heads', nargs='+', type=int, default=[], metavar='I', help='heads to draw in addition to their mean'
+    )
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/attention'), help='folder (default: %(default)s)')
+    add_options(parser)
+    add_device(parser)
+    add_overwrite(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and draw as the command line says."""
+    from ..analysis.figures import draw_attention
+    from .config import prepare_process
+
+    models, labels = pairs_of(args.models), labels_of(args)
+    written = [args.out / 'attention.png', args.out / 'attention.json']
+    check_output(written[1], args.overwrite)
+    prepare_process()
+    skips, of_models = Skips(args.prog, args.traceback), Skips(args.prog, args.traceback)
+    paths = read_images(args, skips)
+    curves, rows = {}, []
+    for label, (config, checkpoint) in zip(labels, models, strict=True):
+        with of_models.skipping(label):
+            curves[label], count, maps = analyse(args, label, config, checkpoint, paths, skips)
+            blocks = list(map(asdict, curves[label]))
+            rows.append(dict(label=label, config=config, checkpoint=checkpoint, images=count, blocks=blocks))
+            written += maps
+            print_statistics(label, curves[label])
+    of_models.check(curves)
+    if curves:
+        draw_attention(curves, written[0])
+        written[1].write_text(json.dumps(rows, indent=2) + '\n')
+        print('\n'.join(f'wrote {path}' for path in written))
+    skips.problems += of_models.problems
+    skips.report(f'{len(curves)} of {len(models)} models analysed')
+
+
+def pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pair configs and checkpoints.
+
+    Raises:
+        CommandError: if one is left over.
+    """
+    if len(names) % 2:
+        raise CommandError(f'CONFIG CHECKPOINT: give pairs of both, and not {len(names)} names')
+    return list(zip(names[::2], names[1::2], strict=True))
+
+
+def labels_of(args: argparse.Namespace) -> list[str]:
+    """Name the curves, by the configs if not by ``--labels``.
+
+    Raises:
+        CommandError: if the names are not as many as the models, or not all different.
+    """
+    labels = args.labels or [Path(config).stem for config in args.models[::2]]
+    number = len(args.models) // 2
+    if len(labels) != number or len(set(labels)) < number:
+        raise CommandError(f'--labels: give {number} names that differ, and not {" ".join(labels)}')
+    return labels
+
+
+def read_images(args: argparse.Namespace, skips: Skips) -> list[Path]:
+    """List the images that can be read.
+
+    Raises:
+        CommandError: if there is none.
+    """
+    from .images import find_images, note_on_depth, read_image
+
+    found, problems = find_images(args.images)
+    paths = []
+    for path in found[: args.max_images]:
+        with skips.skipping(path):
+            if note := note_on_depth(path, read_image(path)):
+                sys.stderr.write(f'{args.prog}: {note}\n')
+            paths.append(path)
+    skips.problems += problems
+    if not paths:
+        raise CommandError(f'--images: {"; ".join(skips.problems)}')
+    return paths
+
+
+def analyse(
+    args: argparse.Namespace, label: str, config: str, checkpoint: str, paths: Sequence[Path], skips: Skips
+) -> tuple[list[BlockStatistics], int, list[Path]]:
+    """Measure one model, on the images that it takes.
+
+    Returns:
+        Its statistics, the number of images behind them, and the maps that were drawn.
+
+    Raises:
+        CommandError: if it cannot be loaded, its backbone is none of mmrope's, or no image is left.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from ..analysis.attention import image_sums, mean_statistics
+    from .config import load_config
+    from .models import backbone_of, load_model, prepare_image
+
+    cfg = load_config(config, args.cfg_options)
+    model = load_model(cfg, checkpoint, args.device)
+    of_images, maps, of_model = [], [], Skips(args.prog, args.traceback)
+    for path in track(paths, label, console=Console(stderr=True)):
+        with of_model.skipping(f'{label}, {path}'):
+            image = prepare_image(cfg, model, str(path))
+            sums = image_sums(backbone_of(model), image)
+            if args.query:
+                maps.append(draw_query(args, label, model, path, image))
+            of_images.append(sums)
+    if not of_images:
+        raise of_model.errors[0]
+    skips.problems += of_model.problems
+    return mean_statistics(backbone_of(model), of_images), len(of_images), maps
+
+
+def draw_query(args: argparse.Namespace, label: str, model: nn.Module, path: Path, image: Tensor) -> Path:
+    """Draw the maps of one image."""
+    from ..analysis.attention import attention_maps
+    from ..analysis.figures import draw_maps
+    from .models import backbone_of
+
+    with errors_of('--query'):
+        maps = attention_maps(backbone_of(model), image, *args.query)
+    out = args.out / f'maps_{label}_{path.stem}.png'
+    draw_maps(image, tuple(args.query), chosen_maps(maps, args.blocks, args.heads), args.heads, out)
+    return out
+
+
+def chosen_maps(maps: Mapping[str, Tensor], blocks: Sequence[int] | None, heads: Sequence[int]) -> dict[str, Tensor]:
+    """Choose blocks by their numbers.
+
+    Raises:
+        CommandError: if there is no such block, or a head that one of them does not have.
+    """
+    names = list(maps)
+    numbers = range(len(names)) if blocks is None else blocks
+    if not set(numbers) <= set(range(len(names))):
+        raise CommandError(f'--blocks: the backbone has the blocks 0 to {len(names) - 1}, but got {numbers}')
+    chosen = {names[i]: maps[names[i]] for i in numbers}
+    fewest = min(map(len, chosen.values()))
+    if not set(heads) <= set(range(fewest)):
+        raise CommandError(f'--heads: the blocks to draw have the heads 0 to {fewest - 1}, but got {heads}')
+    return chosen
+
+
+def print_statistics(label: str, blocks: Sequence[BlockStatistics]) -> None:
+    """Print the table of one checkpoint: means over heads, and the heads that differ most."""
+    from rich.table import Table
+
+    table = Table(title=label)
+    for header in HEADERS:
+        table.add_column(header, justify='left' if header == 'block' else 'right', no_wrap=header == 'block')
+    for block in blocks:
+        sizes = (
+            '{}x{}'.format(*part[0]) if len(part) == 1 else f'{len(part)} sizes'
+            for part in (block.grids, block.largest_windows)
+        )
+        cells = [block.block, *sizes]
+        for heads, uniform in (
+            (block.distance_px, block.uniform_distance_px),
+            (block.entropy_nats, block.uniform_entropy_nats),
+        ):
+            cells += [f'{mean(heads):.2f}', f'{min(heads):.2f} - {max(heads):.2f}', f'{uniform:.2f}']
+        table.add_row(*cells)
+    print_table(table)

@@ -1,0 +1,74 @@
+"""Export the backbone of a config to ONNX, and check that ONNX Runtime gives the same feature maps."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from .cli import add_config, add_overwrite, check_output, parse_pixels
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from ..models import RoPESwin, RoPEViT
+
+NO_SIZE = (224, 224), 'since the config has none'
+OPSET = 18
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add_config(parser)
+    parser.add_argument('out', metavar='OUT', help='file to write')
+    parser.add_argument('--checkpoint', help="weights, in place of those the backbone's init_cfg names")
+    parser.add_argument(
+        '--size',
+        type=parse_pixels,
+        metavar='SIZE',
+        help="N or HxW, of the images (default: that of the config's tests)",
+    )
+    parser.add_argument('--dynamic-batch', action='store_true', help='take any number of images')
+    parser.add_argument(
+        '--dynamic-size', action='store_true', help='take images of any size; for a ViT without windows'
+    )
+    parser.add_argument('--opset', type=int, default=OPSET, help='version of the operators (default: %(default)s)')
+    parser.add_argument(
+        '--check', action=argparse.BooleanOptionalAction, default=True, help='whether to compare with ONNX Runtime'
+    )
+    add_overwrite(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export as the command line says."""
+    from ..analysis.onnx import export_onnx, output_names
+    from .config import read_config
+    from .sizes import size_of_tests
+
+    check_output(args.out, args.overwrite)
+    cfg = read_config(args)
+    model = load_backbone(cfg, args.checkpoint)
+    size, source = (tuple(args.size), '--size') if args.size else size_of_tests(cfg) or NO_SIZE
+    worst = export_onnx(model, args.out, size, args.dynamic_batch, args.dynamic_size, args.opset, args.check)
+    checked = 'not checked' if worst is None else f'ONNX Runtime differs by {worst:.1e} at most'
+    sizes = 'any size' if args.dynamic_size else f'{size[0]} x {size[1]} pixels ({source})'
+    print(f'{args.out} is written: images of {sizes} to {", ".join(output_names(model))}; {checked}')
+
+
+def load_backbone(cfg: Config, checkpoint: str | None = None) -> RoPEViT | RoPESwin:
+    """Build the backbone of a config, in eval mode, with the weights of ``checkpoint`` or those its ``init_cfg`` names.
+
+    Raises:
+        CommandError: if the config has no backbone of mmrope.
+        CheckpointError: if the weights cannot be had or do not fit.
+    """
+    from ..registry import MODELS
+    from ..weights import load_pretrained
+    from .models import backbone_config, check_backbone
+
+    settings = backbone_config(cfg)
+    init_cfg = settings.pop('init_cfg', None) or []
+    model = check_backbone(MODELS.build(settings))
+    sources = [source for source in ([init_cfg] if isinstance(init_cfg, dict) else init_cfg) if 'checkpoint' in source]
+    for source in sources if checkpoint is None else [dict(checkpoint=checkpoint)]:
+        load_pretrained(model, **{key: value for key, value in source.items() if key != 'type'})
+    return model.eval()
