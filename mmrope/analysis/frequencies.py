@@ -47,7 +47,7 @@ def freqs_of(backbone: RoPEViT | RoPESwin) -> dict[str, Tensor]:
 
 
 def thetas_of(backbone: RoPEViT | RoPESwin) -> tuple[float, float]:
-    """Return the bases of RoPE-Mixed and RoPE-Axial: the backbone's own of its kind of RoPE, the paper's of the other."""
+    """Return the bases of RoPE-Mixed and RoPE-Axial: of its kind of RoPE the backbone's own, else the paper's."""
     thetas = dict((vit if isinstance(backbone, RoPEViT) else swin).THETAS)
     for rope in (layer.rope for layer in backbone.modules() if isinstance(layer, Attention)):
         if rope is not None:

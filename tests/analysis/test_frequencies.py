@@ -32,8 +32,9 @@ def test_frequencies_are_found_by_block() -> None:
     assert torch.equal(freqs_of(vit)['blocks.2'].float(), vit.blocks[2].attn.rope.freqs)
     assert freqs_of(RoPEViT(rope='axial', **TINY))['blocks.0'].shape == (2, 1, 8)
     assert freqs_of(RoPEViT(rope=None, **TINY)) == {}
-    assert (thetas_of(vit, {}), thetas_of(swin, {})) == ((10, 100), (10, 50))
-    assert thetas_of(swin, dict(rope='axial', rope_theta=7)) == (10, 7)
+    assert (thetas_of(vit), thetas_of(swin)) == ((10, 100), (10, 50))
+    assert thetas_of(RoPESwin(rope='axial', rope_theta=7, **TINY_SWIN)) == (10, 7)
+    assert thetas_of(RoPEViT(rope_theta=7, **TINY)) == (7, 100)
 
 
 def test_an_initial_set_has_not_changed_and_its_angle_is_found() -> None:
@@ -103,6 +104,11 @@ def test_axial_frequencies_make_sums_of_rows_and_columns() -> None:
     assert kept.diff(dim=0).diff(dim=1).abs().max() < 1e-12
     mixed, _ = reconstruct(target_functions(32)['diagonal bar'], mixed_freqs(32, torch.tensor([0.8]), 10.0))
     assert mixed.diff(dim=0).diff(dim=1).abs().max() > 1e-3
+
+
+def test_a_grid_without_room_for_the_functions_is_refused() -> None:
+    with pytest.raises(ValueError, match='size .*8, but got 7'):
+        target_functions(7)
 
 
 def test_the_study_averages_over_heads_and_blocks() -> None:

@@ -42,12 +42,13 @@ def test_transformers_5_leaves_mmpretrain_whole_but_for_its_multimodal_models(tm
     (tmp_path / 'transformers/__init__.py').touch()
     (tmp_path / 'transformers-5.0.0.dist-info/METADATA').write_text('Name: transformers\nVersion: 5.0.0\n')
     code = (
-        'import sys\nfrom mmrope.commands.models import read_config\nread_config(sys.argv[1])\n'
+        'import sys\nfrom mmrope.commands.config import load_config, prepare_process\n'
+        'prepare_process()\nload_config(sys.argv[1])\n'
         'import mmdet.models, mmpretrain.models\nprint(mmdet.models.reid.base_reid.mmpretrain.__name__)'
     )
     root = str(Path(__file__).parents[2])
     environment = os.environ | {'PYTHONPATH': os.pathsep.join([root, str(tmp_path), os.environ.get('PYTHONPATH', '')])}
-    config = config_path('mask2former_rope_mixed_swin_t_ade20k.py')
+    config = config_path('mask2former_rope_mixed_swin_s_ade20k.py')
     command = [sys.executable, '-W', 'ignore', '-c', code, config]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.stdout.split() == ['mmpretrain'], done.stderr[-2000:]

@@ -1,6 +1,8 @@
 """Image sizes: what a test pipeline makes of images at another size, against arithmetic by hand."""
 
+import argparse
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 
-from mmrope.commands.checks.config import CommandError
-from mmrope.commands.sizes import parse_size, reference_size, size_of_tests, size_overrides
+from mmrope.commands.cli import parse_size
+from mmrope.commands.errors import CommandError
+from mmrope.commands.sizes import reference_size, size_of_tests, size_overrides
 
 ROOT = Path(__file__).parents[2] / 'configs'
 SCOPES = {'coco': 'mmdet', 'ade': 'mmseg', 'imagenet': 'mmpretrain'}
@@ -133,7 +136,7 @@ def test_padding_to_a_stride_stays(divisor: int) -> None:
 
 @pytest.mark.parametrize('text', ['', '0', '96x0', 'x96', '96X96', '-1', 'short:', 'short:9x9', '9x9x9', '1.5'])
 def test_other_sizes_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match='a size is N, HEIGHTxWIDTH or short:N'):
+    with pytest.raises(argparse.ArgumentTypeError, match=re.escape(repr(text))):
         parse_size(text)
 
 

@@ -5,7 +5,9 @@ import os
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 from isolation import isolated as isolated
+from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[2]
 IMAGES = 5  # odd, so that two processes have unequal shares
@@ -145,6 +147,13 @@ CONFIGS = {'detection': DETECTION, 'segmentation': SEGMENTATION}
 def python_path() -> str:
     """The variable with which a process imports this mmrope, installed or not."""
     return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
+
+
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Return a list that the figures which are written from now on are added to."""
+    drawn, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, 'savefig', lambda self, *args, **kwargs: drawn.append(self) or save(self, *args, **kwargs))
+    return drawn
 
 
 def load_tool(name: str) -> ModuleType:

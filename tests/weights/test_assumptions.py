@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from mmrope import RoPESwin, RoPEViT
 from mmrope.checkpoints.loading import load_checkpoint
-from mmrope.commands.converting import convert, describe, save
 from mmrope.models.swin import ARCHS as SWINS
 from mmrope.weights import WeightsError, load_pretrained, to_mmrope
+from mmrope.weights.converting import convert, describe, save
 
 ARCH = dict(embed_dims=64, depth=2, num_heads=2)
 

@@ -49,7 +49,15 @@ def test_timm_has_it_under_that_name_with_that_licence_and_that_size(weights: Kn
     assert timm.get_pretrained_cfg(weights.timm).license == weights.licence.lower()
     with torch.device('meta'):
         model = timm.create_model(weights.timm.partition('.')[0])
-    assert sum(param.numel() for param in model.parameters()) == weights.num_params()
+    assert sum(param.numel() for param in model.parameters()) == weights.params
+
+
+@each
+def test_parameters_are_those_of_the_backbone_and_its_head(weights: KnownWeights):
+    with torch.device('meta'):
+        model = {'RoPEViT': RoPEViT, 'RoPESwin': RoPESwin}[weights.backbone](**weights.arguments)
+    channels = model.embed_dims if weights.backbone == 'RoPEViT' else model.num_features[-1]
+    assert weights.params == sum(param.numel() for param in model.parameters()) + (channels + 1) * 1000
 
 
 @pytest.mark.parametrize('weights', [weights for weights in KNOWN if weights.timm is None], ids=lambda w: w.name)
@@ -62,7 +70,7 @@ def test_other_sizes_are_those_of_the_models_without_rotation(weights: KnownWeig
     tables = sum(param.numel() for key, param in base.named_parameters() if 'bias_table' in key)
     freqs = sum(param.numel() for key, param in model.named_parameters() if 'freqs' in key)
     assert (freqs > 0) == (weights.rope == 'mixed') and (tables > 0) == (weights.backbone == 'RoPESwin')
-    assert weights.num_params() == sum(param.numel() for param in base.parameters()) - tables + freqs
+    assert weights.params == sum(param.numel() for param in base.parameters()) - tables + freqs
 
 
 # The table in the authors' README: top-1 at 224 and 384 pixels.

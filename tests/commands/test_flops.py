@@ -1,11 +1,17 @@
-"""tools/get_flops.py: sizes, the table and the file, on configs of the three hosts."""
+"""``mmrope flops``: sizes, the table and the file, on configs of the three hosts."""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from tiny import ROOT, load_tool
+from tiny import ROOT
+
+from mmrope.commands import flops
+from mmrope.commands.cli import parse_pixels
+from mmrope.commands.config import load_config
+from mmrope.commands.flops import count_config
+from mmrope.commands.main import main
 
 DETECTION = str(ROOT / 'configs' / 'mask_rcnn_rope_mixed_vit_tiny_digits.py')
 
@@ -22,26 +28,30 @@ def _cheap_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     'words, sizes',
     [
         (['96'], [(96, 96)]),
-        (['96', '128'], [(96, 128)]),
+        (['96', '128'], [(96, 96), (128, 128)]),
         (['96x128'], [(96, 128)]),
-        (['96x128', '64x64', '1024x768'], [(96, 128), (64, 64), (1024, 768)]),
+        (['96x128', '64', '102x76'], [(96, 128), (64, 64), (102, 76)]),
     ],
 )
-def test_sizes(words: list[str], sizes: list[tuple[int, int]]) -> None:
-    assert load_tool('get_flops').sizes_of(words) == sizes
+def test_a_list_of_sizes_is_several_sizes(words: list[str], sizes: list[tuple[int, int]], monkeypatch) -> None:
+    counted = []
+    monkeypatch.setattr(flops, 'count_config', lambda cfg, size, device: counted.append(tuple(size)))
+    monkeypatch.setattr(flops, 'print_costs', lambda costs: None)
+    main(['flops', DETECTION, '--size', *words])
+    assert counted == sizes
 
 
-@pytest.mark.parametrize('words', ['96 128 160', '96x128 64', '0', '96x', 'x', '-5x5', '96,128'])
-def test_other_sizes_are_refused(words: str, capsys) -> None:
+@pytest.mark.parametrize('word', ['0', '96x', 'x', '-5x5', '96,128', '96x128x3', 'short:96'])
+def test_other_sizes_are_refused(word: str, capsys) -> None:
     with pytest.raises(SystemExit):
-        load_tool('get_flops').main([DETECTION, '--size=' + words.split()[0], *words.split()[1:]])
+        main(['flops', DETECTION, f'--size={word}'])
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith('get_flops.py: error: ')
+    assert error.startswith('mmrope flops: error: argument --size') and repr(word) in error
 
 
 def test_the_table_and_the_file_say_the_same(tmp_path: Path, capsys) -> None:
     out = tmp_path / 'flops.json'
-    load_tool('get_flops').main([DETECTION, '--size', '64x96', '128x128', '--out', str(out)])
+    main(['flops', DETECTION, '--size', '64x96', '128x128', '--out', str(out)])
     result = json.loads(out.read_text())
     first, second = result['costs']
     assert (result['config'], first['size'], second['size']) == (DETECTION, [64, 96], [128, 128])
@@ -58,38 +68,35 @@ def test_the_table_and_the_file_say_the_same(tmp_path: Path, capsys) -> None:
 def test_options_change_the_model(tmp_path: Path) -> None:
     out = tmp_path / 'flops.json'
     config = str(ROOT / 'configs' / 'upernet_rope_mixed_vit_tiny_digits.py')
-    load_tool('get_flops').main(
-        [config, '--size', '64', '--out', str(out), '--cfg-options', 'model.backbone.rope=None']
-    )
+    main(['flops', config, '--size', '64', '--out', str(out), '--cfg-options', 'model.backbone.rope=None'])
     (cost,) = json.loads(out.read_text())['costs']
     assert (cost['rotation_flops'], cost['table_flops'], cost['rotation_share']) == (0, 0, 0)
 
 
-@pytest.mark.parametrize('config', ['mask2former_rope_mixed_swin_t_ade20k', 'dino_rope_mixed_swin_t_coco'])
+@pytest.mark.parametrize('config', ['mask2former_rope_mixed_swin_s_ade20k', 'dino_rope_mixed_swin_b_coco'])
 def test_heads_with_queries_count(config: str, tmp_path: Path) -> None:
     out = tmp_path / 'flops.json'
-    load_tool('get_flops').main([str(ROOT / 'configs' / f'{config}.py'), '--size', '256x192', '--out', str(out)])
+    main(['flops', str(ROOT / 'configs' / f'{config}.py'), '--size', '256x192', '--out', str(out)])
     (cost,) = json.loads(out.read_text())['costs']
     assert cost['size'] == [256, 192] and min(cost['flops']['backbone'], cost['flops']['heads']) > 1e9
 
 
 def test_a_size_that_fails_is_named_and_the_others_are_counted(tmp_path: Path, monkeypatch, capsys) -> None:
-    tool, out = load_tool('get_flops'), tmp_path / 'new/flops.json'
-    count = tool.config_cost
+    out, count = tmp_path / 'new/flops.json', flops.count_config
 
     def fail(cfg, size, device):
-        if size == (96, 96):
+        if tuple(size) == (96, 96):
             raise RuntimeError('not enough memory')
         return count(cfg, size, device)
 
-    monkeypatch.setattr(tool, 'config_cost', fail)
+    monkeypatch.setattr(flops, 'count_config', fail)
     with pytest.raises(SystemExit) as stop:
-        tool.main([DETECTION, '--size', '96x96', '64x64', '--out', str(out)])
-    assert stop.value.code == 'get_flops.py: 1 skipped, 1 counted'
-    assert 'get_flops.py: skipped: 96x96: RuntimeError: not enough memory' in capsys.readouterr().err
+        main(['flops', DETECTION, '--size', '96x96', '64x64', '--out', str(out)])
+    assert stop.value.code == 'mmrope flops: 1 skipped, 1 counted'
+    assert 'mmrope flops: skipped: 96x96: RuntimeError: not enough memory' in capsys.readouterr().err
     assert [cost['size'] for cost in json.loads(out.read_text())['costs']] == [[64, 64]]
     with pytest.raises(SystemExit):
-        tool.main([DETECTION, '--size', '64', '--out', str(out)])
+        main(['flops', DETECTION, '--size', '64', '--out', str(out)])
     assert f'{out} exists: --overwrite' in capsys.readouterr().err
 
 
@@ -109,7 +116,7 @@ def test_a_config_in_pure_python_of_a_host_counts_as_the_same_in_texts(write_con
     (tmp_path / 'classes.py').write_text(text)
     counted = []
     for path in (config, tmp_path / 'classes.py'):
-        load_tool('get_flops').main([str(path), '--size', '64', '--out', str(path.with_suffix('.json'))])
+        main(['flops', str(path), '--size', '64', '--out', str(path.with_suffix('.json'))])
         counted.append(json.loads(path.with_suffix('.json').read_text())['costs'])
     assert counted[0] == counted[1] and counted[0][0]['flops']['backbone'] > 0
 
@@ -117,6 +124,39 @@ def test_a_config_in_pure_python_of_a_host_counts_as_the_same_in_texts(write_con
 def test_a_config_that_pads_to_a_square_is_counted_at_the_size_asked_for(tmp_path: Path) -> None:
     out = tmp_path / 'flops.json'
     config = str(ROOT / 'configs' / 'mask_rcnn_rope_mixed_vit_s_coco.py')
-    load_tool('get_flops').main([config, '--size', '160x96', '--out', str(out)])
+    main(['flops', config, '--size', '160x96', '--out', str(out)])
     (cost,) = json.loads(out.read_text())['costs']
     assert cost['rotation_flops'] == 6 * 384 * 10 * 6 * 12  # 6 FLOPs x channels x tokens x blocks
+
+
+def test_vit_b_has_its_known_size_and_the_rotation_is_small_in_every_unit() -> None:
+    cost = count_config(load_config('imagenet_rope_mixed_vit_b'), parse_pixels('224'))
+    assert cost.params['total'] == 86_444_008
+    assert cost.flops['total'] / 2 == pytest.approx(17.56e9, rel=1e-3)  # multiply-adds
+    assert cost.flops['heads'] == 2 * 768 * 1000
+    assert cost.rotation_flops == 12 * 196 * 768 * 6
+    assert f'{cost.rotation_share:.3%}' == '0.031%'
+    # a complex multiplication, for a pair of q or k, as one operation, over multiply-adds
+    assert f'{cost.rotation_flops / 6 / (cost.flops["total"] / 2):.2%}' == '0.01%'
+
+
+@pytest.mark.parametrize(
+    'name, changes',
+    [
+        ('mask_rcnn_rope_mixed_vit_tiny_digits', {}),
+        (
+            'upernet_rope_mixed_swin_tiny_digits',
+            {'model.neck': None, 'model.decode_head.in_channels': [48, 96, 192]},
+        ),
+    ],
+    ids=['mask_rcnn', 'upernet without a neck'],
+)
+def test_a_whole_model_is_its_parts(name: str, changes: dict) -> None:
+    cfg = load_config(name)
+    cfg.merge_from_dict(changes)
+    cost, larger = (count_config(cfg, parse_pixels(size)) for size in ('72x100', '96x128'))
+    assert cost.size == (72, 100)
+    for counts in (cost.params, cost.flops):
+        assert counts['total'] == counts['backbone'] + counts['neck'] + counts['heads']
+        assert counts['backbone'] > 0 and counts['heads'] > 0 and (counts['neck'] > 0) == name.startswith('mask')
+    assert larger.params == cost.params and larger.flops['backbone'] > cost.flops['backbone']

@@ -1,4 +1,4 @@
-"""tools/export_onnx.py: what it writes gives mmrope's maps in ONNX Runtime, what cannot be is one sentence."""
+"""``mmrope export``: the file gives mmrope's maps in ONNX Runtime, and a mistake is one sentence."""
 
 import re
 from collections.abc import Callable
@@ -9,10 +9,10 @@ import onnx
 import pytest
 import torch
 from onnxruntime import InferenceSession
-from tiny import load_tool
 
 from mmrope import RoPESwin, RoPEViT
-from mmrope.engine import export
+from mmrope.analysis import onnx as onnx_files
+from mmrope.commands.main import main
 
 VIT = dict(type='mmrope.RoPEViT', arch=dict(embed_dims=16, depth=2, num_heads=2), patch_size=8, img_size=48)
 SWIN = dict(type='mmrope.RoPESwin', arch=dict(embed_dims=16, depths=(2, 1), num_heads=(2, 2)), out_indices=(0, 1))
@@ -20,13 +20,12 @@ SWIN = dict(type='mmrope.RoPESwin', arch=dict(embed_dims=16, depths=(2, 1), num_
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Path]:
-    """Writes the config of a backbone, with weights that matter, exports it and returns the file."""
-    main = load_tool('export_onnx').main
+    """Return a function that writes the config of a backbone, exports it and returns the file."""
 
     def export_it(backbone: dict, *arguments: str, more: str = '') -> Path:
         config, out = tmp_path / 'config.py', tmp_path / 'out.onnx'
         config.write_text(f'model = dict(backbone={backbone!r})\n{more}\n')
-        main([str(config), str(out), *arguments])
+        main(['export', str(config), str(out), *arguments])
         return out
 
     return export_it
@@ -105,23 +104,23 @@ def test_one_image_of_one_size(run, tmp_path):
 @pytest.mark.parametrize(
     'backbone, arguments, message',
     [
-        (SWIN, ['--dynamic-size'], r'cuts windows \(window_size = 7\).*a file for each size'),
-        (dict(VIT, window_size=3), ['--dynamic-size'], r'cuts windows \(window_size = 3\)'),
-        (VIT, ['--opset', '16'], 'opset must be at least 18, but is 16'),
-        (dict(type='ResNet', depth=18), [], "RoPEViT or RoPESwin, but has model.backbone.type = 'ResNet'"),
+        (SWIN, ['--dynamic-size'], r'dynamic_size=True .*window_size = 7'),
+        (dict(VIT, window_size=3), ['--dynamic-size'], r'dynamic_size=True .*window_size = 3'),
+        (VIT, ['--opset', '16'], 'opset must be at least 18, but got 16'),
+        (dict(type='mmdet.ResNet', depth=18), [], 'model.backbone must be .*RoPEViT or mmrope.RoPESwin, .*ResNet'),
         (VIT, ['--checkpoint', 'nowhere.pth'], 'nowhere.pth'),
     ],
 )
 def test_what_cannot_be_is_one_sentence_and_leaves_no_file(run, tmp_path, capsys, backbone, arguments, message):
     with pytest.raises(SystemExit):
         run(backbone, *arguments)
-    assert re.match(f'export_onnx.py: error: .*{message}', capsys.readouterr().err.splitlines()[-1])
+    assert re.match(f'mmrope export: error: .*{message}', capsys.readouterr().err.splitlines()[-1])
     assert [path.name for path in tmp_path.iterdir()] == ['config.py']
 
 
 def test_values_that_differ_are_an_error_and_leave_the_old_file(run, tmp_path, monkeypatch, capsys):
     (tmp_path / 'out.onnx').write_text('old')
-    monkeypatch.setattr(export, 'difference', lambda *args: 2e-4)
+    monkeypatch.setattr(onnx_files, 'difference', lambda *args: 2e-4)
     monkeypatch.setattr(torch.onnx, 'export', lambda model, args, path, **kwargs: Path(path).write_text('new'))
     with pytest.raises(SystemExit):
         run(VIT, '--overwrite')
@@ -173,5 +172,5 @@ def test_the_type_may_be_a_class(tmp_path, monkeypatch):
     config = tmp_path / 'config.py'
     settings = {key: value for key, value in VIT.items() if key != 'type'}
     config.write_text(f'from mmrope.models import RoPEViT\nmodel = dict(backbone=dict(type=RoPEViT, **{settings!r}))')
-    load_tool('export_onnx').main([str(config), str(tmp_path / 'new/out.onnx'), '--no-check'])
+    main(['export', str(config), str(tmp_path / 'new/out.onnx'), '--no-check'])
     assert (tmp_path / 'new/out.onnx').is_file()

@@ -1,7 +1,7 @@
 """Time and memory, side by side; and that the peers are what they are called."""
 
-import pickle
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from torch import nn
 
 from mmrope import RoPEViT
 from mmrope.analysis import benchmark
-from mmrope.commands.measuring import Measurement, Setting, build_candidate, compare, load_backbone, peak_memory
+from mmrope.analysis.benchmark import Measurement, Setting, build_candidate, compare, peak_memory
 from mmrope.commands.skipping import Skips
 from mmrope.registry import MODELS
 
@@ -101,44 +101,6 @@ def test_a_measurement_is_json(tmp_path):
     assert Config.fromfile(tmp_path / 'a.json').measurement.median == 2.0
 
 
-def test_backbones_of_configs_and_wrappers(tmp_path):
-    assert load_backbone(str(ROOT / 'configs/mask_rcnn_rope_mixed_swin_t_coco.py'))['type'] == 'mmrope.RoPESwin'
-    (tmp_path / 'wrapped.py').write_text('model = dict(type="Wrapper", model=dict(backbone=dict(type="A")))')
-    assert load_backbone(str(tmp_path / 'wrapped.py')) == dict(type='A')
-    (tmp_path / 'none.py').write_text('model = dict(type="Wrapper")')
-    with pytest.raises(ValueError, match=r'model\.backbone.*none\.py'):
-        load_backbone(str(tmp_path / 'none.py'))
-
-
-HOST_CONFIGS = {
-    'scope': "default_scope = 'mmdet'\nmodel = dict(type='RetinaNet', backbone={backbone})",
-    'own package': "model = dict(type='RetinaNet', backbone={backbone})",
-    'class': 'from mmdet.models import SwinTransformer\nmodel = dict(backbone={backbone})',
-}
-
-
-@pytest.mark.parametrize(
-    'config, kind',
-    [('scope', "'SwinTransformer'"), ('own package', "'mmdet.SwinTransformer'"), ('class', 'SwinTransformer')],
-)
-def test_backbones_of_the_hosts_are_built_as_their_configs_name_them(tmp_path, config, kind):
-    from mmdet.models import SwinTransformer
-
-    backbone = f'dict(type={kind}, embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1))'
-    (tmp_path / 'host.py').write_text(HOST_CONFIGS[config].format(backbone=backbone))
-    candidate = pickle.loads(pickle.dumps(load_backbone(str(tmp_path / 'host.py'))))  # as another process gets it
-    assert isinstance(build_candidate(candidate, Setting((16, 16))), SwinTransformer)
-
-
-def test_the_same_name_is_each_library_s_own(tmp_path):
-    models = []
-    for scope in ('mmdet', 'mmseg'):
-        settings = dict(type='SwinTransformer', embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1))
-        (tmp_path / f'{scope}.py').write_text(f'default_scope = {scope!r}\nmodel = dict(backbone={settings!r})')
-        models.append(build_candidate(load_backbone(str(tmp_path / f'{scope}.py')), Setting((16, 16))))
-    assert [type(model).__module__.partition('.')[0] for model in models] == ['mmdet', 'mmseg']
-
-
 def test_a_candidate_that_fails_is_left_out_and_the_others_are_measured():
     skips = Skips('tool')
     candidates = {
@@ -164,8 +126,15 @@ def test_a_candidate_is_compiled_where_its_config_says_so(monkeypatch):
     assert compiled == models[1:]
 
 
-def test_every_row_of_the_suite_is_complete(peers):
-    suite = Config.fromfile(ROOT / 'benchmarks/cpu.py', import_custom_modules=False)
-    used = {name for row in suite.rows.values() for name in row.candidates}
-    assert used == set(suite.candidates)
-    assert all(row.sizes and set(row.modes) <= set(benchmark.MODES) for row in suite.rows.values())
+def test_memory_is_measured_in_a_process_that_is_prepared():
+    code = 'import torch, mmrope.registry as r; r.MODELS.register_module(name="Here", module=torch.nn.ReLU)'
+    register = partial(exec, code)
+    assert peak_memory(dict(type='mmrope.Here'), Setting((64, 64)), prepare=register) >= 0
+    with pytest.raises(KeyError, match='Here'):
+        peak_memory(dict(type='mmrope.Here'), Setting((64, 64)))
+
+
+@pytest.mark.parametrize('name, value', [('mode', 'testing'), ('dtype', 'int8')])
+def test_a_setting_that_is_none_names_it(name, value):
+    with pytest.raises(ValueError, match=f'{name}.*{value}'):
+        Setting((16, 16), **{name: value})

@@ -1,17 +1,17 @@
-"""tools/list_weights.py: the same rows in every format, complete also where no terminal says how wide it is."""
+"""``mmrope weights``: the same rows in every format, complete also where no terminal says how wide it is."""
 
 import json
 
 import pytest
-from tiny import load_tool
 
+from mmrope.commands.main import main
 from mmrope.weights.known import KNOWN
 
 ROW = 'rope_mixed_deit_base_patch16_LS | RoPEViT base | mixed |  |  | 16 |  | 86.4 M | 83.8 | 84.4'
 
 
 def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    load_tool('list_weights').main(arguments)
+    main(['weights', *arguments])
     return capsys.readouterr().out
 
 
