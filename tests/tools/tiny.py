@@ -152,7 +152,9 @@ def python_path() -> str:
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Return a list that the figures which are written from now on are added to."""
     drawn, save = [], Figure.savefig
-    monkeypatch.setattr(Figure, 'savefig', lambda self, *args, **kwargs: drawn.append(self) or save(self, *args, **kwargs))
+    monkeypatch.setattr(
+        Figure, 'savefig', lambda self, *args, **kwargs: drawn.append(self) or save(self, *args, **kwargs)
+    )
     return drawn
 
 
