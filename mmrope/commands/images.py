@@ -1,4 +1,4 @@
-"""Image files: finding those that a command line names, and reading them."""
+"""Image files: those that the names on a command line stand for, and what reading one gives."""
 
 import glob
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ DARK = 64  # of 255: the brightest value of a file that uses 14 of its 16 bits
 
 
 class UnreadableImageError(CommandError):
-    """A file that cannot be read as an image."""
+    """A file that is no image."""
 
 
 def find_images(names: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -64,8 +64,8 @@ def note_on_depth(path: str | Path, image: np.ndarray) -> str | None:
     """Say if an image of more than 8 bits becomes dark when it is read as 8 bits, as 12-bit data in 16-bit files does.
 
     Args:
-        path: of the file.
-        image: as :func:`read_image` returned it.
+        path: the file.
+        image: what :func:`read_image` made of it.
 
     Returns:
         A sentence, or ``None`` for an image that is not dark, or is so by itself.

@@ -1,4 +1,4 @@
-"""Another image size for the test of a config: changes of its pipeline, its padding and its windows."""
+"""Another image size for the test of a config: what changes in its pipeline, its padding and its windows."""
 
 import inspect
 import math
@@ -18,7 +18,7 @@ LONGEST = 100  # times the shorter side: as good as no limit, where a limit has 
 
 
 def size_overrides(cfg: Config, size: Size, scale_windows: bool = False) -> dict[str, Any]:
-    """Find the options with which a config tests at another size, as ``Config.merge_from_dict`` takes them.
+    """Return what to override in a config to test at another size, as ``Config.merge_from_dict`` takes it.
 
     A plain number keeps the config's own way to resize, all its sides in proportion, so that the shorter one gets the
     number: of ``scale=(1333, 800)``, 400 makes ``(666, 400)``. ``HxW`` resizes to exactly that. ``short:N`` resizes the
@@ -26,7 +26,7 @@ def size_overrides(cfg: Config, size: Size, scale_windows: bool = False) -> dict
 
     Args:
         cfg: the config, with a ``test_dataloader``.
-        size: of the images.
+        size: the size.
         scale_windows: whether the backbone's ``window_size`` grows along with the image.
 
     Raises:
@@ -47,7 +47,7 @@ def size_overrides(cfg: Config, size: Size, scale_windows: bool = False) -> dict
 
 
 def reference_size(pipeline: list[dict[str, Any]]) -> int:
-    """Find the size of a test pipeline, in pixels: the shorter side of its crop, or else of its resized images.
+    """Return the size that a test pipeline has: the shorter side of its crop, or else of what it resizes to, in pixels.
 
     Raises:
         CommandError: if it does not resize images, or by a factor.
@@ -66,7 +66,7 @@ def reference_size(pipeline: list[dict[str, Any]]) -> int:
 
 
 def size_of_tests(cfg: Config) -> tuple[tuple[int, int], str] | None:
-    """Find the size that a config tests images at, ``(H, W)`` in pixels of a landscape image, and its source.
+    """Find the size that a config tests images at, ``(H, W)`` in pixels of a landscape image, and what says so.
 
     Images that keep their proportions have many sizes. Of those that fit into (1333, 800) the largest is taken; where
     the longer side is free, or may be more than twice the shorter one, a square of the shorter one. The size is rounded
@@ -87,7 +87,7 @@ def size_of_tests(cfg: Config) -> tuple[tuple[int, int], str] | None:
 
 
 def _sides(step: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return the height and width that a step gives images."""
+    """Return the height and the width that a step gives images."""
     name = _name(step)
     value = step.get({'CenterCrop': 'crop_size', 'Pad': 'size'}.get(name, 'scale'))
     if not value or name not in ('CenterCrop', 'Pad', 'Resize', 'ResizeEdge', 'ResizeShortestEdge'):
@@ -111,7 +111,7 @@ def _pipelines(dataset: Mapping[str, Any], path: str) -> Iterator[tuple[str, lis
 
 
 def _resized(transform: Mapping[str, Any], reference: int, size: Size, cropped: bool) -> dict[str, Any]:
-    """Change the arguments of one transform for another size. OpenMMLab's pairs are (width, height)."""
+    """Return the arguments of one transform for another size. OpenMMLab's pairs are (width, height)."""
     name = _name(transform)
     keys = {
         'Resize': ('scale',),
