@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..checkpoints.files import write_whole
 from ..checkpoints.loading import load_checkpoint, load_trusted_checkpoint
+from ..text import few
 from ..weights.advice import FREQS, axial_theta
 from ..weights.layouts import Converted, to_timm
-from ..weights.report import WeightsError, few, reasons, renames
+from ..weights.report import WeightsError, reasons, renames
 from ..weights.unwrapping import converted_from, unwrap
 
 SUFFIXES = ('.pth', '.safetensors')
@@ -84,13 +86,9 @@ def save(state: Mapping[str, Tensor], path: str) -> None:
     """Write weights to a ``.pth`` or ``.safetensors`` file, whole or not at all."""
     tensors = OrderedDict((key, value.clone(memory_format=torch.contiguous_format)) for key, value in state.items())
     tensors._metadata = getattr(state, '_metadata', OrderedDict())
-    partial = f'{path}.incomplete'
-    try:
+    with write_whole(path) as partial:
         if path.endswith('.safetensors'):
             noted = json.dumps(tensors._metadata.get('', {}))
             save_file(tensors, partial, metadata={'format': 'pt', 'mmrope': noted})
         else:
             torch.save(tensors, partial)
-        os.replace(partial, path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
