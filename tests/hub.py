@@ -16,15 +16,13 @@ class Hub:
 
     Attributes:
         files: Contents by repository and file name; other paths, by the whole path, are served as plain URLs.
-        announced: SHA-256 to announce for a file in place of its own.
-        cut: Files of which only half arrives.
+        cut: Files of which only half arrives; that of a plain URL breaks off.
         private: Repositories that a token opens.
         requests: Method and path of every request.
         url: Of the server.
     """
 
     files: dict[tuple[str, str], bytes] = field(default_factory=dict)
-    announced: dict[str, str] = field(default_factory=dict)
     cut: set[str] = field(default_factory=set)
     private: set[str] = field(default_factory=set)
     requests: list[tuple[str, str]] = field(default_factory=list)
@@ -64,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def redirect(self, repo: str, name: str) -> None:
         content = self.hub.files[repo, name]
-        digest = self.hub.announced.get(name, hashlib.sha256(content).hexdigest())
+        digest = hashlib.sha256(content).hexdigest()
         self.send_response(302)
         storage = self.hub.url.replace('127.0.0.1', 'localhost')  # another host, where no token goes
         self.send_header('Location', f'{storage}/cdn/{repo}/{name}')
@@ -77,11 +75,11 @@ class Handler(BaseHTTPRequestHandler):
     def send_file(self, repo: str, name: str) -> None:
         if (repo, name) not in self.hub.files:
             return self.refuse(404, '')
-        content = self.hub.files[repo, name]
+        content = whole = self.hub.files[repo, name]
         if name in self.hub.cut:
             content = content[: len(content) // 2]
         self.send_response(200)
-        self.send_header('Content-Length', str(len(content)))
+        self.send_header('Content-Length', str(len(content if repo else whole)))
         self.end_headers()
         if self.command == 'GET':
             self.wfile.write(content)

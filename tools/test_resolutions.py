@@ -8,7 +8,8 @@ from pathlib import Path
 from mmengine.dist import is_main_process
 from rich.console import Console
 
-from mmrope.commands.resolutions import check_metric, make_table, plan, sweep, write_atomically, write_csv
+from mmrope.checkpoints.files import write_whole
+from mmrope.commands.resolutions import check_metric, make_table, plan, sweep, write_csv
 from mmrope.commands.runner import ToolParser, add_arguments, errors_in_one_sentence
 from mmrope.commands.sizes import parse_size
 from mmrope.commands.skipping import Skips
@@ -79,7 +80,8 @@ def report(results: list[dict], args: argparse.Namespace) -> None:
     metric = check_metric(args.metric, results)
     Console().print(make_table(results))
     write_csv(results, folder / 'resolutions.csv')
-    write_atomically(folder / 'resolutions.json', json.dumps(results, indent=2) + '\n')
+    with write_whole(folder / 'resolutions.json') as part:
+        part.write_text(json.dumps(results, indent=2) + '\n')
     drawn = [result for result in results if metric in result['metrics']]
     ticks: dict[float, str] = {}
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {metric: {}, 'time (ms / image)': {}}

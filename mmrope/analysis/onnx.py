@@ -1,13 +1,12 @@
 """From a backbone to an ONNX file that ONNX Runtime has been seen to agree on."""
 
-import os
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..checkpoints.files import write_whole
 from ..models import RoPESwin, RoPEViT
 
 LEAST_OPSET = 18  # torch's exporter writes nothing older
@@ -61,13 +60,11 @@ def export_onnx(
     axes = {**({0: 'batch'} if dynamic_batch else {}), **({2: 'height', 3: 'width'} if dynamic_size else {})}
     # The exporter takes 1 for a constant, and two equal sides for one number.
     images = _images(model, 2 if dynamic_batch else 1, size if not dynamic_size else _unequal(size, model))
-    partial = f'{path}.incomplete'
-    Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with write_whole(path) as partial:
         torch.onnx.export(
             model,
             (images,),
-            partial,
+            str(partial),
             dynamo=True,
             opset_version=opset,
             input_names=['images'],
@@ -78,12 +75,9 @@ def export_onnx(
         )
         worst = None
         if check:
-            worst = difference(model, partial, _shapes(size, dynamic_batch, dynamic_size))
+            worst = difference(model, str(partial), _shapes(size, dynamic_batch, dynamic_size))
             if not worst <= TOLERANCE:
                 raise ExportError(f'ONNX Runtime gives values that differ by {worst:.1e}, more than {TOLERANCE:.0e}')
-        os.replace(partial, path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
     return worst
 
 

@@ -4,15 +4,14 @@ Each process of a launcher may ask for the same file: the first one downloads, u
 others find it there. No process waits for a message of another, so none hangs when one fails.
 """
 
-import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
-from uuid import uuid4
+from urllib.request import Request, urlopen
 
 import torch
 from filelock import FileLock
@@ -23,16 +22,16 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.file_download import http_get
+from tqdm import tqdm
+
+from .files import PART, sha256, write_whole
 
 SCHEME = re.compile(r'(hf-hub|timm):|(https?)://|(\w[\w.+-]+)://')
 HUB_NAME = re.compile(r'hf-hub:([\w.-]+/[\w.-]+)(?:@([^/]+))?(?:/(.+))?')
 HUB_FILES = ('model.safetensors', 'pytorch_model.bin')
 # OpenMMLab and PyTorch name a file for the first digits of its SHA-256: mask_rcnn-1aa05a0b.pth
 HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})\.\w+')
-SHA256 = re.compile(r'[0-9a-f]{64}')
-# What file systems without locks answer: NFS without its lock daemon, Lustre, some of FUSE.
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+SILENCE = 60  # seconds without a byte after which a download has failed
 
 
 class CheckpointError(ValueError):
@@ -47,11 +46,11 @@ def fetch(name: str | os.PathLike[str]) -> str:
     """Return the path of a checkpoint, after downloading it if it is not in the cache.
 
     Args:
-        name: A path (``~`` is expanded), a URL, ``hf-hub:OWNER/NAME[@REVISION][/FILE]`` or ``timm:NAME``.
+        name: a path (``~`` is expanded), a URL, ``hf-hub:OWNER/NAME[@REVISION][/FILE]`` or ``timm:NAME``.
 
     Raises:
-        FileNotFoundError: If a path names no file.
-        SourceError: If the name is none of these or a folder, or the file cannot be downloaded, whole and unchanged.
+        FileNotFoundError: if a path names no file.
+        SourceError: if the name is none of these or a folder, or the file cannot be downloaded, whole and unchanged.
     """
     name = os.fspath(name)
     scheme = SCHEME.match(name)
@@ -109,7 +108,6 @@ def _fetch_from_hub(name: str) -> str:
                 raise SourceError(f'{name}: {_reason(error, repo, revision, files)}') from error
         else:
             break
-    _check_blob(path, name)
     return path
 
 
@@ -128,75 +126,45 @@ def _reason(error: Exception, repo: str, revision: str, files: list[str]) -> str
     return f'the download failed, nothing of it was kept: {" ".join(str(error).split()) or type(error).__name__}'
 
 
-def _check_blob(path: str, name: str) -> None:
-    """Compare a file of the Hub's cache with its SHA-256; the client itself compares sizes only.
-
-    The client names the content of a file, which ``path`` links to, by what the Hub calls it: the hash, for all files
-    that are stored as large ones. Weights are.
-
-    Raises:
-        SourceError: If they differ; the file is then removed from the cache.
-    """
-    if not os.path.islink(path):
-        return
-    blob = Path(path).parent / os.readlink(path)
-    if SHA256.fullmatch(blob.name) and sha256(blob) != blob.name:
-        Path(path).unlink(missing_ok=True)
-        blob.unlink(missing_ok=True)
-        raise SourceError(f'{name}: the file is not the one that the Hub announced (its SHA-256 differs): removed it')
-
-
 def _fetch_url(url: str) -> str:
     """Download below PyTorch's ``hub/checkpoints``, into a folder for each URL: many files have the same name."""
     file = os.path.basename(urlsplit(url).path)
     if not file:
         raise SourceError(f'{url} names no file')
-    digest = hashlib.sha256(url.encode()).hexdigest()[:16]
-    path = Path(torch.hub.get_dir(), 'checkpoints', digest, file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path) as locked:
-        if not path.is_file():
-            _download(url, path, path.with_name(f'{path.name}{"" if locked else f".{uuid4().hex}"}.incomplete'))
-    return str(path)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Hold the lock of a file while it is made; yield whether there is one, since some file systems have no locks."""
+    path = Path(torch.hub.get_dir(), 'checkpoints', hashlib.sha256(url.encode()).hexdigest()[:16], file)
+    if path.is_file():
+        return str(path)
     lock = FileLock(f'{path}.lock')
     try:
-        lock.acquire()
-    except (OSError, NotImplementedError) as error:  # filelock 3 has the latter for ENOSYS
-        if getattr(error, 'errno', errno.ENOSYS) not in NO_LOCKS:
-            raise
-    try:
-        yield lock.is_locked
-    finally:
-        lock.release()
-
-
-def _download(url: str, path: Path, partial: Path) -> None:
-    """Write to ``partial``, which becomes ``path`` when it is whole and has the hash of its name, if any."""
-    try:
-        with partial.open('wb') as file:
-            http_get(url, file, displayed_filename=path.name)
-        expected = HASH_IN_NAME.search(path.name)
-        if expected is not None and not sha256(partial).startswith(expected[1]):
-            raise SourceError(f'{url}: the file is not the one of this name (its SHA-256 differs): nothing was kept')
-        partial.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError, NotImplementedError):  # some file systems have no locks: each process downloads there
+            lock.acquire()
+        if lock.is_locked:
+            for left in path.parent.glob(f'*{PART}'):  # by a download that was killed
+                left.unlink()
+        if not path.is_file():
+            _download(url, path)
     except SourceError:
         raise
-    except Exception as error:  # the client's transport errors have no public class in common
+    except Exception as error:  # what urlopen raises has no class in common
         text = ' '.join(str(error).split()) or type(error).__name__
         raise SourceError(f'{url}: the download failed, nothing of it was kept: {text}') from error
     finally:
-        partial.unlink(missing_ok=True)
+        lock.release()
+    return str(path)
 
 
-def sha256(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _download(url: str, path: Path) -> None:
+    """Download a file, which is kept if it is whole and has the hash of its name, if any.
+
+    ``torch.hub.download_url_to_file`` takes a connection that breaks off for the end of the file.
+    """
+    expected = HASH_IN_NAME.search(path.name)
+    with write_whole(path) as part:
+        with urlopen(Request(url, headers={'User-Agent': 'mmrope'}), timeout=SILENCE) as response:
+            with part.open('wb') as file, tqdm.wrapattr(file, 'write', total=response.length, disable=None) as out:
+                shutil.copyfileobj(response, out)
+            if response.length:
+                raise OSError(f'{response.length} bytes are missing')
+        if expected is not None and not sha256(part).startswith(expected[1]):
+            raise SourceError(f'{url}: the file is not the one of this name (its SHA-256 differs): nothing was kept')

@@ -5,7 +5,6 @@ import copy
 import csv
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -26,7 +25,8 @@ from mmengine.runner import Runner
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..checkpoints.sources import fetch, sha256
+from ..checkpoints.files import sha256, write_whole
+from ..checkpoints.sources import fetch
 from ..engine.complete_checkpoint_hook import CompleteCheckpoint, unwrapped
 from .cli import Size
 from .errors import CommandError
@@ -144,7 +144,8 @@ def sweep(measurements: Sequence[Measurement], run: RunStarted, skips: Skips) ->
                 if measurement.result is None:
                     test = None  # the model may be left in the middle of a change
                 elif is_main_process():
-                    write_atomically(measurement.path, json.dumps(measurement.result, indent=2) + '\n')
+                    with write_whole(measurement.path) as part:
+                        part.write_text(json.dumps(measurement.result, indent=2) + '\n')
     skips.check([measurement for measurement in measurements if measurement.result])
 
 
@@ -259,14 +260,6 @@ def write_csv(results: Sequence[dict[str, Any]], path: Path) -> None:
         writer.writerow([*columns, *metrics])
         for result in results:
             writer.writerow([*(result[key] for key in columns), *(result['metrics'].get(key, '') for key in metrics)])
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is there as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.{os.getpid()}')
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def _name(cfg: Config, digest: str) -> str:

@@ -16,8 +16,9 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, _ParamScheduler
 from mmengine.runner import Runner
 
+from ..checkpoints.files import is_whole
 from ..checkpoints.sources import CheckpointError
-from ..engine.checkpoint_hook import is_whole, latest_checkpoints
+from ..engine.checkpoint_hook import latest_checkpoints
 from ..engine.complete_checkpoint_hook import CompleteCheckpoint, unwrapped
 from ..text import few
 from .config_text import describe, differences, read_config

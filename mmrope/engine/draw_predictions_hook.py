@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmengine.evaluator import DumpResults
@@ -49,12 +50,11 @@ class DrawPredictionsHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
     ) -> None:
         """Draw the predictions of a batch."""
-        import mmcv  # comes with the hosts
-
         prefixes = getattr(runner.test_dataloader.dataset, 'data_prefix', None) or {}
         for sample in outputs:
             name = name_below(sample.img_path, prefixes)
-            image = mmcv.imfrombytes(get(sample.img_path, backend_args=self.backend_args), channel_order='rgb')
+            content = np.frombuffer(get(sample.img_path, backend_args=self.backend_args), np.uint8)
+            image = cv2.cvtColor(cv2.imdecode(content, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
             self._draw(runner.visualizer, image, sample, name)
 
     def after_test(self, runner: Runner) -> None:

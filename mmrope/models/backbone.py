@@ -1,4 +1,4 @@
-"""What the backbones have in common."""
+"""The base class of the backbones."""
 
 import operator
 from collections.abc import Iterator, Sequence
@@ -18,22 +18,21 @@ class Backbone(BaseModule):
     """Blocks that can be recomputed in the backward pass, and parts that stay frozen, also after ``train()``.
 
     A subclass yields what ``frozen_stages`` freezes from ``_frozen()``, says in ``notes()`` what a checkpoint keeps
-    beside the weights, and ends its constructor with ``_prepare()``.
+    beside the weights and in ``weights_may_miss()`` and ``weights_unused()`` how weights of other models may differ
+    from its own, and ends its constructor with ``_prepare()``.
     """
 
     with_cp: bool
 
     def init_weights(self) -> None:
-        """Initialise as ``init_cfg`` says; pretrained weights come last and go through :mod:`mmrope.weights`.
+        """Initialise as ``init_cfg`` says; pretrained weights come last, by ``mmrope.PretrainedBackbone``.
 
         Raises:
             ValueError: if the weights cannot be had or do not fit; the message names them and what to change.
         """
-        from ..weights import PretrainedBackbone  # here, since that package knows the backbones
-
         given = self.init_cfg
         cfgs = [given] if isinstance(given, dict) else list(given or ())
-        pretrained = [{**cfg, 'type': PretrainedBackbone} for cfg in cfgs if _is_pretrained(cfg)]
+        pretrained = [{**cfg, 'type': 'mmrope.PretrainedBackbone'} for cfg in cfgs if _is_pretrained(cfg)]
         self.init_cfg = [cfg for cfg in cfgs if not _is_pretrained(cfg)] + pretrained
         try:
             super().init_weights()
@@ -48,6 +47,14 @@ class Backbone(BaseModule):
     def notes(self) -> dict[str, Any]:
         """Return what the weights do not show: heads of each stage, and the grid of an absolute position embedding."""
         raise NotImplementedError
+
+    def weights_may_miss(self, key: str) -> bool:
+        """Say whether a parameter of this backbone may keep its initial values, since no weights of others have it."""
+        return False
+
+    def weights_unused(self, key: str) -> str | None:
+        """Say why a weight that has no place in this backbone is not needed; ``None`` if it should have one."""
+        return None
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         """Keep the notes in PyTorch's metadata of a state dict."""

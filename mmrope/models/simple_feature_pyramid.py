@@ -1,5 +1,6 @@
 """A feature pyramid from one map."""
 
+import inspect
 import math
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from ..registry import MODELS
 from .arguments import check_at_least
 
+NORMS = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm, 'GN': nn.GroupNorm}
 MODELS.register_module('LayerNorm2d', module=LayerNorm2d)
 
 
@@ -26,12 +28,13 @@ class SimpleFeaturePyramid(BaseModule):
         out_channels: channels of each output.
         scales: size of an output over that of the map, powers of 2, from the finest to the coarsest.
         num_outs: how many maps to return; those past ``scales`` take every second pixel of the one before.
-        norm_cfg: normalisation after every convolution; ``'mmrope.LayerNorm2d'`` or what MMCV builds.
+        norm_cfg: normalisation after every convolution: ``'mmrope.LayerNorm2d'``, ``'BN'``, ``'SyncBN'``, ``'GN'``, a
+            class or the name of a registered one, with its settings and ``requires_grad``.
         init_cfg: how to initialise, as MMEngine has it.
 
     Raises:
         ValueError: if ``scales`` holds anything but powers of 2 or does not fall, a scale needs more halvings of the
-            channels than ``in_channels`` allows, or ``num_outs`` is less than the scales.
+            channels than ``in_channels`` allows, ``num_outs`` is less than the scales, or ``norm_cfg`` names no class.
     """
 
     def __init__(
@@ -93,6 +96,11 @@ def _level(in_channels: int, out_channels: int, octave: int, norm_cfg: dict) -> 
 
 
 def _norm(norm_cfg: dict, channels: int) -> nn.Module:
-    from mmcv.cnn import build_norm_layer  # here, so that the backbones can be used without mmcv
-
-    return build_norm_layer(norm_cfg, channels)[1]
+    """Build a normalisation as MMCV's ``build_norm_layer`` does, which this room does without."""
+    settings = {'eps': 1e-5, **norm_cfg}
+    kind, requires_grad = settings.pop('type', None), settings.pop('requires_grad', True)
+    norm = kind if inspect.isclass(kind) else NORMS.get(kind) or MODELS.get(str(kind))
+    if norm is None:
+        raise ValueError(f'type of norm_cfg must be {", ".join(NORMS)} or a registered class, but got {kind!r}')
+    layer = norm(channels, **settings) if norm is not nn.GroupNorm else norm(num_channels=channels, **settings)
+    return layer.requires_grad_(requires_grad)

@@ -1,5 +1,6 @@
 """Swin Transformer with rotary position embedding."""
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -29,6 +30,7 @@ ARCHS = {
 }
 THETAS = {'mixed': 10.0, 'axial': 50.0}
 EPS = 1e-5
+OUTPUT_NORM = re.compile(r'norm\d+\.')
 
 
 class PatchMerging(nn.Module):
@@ -199,6 +201,13 @@ class RoPESwin(Backbone):
 
     def notes(self) -> dict[str, Any]:
         return {'num_heads': tuple(stage.blocks[0].attn.num_heads for stage in self.layers)}
+
+    def weights_may_miss(self, key: str) -> bool:
+        """Answer for the norms of the outputs: a Swin for classification has the last one only."""
+        return OUTPUT_NORM.match(key) is not None
+
+    def weights_unused(self, key: str) -> str | None:
+        return 'norm of an output that the model does not have' if OUTPUT_NORM.match(key) else None
 
     def to_grid(self, x: Tensor, size: tuple[int, int], stage: int, block: int) -> Tensor:
         """Put the tokens that go into or come out of a block, for a hook on it say, in the places of the image.

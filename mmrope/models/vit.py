@@ -181,6 +181,11 @@ class RoPEViT(Backbone):
         grid = {} if self.pos_embed is None else {'pos_grid': self.pos_grid}
         return {'num_heads': (self.blocks[0].attn.num_heads,), **grid}
 
+    def weights_unused(self, key: str) -> str | None:
+        if key == 'cls_token':
+            return 'the model has no cls token'
+        return 'the model has no final norm' if key.startswith('norm.') else None
+
     def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args) -> None:
         """Resize a position embedding of another grid, which the metadata names."""
         key, grid = f'{prefix}pos_embed', tuple(local_metadata.get('pos_grid', self.pos_grid))

@@ -1,18 +1,24 @@
-"""What kind of model some weights are for, and what to change in a config that asks for another."""
+"""The model that some weights are for: what they show of it, what is assumed, and what to change in a config.
 
+Not shown are the grid of `pos_embed`, sometimes the number of heads, and the base of frequencies that are not stored.
+"""
+
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..layers import axial_freqs
-from ..models import RoPESwin, RoPEViT, swin, vit
-from .layouts import depth_of
-from .report import LoadReport
+from ..models.backbone import Backbone
+from .layouts import FAMILIES, Converted, depth_of, family_of, published_heads
+from .report import LoadReport, WeightsError
 
 FREQS = re.compile(r'.*\.rope\.freqs')
+PER_HEAD = re.compile(r'\.rope\.freqs$|relative_position_bias_table$')
 # The authors' code makes the zeros of axial frequencies as cos(pi / 2), which is -4e-8 in float32.
 CONSTANT_TOLERANCE = 1e-5
 # By the name of a parameter: what to set if only the weights have such, and if only the model has.
@@ -55,8 +61,7 @@ class Traits:
     @property
     def arch(self) -> str | dict[str, object]:
         """The size: its name, or a dict as ``arch`` takes it, without ``num_heads`` (weights do not show them)."""
-        archs = vit.ARCHS if self.family == 'RoPEViT' else swin.ARCHS
-        for name, arch in archs.items():
+        for name, arch in FAMILIES[self.family].ARCHS.items():
             if (arch['embed_dims'], arch.get('depths') or (arch['depth'],)) == (self.embed_dims, self.depths):
                 return name
         depth = {'depth': self.depths[0]} if self.family == 'RoPEViT' else {'depths': self.depths}
@@ -85,11 +90,10 @@ def _rope_of(state: Mapping[str, Tensor]) -> tuple[tuple[str | None, ...], float
     return ('mixed',) if theta is None else ('axial',), theta
 
 
-def traits_of_model(model: RoPEViT | RoPESwin) -> Traits:
+def traits_of_model(model: Backbone) -> Traits:
     """Read the traits off a backbone."""
-    family = 'RoPEViT' if isinstance(model, RoPEViT) else 'RoPESwin'
     state = {**model.state_dict(), **dict(model.named_buffers())}
-    traits = traits_of(family, state)
+    traits = traits_of(family_of(state), state)
     return traits if any(map(FREQS.fullmatch, state)) else replace(traits, ropes=(None,))
 
 
@@ -139,3 +143,77 @@ def _heads(report: LoadReport) -> list[str]:
     """Read the heads of a ViT off frequencies that are as many as the model's and of another shape."""
     shapes = [shapes for key, shapes in report.misfits.items() if key == 'blocks.0.attn.rope.freqs']
     return [f'num_heads={theirs[1]} in arch' for theirs, ours in shapes if theirs[1] != ours[1]]
+
+
+def _is_square(number: int) -> bool:
+    """Say whether a number is the square of a whole one."""
+    return math.isqrt(number) ** 2 == number
+
+
+def check_grid(pos_grid: tuple[int, int], state: Mapping[str, Any]) -> None:
+    """Check that a grid has as many places as the position embedding.
+
+    Raises:
+        WeightsError: If it has not, or there is no position embedding.
+    """
+    places = state['pos_embed'].shape[1] if 'pos_embed' in state else 0
+    if len(pos_grid) != 2 or math.prod(pos_grid) != places:
+        raise WeightsError(f'pos_grid must be the (H, W) of the {places} places of pos_embed, but got {pos_grid}')
+
+
+def assumed_grid(places: int, model_grid: tuple[int, int], report: LoadReport) -> tuple[int, int] | None:
+    """Take the model's grid for that of a position embedding, or a square one; ``None`` if neither can be.
+
+    The report says so, except where both are the same.
+    """
+    if places == math.prod(model_grid):
+        grid = model_grid
+    elif _is_square(places):
+        grid = (math.isqrt(places),) * 2
+    else:
+        return None
+    if grid != model_grid or grid[0] != grid[1]:
+        report.assumed.append(f'pos_embed was learned on a grid of {grid[0]} x {grid[1]} (pos_grid says another)')
+    return grid
+
+
+def grid_advice(report: LoadReport) -> str:
+    """Say how to name the grid of a position embedding that is neither the model's nor square; empty if it is."""
+    theirs = report.misfits.get('pos_embed', ((),))[0]
+    places = theirs[1] if len(theirs) == 3 else 0
+    if _is_square(places) or _is_square(places - 1):  # the latter has a place for a cls token
+        return ''
+    return (
+        f'the {places} places of pos_embed are no square grid: set img_size=(H, W) of the backbone to the size in '
+        'pixels that they were learned at, or pos_grid=(H, W) of init_cfg to their grid'
+    )
+
+
+def compare_heads(model: Backbone, converted: Converted, report: LoadReport) -> None:
+    """Compare the heads where no frequencies and no bias table show those of the weights.
+
+    The published models of a width have the same heads, and mmrope notes those of others in its checkpoints.
+    """
+    if any(map(PER_HEAD.search, converted.state)):
+        return
+    ours = model.notes()['num_heads']
+    theirs = converted.num_heads or published_heads(converted.family, model.embed_dims)
+    if theirs is None or len(theirs) != len(ours):
+        report.assumed.append(f'num_heads={_short(ours)}, as the model has')
+    elif tuple(theirs) != ours:
+        report.conflicts.append(f'num_heads is {_short(theirs)} and not {_short(ours)}')
+
+
+def _short(heads: tuple[int, ...]) -> int | tuple[int, ...]:
+    return heads[0] if len(heads) == 1 else tuple(heads)
+
+
+def compare_theta(model: Backbone, converted: Converted, report: LoadReport) -> None:
+    """Say that a model's axial frequencies are not the published ones, where the weights do not show theirs."""
+    traits = traits_of_model(model)
+    theta = traits.rope_theta
+    if theta is None or any(map(FREQS.fullmatch, converted.state)):
+        return
+    published = FAMILIES[traits.family].THETAS['axial']
+    if not math.isclose(theta, published, rel_tol=1e-3):
+        report.assumed.append(f'rope_theta={theta:.4g}, as the model has; published weights have {published:.4g}')

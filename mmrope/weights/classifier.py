@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..models import RoPESwin, RoPEViT
-from .loading import convert_for, explain, fit, log
+from ..models.backbone import Backbone
+from .loading import convert_checkpoint, explain, log_report, match_weights
 from .report import WeightsError
 from .unwrapping import unwrap
 
@@ -17,7 +17,7 @@ HEAD = {f'head{fc}.{kind}': f'head.fc.{kind}' for fc in ('', '.fc') for kind in 
 def is_image_classifier(model: nn.Module) -> bool:
     """Say whether a model has a backbone of mmrope and a linear head, as ``LinearClsHead`` is one."""
     backbone, head = getattr(model, 'backbone', None), getattr(model, 'head', None)
-    return isinstance(backbone, (RoPEViT, RoPESwin)) and isinstance(getattr(head, 'fc', None), nn.Linear)
+    return isinstance(backbone, Backbone) and isinstance(getattr(head, 'fc', None), nn.Linear)
 
 
 def is_published_classifier(checkpoint: Any) -> bool:
@@ -40,10 +40,10 @@ def classifier_state_dict(model: nn.Module, checkpoint: Mapping[str, Any], sourc
     Raises:
         WeightsError: If the weights do not fit the backbone.
     """
-    converted = convert_for(model.backbone, checkpoint, source)
+    converted = convert_checkpoint(model.backbone, checkpoint, source)
     head = {new: converted.state.pop(old) for old, new in HEAD.items() if old in converted.state}
-    backbone, report = fit(model.backbone, converted, source)
+    backbone, report = match_weights(model.backbone, converted, source)
     if report.problems:
         raise WeightsError(explain(model.backbone, converted, report))
-    log(report)
+    log_report(report)
     return {**{f'backbone.{key}': value for key, value in backbone.items()}, **head}

@@ -1,19 +1,19 @@
 """From a checkpoint in any layout to a file in mmrope's or timm's."""
 
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..checkpoints.files import write_whole
 from ..checkpoints.loading import load_checkpoint, load_trusted_checkpoint
+from ..text import few
 from .advice import FREQS, axial_theta
 from .layouts import Converted, to_timm
-from .report import few, reasons, renames
+from .report import reasons, renames
 from .unwrapping import converted_from, unwrap
 
 SUFFIXES = ('.pth', '.safetensors')
@@ -89,14 +89,9 @@ def save(state: Mapping[str, Tensor], path: str) -> None:
     check_suffix(path)
     tensors = OrderedDict((key, value.clone(memory_format=torch.contiguous_format)) for key, value in state.items())
     tensors._metadata = getattr(state, '_metadata', OrderedDict())
-    Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
-    partial = f'{path}.incomplete'
-    try:
+    with write_whole(path) as partial:
         if path.endswith('.safetensors'):
             noted = json.dumps(tensors._metadata.get('', {}))
             save_file(tensors, partial, metadata={'format': 'pt', 'mmrope': noted})
         else:
             torch.save(tensors, partial)
-        os.replace(partial, path)
-    finally:
-        Path(partial).unlink(missing_ok=True)

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from ..models import swin, vit
-from .report import WeightsError, few
+from ..text import few
+from .report import WeightsError
 
+FAMILIES = {'RoPEViT': vit, 'RoPESwin': swin}  # each with its ARCHS and THETAS
 STACKED_FREQS = ('freqs', 'rope.freqs')
 BLOCK_FREQS = re.compile(r'blocks\.(\d+)\.attn\.rope\.freqs')
 BUFFERS = re.compile(r'(?:.*\.)?(?:freqs_t_[xy]|rope_t_[xy]|attn_mask|relative_position_index)')
@@ -135,8 +137,7 @@ def depth_of(state: Mapping[str, Tensor], blocks: str) -> int:
 
 def published_heads(family: str, embed_dims: int) -> tuple[int, ...] | None:
     """Count the heads of each stage of the published models of a width; ``None`` if there are none."""
-    archs = vit.ARCHS if family == 'RoPEViT' else swin.ARCHS
-    heads = {arch['embed_dims']: arch['num_heads'] for arch in archs.values()}.get(embed_dims)
+    heads = {arch['embed_dims']: arch['num_heads'] for arch in FAMILIES[family].ARCHS.values()}.get(embed_dims)
     if family == 'RoPESwin' or heads is None:
         return heads
     return (heads,) if heads * HEAD_DIM == embed_dims else None

@@ -13,42 +13,39 @@ from torch import Tensor, nn
 
 from ..checkpoints.loading import load_checkpoint
 from ..layers import resize_bias_table, resize_pos_embed
-from ..models import RoPESwin, RoPEViT
-from .advice import FREQS, Traits, advice, axial_theta, is_axial, traits_of, traits_of_model
-from .assumptions import assumed_grid, check_grid, compare_heads, compare_theta, grid_advice
+from ..models.backbone import Backbone
+from ..registry import WEIGHT_INITIALIZERS
+from .advice import (
+    FREQS,
+    advice,
+    assumed_grid,
+    axial_theta,
+    check_grid,
+    compare_heads,
+    compare_theta,
+    grid_advice,
+    is_axial,
+    traits_of,
+    traits_of_model,
+)
 from .layouts import Converted
 from .report import LoadReport, WeightsError
 from .unwrapping import converted_from, unwrap
 
 HEAD = re.compile(r'(head|fc_norm)\.')
-OUTPUT_NORM = re.compile(r'(norm\d+)\.')
 
 
+@WEIGHT_INITIALIZERS.register_module()
 class PretrainedBackbone:
-    """What ``init_cfg=dict(type='Pretrained', ...)`` of a backbone of mmrope does, as MMEngine calls an initialiser.
+    """Initialiser that ``init_cfg=dict(type='Pretrained', ...)`` of mmrope's backbones stands for.
 
     Args:
-        checkpoint: A path, a URL, ``hf-hub:OWNER/NAME[@REVISION][/FILE]`` or ``timm:NAME``.
-        prefix: As in :func:`load_pretrained`.
-        strict: As in :func:`load_pretrained`.
-        allow_missing: As in :func:`load_pretrained`.
-        map_location: Where to load to before the weights are copied into the backbone.
-        pos_grid: As in :func:`load_pretrained`.
+        checkpoint: as in :func:`load_pretrained`.
+        options: as in :func:`load_pretrained`.
     """
 
-    def __init__(
-        self,
-        checkpoint: str,
-        prefix: str | None = None,
-        strict: bool = True,
-        allow_missing: Sequence[str] = (),
-        map_location: str = 'cpu',
-        pos_grid: tuple[int, int] | None = None,
-    ) -> None:
-        self.checkpoint = checkpoint
-        self.options = dict(
-            prefix=prefix, strict=strict, allow_missing=allow_missing, map_location=map_location, pos_grid=pos_grid
-        )
+    def __init__(self, checkpoint: str, **options: Any) -> None:
+        self.checkpoint, self.options = checkpoint, options
 
     def __call__(self, module: nn.Module) -> None:
         """Load the weights into ``module`` and note it where MMEngine records initialisation."""
@@ -58,7 +55,7 @@ class PretrainedBackbone:
 
 
 def load_pretrained(
-    model: RoPEViT | RoPESwin,
+    model: Backbone,
     checkpoint: str,
     prefix: str | None = None,
     strict: bool = True,
@@ -86,58 +83,59 @@ def load_pretrained(
         CheckpointError: If the checkpoint cannot be had, is no checkpoint or would run code.
         WeightsError: If the weights do not fit.
     """
-    converted = convert_for(model, load_checkpoint(checkpoint, map_location), checkpoint, prefix)
+    converted = convert_checkpoint(model, load_checkpoint(checkpoint, map_location), checkpoint, prefix)
     if pos_grid is not None:
         converted.pos_grid = tuple(pos_grid)
         check_grid(converted.pos_grid, converted.state)
     return load_converted(model, converted, checkpoint, strict, allow_missing)
 
 
-def convert_for(model: RoPEViT | RoPESwin, checkpoint: Any, source: str, prefix: str | None = None) -> Converted:
+def convert_checkpoint(model: Backbone, checkpoint: Any, source: str, prefix: str | None = None) -> Converted:
     """Take the weights for a backbone out of what a file holds, in mmrope's layout.
 
     Raises:
         WeightsError: If there are none; the text begins with ``source``.
     """
+    heads = model.notes()['num_heads']
     try:
-        unwrapped = unwrap(checkpoint, prefix)
-        return converted_from(unwrapped, num_heads_of(model))
+        return converted_from(unwrap(checkpoint, prefix), heads[0] if len(heads) == 1 else None)
     except WeightsError as error:
         raise WeightsError(f'{source}: {error}') from error
 
 
 def load_converted(
-    model: RoPEViT | RoPESwin,
+    model: Backbone,
     converted: Converted,
     source: str,
     strict: bool = True,
     allow_missing: Sequence[str] = (),
 ) -> LoadReport:
     """Load weights that are in mmrope's layout; arguments and errors as :func:`load_pretrained`."""
-    state, report = fit(model, converted, source, allow_missing)
+    state, report = match_weights(model, converted, source, allow_missing)
     if report.problems and strict:
         raise WeightsError(f'{explain(model, converted, report)} (strict=False loads what fits)')
     model.load_state_dict(state, strict=False)
-    log(report)
+    log_report(report)
     return report
 
 
-def explain(model: RoPEViT | RoPESwin, converted: Converted, report: LoadReport) -> str:
+def explain(model: Backbone, converted: Converted, report: LoadReport) -> str:
     """Say what of some weights does not fit a backbone, and what to change in its config."""
-    traits = _traits(converted)
-    change = '' if traits is None else advice(traits, traits_of_model(model), report)
-    parts = [change, grid_advice(report), report.problems]
+    parts = [grid_advice(report), report.problems]
+    patch = converted.state.get('patch_embed.proj.weight')
+    if patch is not None and patch.ndim == 4:
+        parts.insert(0, advice(traits_of(converted.family, converted.state), traits_of_model(model), report))
     return f'{report.source} does not fit {report.model}: ' + '; '.join(filter(None, parts))
 
 
-def log(report: LoadReport) -> None:
+def log_report(report: LoadReport) -> None:
     """Log a report, once among the processes of a launcher."""
     if is_main_process():
         print_log(str(report), logger='current', level=logging.WARNING if report.problems else logging.INFO)
 
 
-def fit(
-    model: RoPEViT | RoPESwin, converted: Converted, source: str, allow_missing: Sequence[str] = ()
+def match_weights(
+    model: Backbone, converted: Converted, source: str, allow_missing: Sequence[str] = ()
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """Find the place of each tensor in a backbone; changes nothing.
 
@@ -156,7 +154,11 @@ def fit(
     compare_theta(model, converted, report)
     for key, value in converted.state.items():
         if key not in targets:
-            _set_aside(model, key, value, report)
+            reason = _why_unused(model, key, value)
+            if reason is None:
+                report.left_over.append(key)
+            else:
+                report.dropped[key] = reason
         elif FREQS.fullmatch(key) and axial_theta(value) is not None:
             report.left_over.append(key)  # constants are no start for frequencies that learn
         else:
@@ -173,47 +175,23 @@ def fit(
     report.renamed = {key: old for key, old in converted.renamed.items() if key in state}
     for key in targets:
         if key not in state and key not in report.misfits:
-            (report.initial if _may_miss(model, key, allow_missing) else report.missing).append(key)
+            allowed = any(key == name or key.endswith(f'.{name}') for name in allow_missing)
+            (report.initial if allowed or model.weights_may_miss(key) else report.missing).append(key)
     return state, report
 
 
-def _set_aside(model: RoPEViT | RoPESwin, key: str, value: Tensor, report: LoadReport) -> None:
-    reason = _why_drop(model, key, value)
-    if reason is None:
-        report.left_over.append(key)
-    else:
-        report.dropped[key] = reason
-
-
-def _may_miss(model: RoPEViT | RoPESwin, key: str, allow_missing: Sequence[str]) -> bool:
-    """Say whether a parameter may keep its initial values.
-
-    Swin for classification normalises the last output only; dense prediction normalises each.
-    """
-    if isinstance(model, RoPESwin) and OUTPUT_NORM.match(key):
-        return True
-    return any(key == name or key.endswith(f'.{name}') for name in allow_missing)
-
-
-def _why_drop(model: RoPEViT | RoPESwin, key: str, value: Tensor) -> str | None:
+def _why_unused(model: Backbone, key: str, value: Tensor) -> str | None:
     """Say why a tensor without a place in the model is not needed, ``None`` if it should have one."""
     if HEAD.match(key):
         return 'classification head'
-    if isinstance(model, RoPEViT) and key == 'cls_token':
-        return 'the model has no cls token'
-    if isinstance(model, RoPEViT) and key.startswith('norm.'):
-        return 'the model has no final norm'
-    if isinstance(model, RoPESwin) and OUTPUT_NORM.match(key):
-        return 'norm of an output that the model does not have'
-    if FREQS.fullmatch(key):
-        buffers = dict(model.named_buffers())
-        if key in buffers and is_axial(value, buffers[key]):
-            return 'axial frequencies, which are computed'
-    return None
+    constants = dict(model.named_buffers()).get(key) if FREQS.fullmatch(key) else None
+    if constants is not None and is_axial(value, constants):
+        return 'axial frequencies, which are computed'
+    return model.weights_unused(key)
 
 
 def _resize(
-    model: RoPEViT | RoPESwin,
+    model: Backbone,
     key: str,
     value: Tensor,
     target: Tensor,
@@ -231,13 +209,3 @@ def _resize(
         side = math.isqrt(len(value))
         return resize_bias_table(value, window_size) if side**2 == len(value) and side % 2 else value
     return value
-
-
-def _traits(converted: Converted) -> Traits | None:
-    patch = converted.state.get('patch_embed.proj.weight')
-    return None if patch is None or patch.ndim != 4 else traits_of(converted.family, converted.state)
-
-
-def num_heads_of(model: RoPEViT | RoPESwin) -> int | None:
-    """Count the heads of a ViT, which ``to_mmrope`` cannot tell from weights; ``None`` for a Swin."""
-    return model.blocks[0].attn.num_heads if isinstance(model, RoPEViT) else None

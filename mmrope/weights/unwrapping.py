@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .assumptions import check_grid
+from ..text import few
+from .advice import check_grid
 from .layouts import BODY, BUFFERS, Converted, prefixes_of, to_mmrope
-from .report import WeightsError, few
+from .report import WeightsError
 
 # Where trainers keep the weights, the averaged ones first. MMEngine writes those under `state_dict`, and under
 # `ema_state_dict` what they were averaged from.

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook
+from mmengine.runner import save_checkpoint
 
+from mmrope.checkpoints.files import PART, is_whole
 from mmrope.engine.checkpoint_hook import (
-    PART,
     WholeCheckpointHook,
     WholeFileBackend,
     checkpoint_folder,
-    is_whole,
     latest_checkpoints,
 )
 
@@ -37,19 +39,6 @@ def die(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize(('call', 'new'), [('fsync', False), ('replace', False), ('close', True)])
-def test_a_file_is_the_old_or_the_new_one(
-    call: str, new: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """``os.close`` comes last, after the renaming."""
-    path = tmp_path / 'iter_1.pth'
-    path.write_bytes(b'old')
-    monkeypatch.setattr(os, call, die)
-    assert killed(lambda: WholeFileBackend().put(b'new' * 10**6, str(path)))
-    assert path.read_bytes() == (b'new' * 10**6 if new else b'old')
-    assert (tmp_path / f'iter_1.pth{PART}').exists() != new
-
-
 def test_a_failed_write_names_the_file_and_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / 'iter_1.pth'
     path.write_bytes(b'old')
@@ -58,37 +47,10 @@ def test_a_failed_write_names_the_file_and_leaves_the_old_one(tmp_path: Path, mo
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, 'fsync', full)
-    with pytest.raises(OSError, match=r'No space left on device.*iter_1\.pth'):
+    with pytest.raises(OSError, match=re.escape(str(path))) as error:
         WholeFileBackend().put(b'new', path)
-    assert [file.name for file in tmp_path.iterdir()] == ['iter_1.pth']
-    assert path.read_bytes() == b'old'
-
-
-@pytest.mark.parametrize('code', [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES])
-@pytest.mark.parametrize('call', ['fsync', 'open'])
-def test_a_file_system_that_cannot_flush_folders_gets_a_whole_file(
-    call: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """``os.fsync`` is refused for the file, too."""
-
-    def refuse(*_: Any) -> None:
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(os, call, refuse)
-    WholeFileBackend().put(b'new', tmp_path / 'iter_1.pth')
-    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [('iter_1.pth', b'new')]
-
-
-@pytest.mark.parametrize('call', ['fsync', 'open'])
-def test_a_failing_disk_is_no_file_system_that_cannot_flush(
-    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(os, call, fail)
-    with pytest.raises(OSError, match='Input/output error'):
-        WholeFileBackend().put(b'new', tmp_path / 'iter_1.pth')
+    assert error.value.errno == errno.ENOSPC and error.value.filename == str(path)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [('iter_1.pth', b'old')]
 
 
 class Runner:
@@ -112,19 +74,45 @@ def test_the_only_checkpoint_is_kept_until_the_next_is_there(
     saver = hook(by_epoch=False, interval=1, max_keep_ckpts=1)
     runner = Runner(tmp_path, Path.touch)
     saver.before_train(runner)
-    saver._save_checkpoint(runner)
+    saver.after_train_iter(runner, 0)
     runner.iter, runner.save = 1, die
-    assert killed(lambda: saver._save_checkpoint(runner))
+    assert killed(lambda: saver.after_train_iter(runner, 0))
     assert sorted(file.name for file in tmp_path.glob('*.pth')) == left
+    assert Path((tmp_path / 'last_checkpoint').read_text()).exists() == (hook is WholeCheckpointHook)
+
+
+@pytest.mark.parametrize('call', ['remove', 'replace', 'fsync'])
+def test_a_kill_leaves_a_whole_checkpoint_which_last_checkpoint_names(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(out_dir: str, filename: str, *_: Any, backend_args: dict[str, str], **__: Any) -> None:
+        save_checkpoint({'weight': torch.arange(1000.0)}, os.path.join(out_dir, filename), backend_args=backend_args)
+
+    saver = WholeCheckpointHook(by_epoch=False, interval=1, max_keep_ckpts=1)
+    runner = Runner(tmp_path, Path.touch)
+    runner.save_checkpoint = save
+    saver.before_train(runner)
+    saver.after_train_iter(runner, 0)
+    runner.iter = 1
+    monkeypatch.setattr(os, call, die)
+    assert killed(lambda: saver.after_train_iter(runner, 0))
+    assert is_whole((tmp_path / 'last_checkpoint').read_text())
+    assert all(map(is_whole, tmp_path.glob('*.pth')))
+    assert len(list(tmp_path.glob('*.pth'))) == (2 if call == 'remove' else 1)
+
+
+def test_other_writers_of_the_process_keep_mmengines_backend(tmp_path: Path) -> None:
+    WholeCheckpointHook(by_epoch=False).before_train(Runner(tmp_path, Path.touch))
+    assert type(get_file_backend(tmp_path)) is LocalBackend
 
 
 def test_outdated_checkpoints_go_and_best_ones_stay(tmp_path: Path) -> None:
     saver = WholeCheckpointHook(by_epoch=False, interval=1, max_keep_ckpts=2, save_best='mIoU', rule='greater')
-    (tmp_path / f'iter_9.pth{PART}').touch()  # of a training that was killed
+    (tmp_path / f'iter_9.pth.1{PART}').touch()  # of a training that was killed
     runner = Runner(tmp_path, Path.touch)
     saver.before_train(runner)
     for runner.iter, miou in enumerate((0.1, 0.3, 0.2, 0.4, 0.1)):
-        saver._save_checkpoint(runner)
+        saver.after_train_iter(runner, 0)
         runner.iter += 1  # as the loop does before it validates
         saver.after_val_epoch(runner, {'mIoU': miou})
     files = sorted(file.name for file in tmp_path.iterdir())
@@ -139,7 +127,8 @@ def test_a_copy_of_a_training_leaves_the_original_as_it_is(
     """A resumed message hub names the files of the original."""
     monkeypatch.chdir(tmp_path)
     metrics = ['mIoU', 'mAcc'] if several else 'mIoU'
-    saver = WholeCheckpointHook(by_epoch=False, save_best=metrics, rule='greater', max_keep_ckpts=1, out_dir=out_dir)
+    options = dict(by_epoch=False, interval=1, save_best=metrics, rule='greater', max_keep_ckpts=1, out_dir=out_dir)
+    saver = WholeCheckpointHook(**options)
     original = Runner(tmp_path / 'original', Path.touch)
     copy = Runner(tmp_path / 'copy', Path.touch)
     for runner in (original, copy):
@@ -147,7 +136,7 @@ def test_a_copy_of_a_training_leaves_the_original_as_it_is(
         Path(checkpoint_folder(runner.work_dir, out_dir)).mkdir(parents=True, exist_ok=True)
     saver.before_train(original)
     original.iter = 1
-    saver._save_checkpoint(original)
+    saver.after_train_iter(original, 0)
     saver.after_val_epoch(original, {'mIoU': 0.1, 'mAcc': 0.1})
     folder = Path(checkpoint_folder(original.work_dir, out_dir))
     before = sorted(path.name for path in folder.iterdir())
@@ -155,11 +144,11 @@ def test_a_copy_of_a_training_leaves_the_original_as_it_is(
     (copied / 'best_mIoU_iter_1.pth').touch()  # the other best one was not copied
     copy.message_hub.runtime_info.update(original.message_hub.runtime_info)
 
-    saver = WholeCheckpointHook(by_epoch=False, save_best=metrics, rule='greater', max_keep_ckpts=1, out_dir=out_dir)
+    saver = WholeCheckpointHook(**options)
     saver.before_train(copy)
     assert 'last_ckpt' not in copy.message_hub.runtime_info
     copy.iter = 2
-    saver._save_checkpoint(copy)
+    saver.after_train_iter(copy, 0)
     copy.iter = 3
     saver.after_val_epoch(copy, {'mIoU': 0.2, 'mAcc': 0.2})
     assert sorted(path.name for path in folder.iterdir()) == before
@@ -172,22 +161,8 @@ def test_a_name_without_a_number_is_written_over_and_not_removed(tmp_path: Path)
     runner = Runner(tmp_path, Path.touch)
     saver.before_train(runner)
     for runner.iter in range(3):
-        saver._save_checkpoint(runner)
+        saver.after_train_iter(runner, 0)
         assert (tmp_path / 'latest.pth').exists()
-
-
-def test_whole_and_damaged_files(tmp_path: Path) -> None:
-    path = tmp_path / 'a.pth'
-    torch.save({'weight': torch.arange(10000.0), 'text': 'a'}, path)
-    whole = path.read_bytes()
-    assert is_whole(str(path))
-    for size in range(0, len(whole), len(whole) // 50):
-        path.write_bytes(whole[:size])
-        assert not is_whole(str(path)), size
-    for at in range(len(whole) // 4, len(whole) // 2, len(whole) // 50):  # within the tensor
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        assert not is_whole(str(path)), at
-    assert not is_whole(str(tmp_path / 'none.pth')) and not is_whole(str(tmp_path))
 
 
 def test_the_order_in_which_checkpoints_are_tried(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from mmcv.cnn import build_norm_layer
 
 from mmrope import SimpleFeaturePyramid
 
@@ -43,6 +44,13 @@ def test_norms_come_from_the_config(norm_cfg):
     assert {'BN': 'BatchNorm2d', 'GN': 'GroupNorm'}.get(norm_cfg['type'], 'LayerNorm2d') in kinds
 
 
+def test_a_norm_is_the_one_that_mmcv_builds():
+    norm_cfg = dict(type='GN', num_groups=2, requires_grad=False)
+    ours = SimpleFeaturePyramid(16, 8, scales=(1,), norm_cfg=norm_cfg).levels[0][1]
+    assert repr(ours) == repr(build_norm_layer(norm_cfg, 8)[1])
+    assert not any(param.requires_grad for param in ours.parameters())
+
+
 @pytest.mark.parametrize(
     'arguments, named',
     [
@@ -52,6 +60,7 @@ def test_norms_come_from_the_config(norm_cfg):
         (dict(scales=(1, 2)), r'scales must fall .* \(1, 2\)'),
         (dict(num_outs=2), 'num_outs .* 2'),
         (dict(in_channels=6), 'in_channels .* 6'),
+        (dict(norm_cfg=dict(type='Norm')), "norm_cfg .* 'Norm'"),
     ],
     ids=str,
 )
