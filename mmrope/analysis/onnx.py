@@ -6,7 +6,6 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from ..checkpoints.files import write_whole
 from ..models import RoPESwin, RoPEViT
 
 LEAST_OPSET = 18  # torch's exporter writes nothing older
@@ -32,7 +31,7 @@ def export_onnx(
     opset: int = LEAST_OPSET,
     check: bool = True,
 ) -> float | None:
-    """Write a backbone as one ONNX file, whole or not at all: input ``images``, outputs as :func:`output_names`.
+    """Write a backbone as one ONNX file: input ``images``, outputs as :func:`output_names`.
 
     Args:
         model: in eval mode.
@@ -41,7 +40,7 @@ def export_onnx(
         dynamic_batch: whether the file takes any number of images; else one.
         dynamic_size: whether it takes images of any size. It needs global attention in every block.
         opset: at least 18.
-        check: whether to run the file in ONNX Runtime first, at several sizes and batches where these are dynamic.
+        check: whether to run the file in ONNX Runtime then, at several sizes and batches where these are dynamic.
 
     Returns:
         The largest difference from the model, over the largest output or 1; ``None`` without ``check``.
@@ -60,24 +59,23 @@ def export_onnx(
     axes = {**({0: 'batch'} if dynamic_batch else {}), **({2: 'height', 3: 'width'} if dynamic_size else {})}
     # The exporter takes 1 for a constant, and two equal sides for one number.
     images = _images(model, 2 if dynamic_batch else 1, size if not dynamic_size else _unequal(size, model))
-    with write_whole(path) as partial:
-        torch.onnx.export(
-            model,
-            (images,),
-            str(partial),
-            dynamo=True,
-            opset_version=opset,
-            input_names=['images'],
-            output_names=output_names(model),
-            dynamic_shapes=(axes,),
-            external_data=False,
-            verbose=False,
-        )
-        worst = None
-        if check:
-            worst = difference(model, str(partial), _shapes(size, dynamic_batch, dynamic_size))
-            if not worst <= TOLERANCE:
-                raise ExportError(f'ONNX Runtime gives values that differ by {worst:.1e}, more than {TOLERANCE:.0e}')
+    torch.onnx.export(
+        model,
+        (images,),
+        path,
+        dynamo=True,
+        opset_version=opset,
+        input_names=['images'],
+        output_names=output_names(model),
+        dynamic_shapes=(axes,),
+        external_data=False,
+        verbose=False,
+    )
+    if not check:
+        return None
+    worst = difference(model, path, _shapes(size, dynamic_batch, dynamic_size))
+    if not worst <= TOLERANCE:
+        raise ExportError(f'ONNX Runtime gives values that differ by {worst:.1e}, more than {TOLERANCE:.0e}')
     return worst
 
 

@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Export as the command line says."""
     from ..analysis.onnx import export_onnx, output_names
+    from ..checkpoints.files import write_whole
     from .config import read_config
     from .sizes import size_of_tests
 
@@ -48,7 +49,8 @@ def run(args: argparse.Namespace) -> None:
     cfg = read_config(args)
     model = load_backbone(cfg, args.checkpoint)
     size, source = (tuple(args.size), '--size') if args.size else size_of_tests(cfg) or NO_SIZE
-    worst = export_onnx(model, args.out, size, args.dynamic_batch, args.dynamic_size, args.opset, args.check)
+    with write_whole(args.out) as part:
+        worst = export_onnx(model, str(part), size, args.dynamic_batch, args.dynamic_size, args.opset, args.check)
     checked = 'not checked' if worst is None else f'ONNX Runtime differs by {worst:.1e} at most'
     sizes = 'any size' if args.dynamic_size else f'{size[0]} x {size[1]} pixels ({source})'
     print(f'{args.out} is written: images of {sizes} to {", ".join(output_names(model))}; {checked}')
