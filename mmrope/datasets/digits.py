@@ -27,17 +27,9 @@ from .scenes import Scene, compose_scene, tight_boxes
 CLASSES = tuple('0123456789')
 # ten colours that stay apart under colour vision deficiencies: M. Petroff, arXiv 2107.02270
 PALETTE = [
-    (63, 144, 218),
-    (255, 169, 14),
-    (189, 31, 1),
-    (148, 164, 162),
-    (131, 45, 182),
-    (169, 107, 89),
-    (231, 99, 0),
-    (185, 172, 112),
-    (113, 117, 129),
-    (146, 218, 221),
-]
+    (63, 144, 218), (255, 169, 14), (189, 31, 1), (148, 164, 162), (131, 45, 182),
+    (169, 107, 89), (231, 99, 0), (185, 172, 112), (113, 117, 129), (146, 218, 221),
+]  # fmt: skip
 SPLITS = ('training', 'validation')
 VERSION = 1  # another one draws other images
 

@@ -1,4 +1,4 @@
-"""``mmrope demo`` and tools/demo.py: what it writes is what the model predicts, and what is no image is named and counted."""
+"""tools/demo.py: what it writes is what the model predicts, and what is no image is named and counted."""
 
 import json
 import os
