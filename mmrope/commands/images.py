@@ -49,7 +49,7 @@ def read_image(path: str | Path) -> np.ndarray:
     """Read an image as the hosts do: ``(H, W, 3)``, BGR, 8 bits, turned as its EXIF data says.
 
     Raises:
-        UnreadableImageError: If it cannot be read.
+        UnreadableImageError: if it cannot be read.
     """
     try:
         image = mmcv.imread(path)
@@ -64,8 +64,8 @@ def note_on_depth(path: str | Path, image: np.ndarray) -> str | None:
     """Say if an image of more than 8 bits becomes dark when it is read as 8 bits, as 12-bit data in 16-bit files does.
 
     Args:
-        path: The file.
-        image: What :func:`read_image` made of it.
+        path: the file.
+        image: what :func:`read_image` made of it.
 
     Returns:
         A sentence, or ``None`` for an image that is not dark, or is so by itself.

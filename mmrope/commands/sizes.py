@@ -18,19 +18,19 @@ LONGEST = 100  # times the shorter side: as good as no limit, where a limit has 
 
 
 def size_overrides(cfg: Config, size: Size, scale_windows: bool = False) -> dict[str, Any]:
-    """What to override in a config to test at another size, as ``Config.merge_from_dict`` takes it.
+    """Return what to override in a config to test at another size, as ``Config.merge_from_dict`` takes it.
 
     A plain number keeps the config's own way to resize, all its sides in proportion, so that the shorter one gets the
     number: of ``scale=(1333, 800)``, 400 makes ``(666, 400)``. ``HxW`` resizes to exactly that. ``short:N`` resizes the
     shorter side to N, however long the other becomes.
 
     Args:
-        cfg: The config, with a ``test_dataloader``.
-        size: The size.
-        scale_windows: Whether the backbone's ``window_size`` grows along with the image.
+        cfg: the config, with a ``test_dataloader``.
+        size: the size.
+        scale_windows: whether the backbone's ``window_size`` grows along with the image.
 
     Raises:
-        CommandError: If the pipeline resizes in a way for which this is not defined.
+        CommandError: if the pipeline resizes in a way for which this is not defined.
     """
     pipelines = list(_pipelines(cfg.test_dataloader.dataset, 'test_dataloader.dataset'))
     overrides: dict[str, Any] = {}
@@ -47,10 +47,10 @@ def size_overrides(cfg: Config, size: Size, scale_windows: bool = False) -> dict
 
 
 def reference_size(pipeline: list[dict[str, Any]]) -> int:
-    """The size that a test pipeline has: the shorter side of its crop, or else of what it resizes to, in pixels.
+    """Return the size that a test pipeline has: the shorter side of its crop, or else of what it resizes to, in pixels.
 
     Raises:
-        CommandError: If it does not resize images, or by a factor.
+        CommandError: if it does not resize images, or by a factor.
     """
     sides = {_name(transform): transform for transform in pipeline}
     for name, key in (('CenterCrop', 'crop_size'), ('Resize', 'scale'), ('ResizeShortestEdge', 'scale')):
@@ -87,7 +87,7 @@ def size_of_tests(cfg: Config) -> tuple[tuple[int, int], str] | None:
 
 
 def _sides(step: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Height and width that a step gives images."""
+    """Return the height and the width that a step gives images."""
     name = _name(step)
     value = step.get({'CenterCrop': 'crop_size', 'Pad': 'size'}.get(name, 'scale'))
     if not value or name not in ('CenterCrop', 'Pad', 'Resize', 'ResizeEdge', 'ResizeShortestEdge'):
@@ -111,7 +111,7 @@ def _pipelines(dataset: Mapping[str, Any], path: str) -> Iterator[tuple[str, lis
 
 
 def _resized(transform: Mapping[str, Any], reference: int, size: Size, cropped: bool) -> dict[str, Any]:
-    """The arguments of one transform for another size. OpenMMLab's pairs are (width, height)."""
+    """Return the arguments of one transform for another size. OpenMMLab's pairs are (width, height)."""
     name = _name(transform)
     keys = {
         'Resize': ('scale',),
@@ -156,7 +156,7 @@ def padding_overrides(cfg: Config, size: Size) -> dict[str, Any]:
     one square if its divisor is as large as they are, as in ViTDet.
 
     Raises:
-        CommandError: If the size leaves one side free.
+        CommandError: if the size leaves one side free.
     """
     preprocessor = cfg.model.get('data_preprocessor') or {}
     padding = {
@@ -185,7 +185,7 @@ def _padded(key: str, value: Any, cfg: Config, size: Size) -> Any:
 
 
 def _window_size(cfg: Config) -> int:
-    """The backbone's ``window_size``, its default where the config has none, 0 where the backbone has none."""
+    """Return the backbone's ``window_size``, its default where the config has none, 0 where the backbone has none."""
     backbone = cfg.model.get('backbone') or {}
     if 'window_size' in backbone or 'type' not in backbone:
         return backbone.get('window_size') or 0
