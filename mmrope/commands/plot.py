@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path, PureWindowsPath
 
 from .cli import add_overwrite, check_output, print_table
@@ -57,7 +58,8 @@ def read_history(work_dir: Path) -> tuple[dict[int, float], dict[str, dict[int, 
     metrics: dict[str, dict[int, float]] = {}
     for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
         last = None
-        for record in _records(path):
+        lines = path.read_text().splitlines()
+        for record in (json.loads(line) for line in lines if line.endswith('}')):  # a killed process may cut its last
             if 'loss' in record and 'iter' in record:
                 if last is None:  # what follows was done again
                     losses = _before(record['iter'], losses)
@@ -75,19 +77,6 @@ def read_history(work_dir: Path) -> tuple[dict[int, float], dict[str, dict[int, 
 
 def _before(iteration: int, series: dict[int, float]) -> dict[int, float]:
     return {key: value for key, value in series.items() if key < iteration}
-
-
-def _records(path: Path) -> list[dict]:
-    """Read the lines of a file of scalars; the last one of a killed process may be cut off."""
-    import json
-
-    records = []
-    for line in path.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
 
 
 def draw(losses: dict[int, float], metrics: dict[str, dict[int, float]], out: Path) -> None:
