@@ -84,6 +84,9 @@ class Predictor:
             image: as it was predicted.
             prediction: of the image.
             opacity: of masks and segments, from 0 to 1.
+
+        Raises:
+            CommandError: if the config names no visualizer.
         """
         rgb = np.ascontiguousarray(image[..., ::-1])
         if self.scope == 'mmpretrain':
@@ -94,6 +97,8 @@ class Predictor:
             with _quiet():
                 return UniversalVisualizer().visualize_cls(rgb, prediction.sample, **options)[..., ::-1]
         visualizer = self.inferencer.visualizer
+        if visualizer is None:
+            raise CommandError('the config has no visualizer to draw with')
         visualizer.alpha = opacity
         if self.scope == 'mmseg':
             visualizer.set_dataset_meta(**self.inferencer.model.dataset_meta)
