@@ -25,10 +25,10 @@ FREE = ('prim.', 'aten.promote_types', 'aten.empty', 'aten.new_empty', 'aten.det
 FILLS = ('aten.zeros', 'aten.ones', 'aten.fill', 'aten.new_ones', 'aten.new_zeros', 'aten.zero', 'aten.full')
 WINDOWS = dict(window_size=14, global_attn_indexes=(2, 5, 8, 11))
 ROWS = dict(
-    vit_windows=(lambda **kwargs: RoPEViT('base', drop_path_rate=0.1, **WINDOWS, **kwargs), (8, 3, 1024, 1024)),
-    vit_global=(lambda **kwargs: RoPEViT('base', drop_path_rate=0.1, **kwargs), (8, 3, 1024, 1024)),
-    swin=(lambda **kwargs: RoPESwin('tiny', **kwargs), (8, 3, 800, 1333)),
-    swin_batch_2=(lambda **kwargs: RoPESwin('tiny', **kwargs), (2, 3, 800, 1333)),
+    vit_windows=(lambda arch='base', **kw: RoPEViT(arch, drop_path_rate=0.1, **WINDOWS, **kw), (8, 3, 1024, 1024)),
+    vit_global=(lambda arch='base', **kw: RoPEViT(arch, drop_path_rate=0.1, **kw), (8, 3, 1024, 1024)),
+    swin=(lambda arch='tiny', **kw: RoPESwin(arch, **kw), (8, 3, 800, 1333)),
+    swin_batch_2=(lambda arch='tiny', **kw: RoPESwin(arch, **kw), (2, 3, 800, 1333)),
 )
 
 

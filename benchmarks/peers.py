@@ -82,9 +82,9 @@ class TimmViT(nn.Module):
         kwargs: likewise.
     """
 
-    def __init__(self, name: str, **kwargs) -> None:
+    def __init__(self, name: str, dynamic_img_size: bool | None = True, **kwargs) -> None:
         super().__init__()
-        self.model = timm.create_model(name, num_classes=0, dynamic_img_size=True, **kwargs)
+        self.model = timm.create_model(name, num_classes=0, dynamic_img_size=dynamic_img_size, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x``: images, ``(B, 3, H, W)``. Returns tokens, ``(B, P + N, C)``."""

@@ -165,11 +165,23 @@ def time_step(model: nn.Module, images: Tensor, setting: Setting) -> float:
     """Seconds of one forward, and backward in training."""
     _synchronize(setting)
     start = time.perf_counter()
-    _step(model, images, setting)
+    step(model, images, setting)
     _synchronize(setting)
     seconds = time.perf_counter() - start
     model.zero_grad(set_to_none=True)
     return seconds
+
+
+def step(model: nn.Module, images: Tensor, setting: Setting) -> None:
+    """Run one forward, and backward in training, without waiting for a GPU."""
+    training = setting.mode == 'training'
+    half = setting.dtype != 'float32'
+    device = torch.device(setting.device).type
+    with torch.autocast(device, DTYPES[setting.dtype], enabled=half), torch.set_grad_enabled(training):
+        out = model(images)
+        outs = [out] if isinstance(out, Tensor) else list(out)
+    if training:
+        sum(out.float().mean() for out in outs).backward()
 
 
 def peak_memory(cfg: dict, setting: Setting) -> int:
@@ -250,32 +262,21 @@ def _peak_on_cpu(cfg: dict, setting: Setting, path: list[str], threads: int, mod
     gc.collect()
     rest = _resident()
     _reset_peak()
-    _step(model, images, setting)
+    step(model, images, setting)
     return _peak() - rest
 
 
 def _peak_on_device(cfg: dict, setting: Setting) -> int:
     model = build_candidate(cfg, setting)
     images = torch.randn(setting.batch, 3, *setting.size, device=setting.device)
-    _step(model, images, setting)
+    step(model, images, setting)
     model.zero_grad(set_to_none=True)
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(setting.device)
     rest = torch.cuda.memory_allocated(setting.device)
-    _step(model, images, setting)
+    step(model, images, setting)
     return torch.cuda.max_memory_allocated(setting.device) - rest
-
-
-def _step(model: nn.Module, images: Tensor, setting: Setting) -> None:
-    training = setting.mode == 'training'
-    half = setting.dtype != 'float32'
-    device = torch.device(setting.device).type
-    with torch.autocast(device, DTYPES[setting.dtype], enabled=half), torch.set_grad_enabled(training):
-        out = model(images)
-        outs = [out] if isinstance(out, Tensor) else list(out)
-    if training:
-        sum(out.float().mean() for out in outs).backward()
 
 
 def _synchronize(setting: Setting) -> None:
