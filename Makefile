@@ -32,7 +32,7 @@ quickstart-seg: setup ## the same for semantic segmentation, in work_dirs/quicks
 	$(PY) tools/plot_training.py work_dirs/quickstart_seg --predictions work_dirs/quickstart_seg/predictions
 
 reproduce-resolution: setup ## repeat the paper's experiment with image sizes on digits, into docs/resolution.md; goes on where it was
-	$(PY) tools/reproduce_resolution.py
+	$(PY) experiments/resolution/run.py
 
 bench: setup ## measure time and memory beside other packages' backbones, about 45 minutes; docs/benchmarks.md has the figures
 	$(PY) tools/benchmark.py --suite benchmarks/cpu.py --overwrite

@@ -21,8 +21,9 @@ from mmengine.config import Config
 from mmrope import LayerDecayOptimWrapperConstructor, RoPESwin, RoPEViT, SimpleFeaturePyramid
 from mmrope.checkpoints.loading import load_checkpoint
 from mmrope.checkpoints.sources import CheckpointError
-from mmrope.commands.checks.config import CommandError, check_data, check_keys
-from mmrope.engine import annotations
+from mmrope.commands.checks import annotations
+from mmrope.commands.checks.config import check_data, check_keys
+from mmrope.commands.errors import CommandError
 from mmrope.engine.finite_loss_hook import FiniteLossHook
 from mmrope.layers import RelativePositionBias
 
@@ -415,7 +416,7 @@ def test_the_host_names_an_image_that_is_cut_short_or_none(tmp_path: Path, suffi
         LoadImageFromFile()(dict(img_path=str(path)))
 
 
-# Configs: the rest is in tests/engine/test_preflight.py and tests/tools.
+# Configs: the rest is in tests/commands/checks and tests/tools.
 
 
 @pytest.mark.parametrize(
@@ -442,7 +443,7 @@ def test_no_config_of_ours_is_taken_for_misspelt() -> None:
         check_keys(Config.fromfile(str(path)))
 
 
-# Checkpoints: the rest is in tests/engine/test_checkpoint.py and tests/weights.
+# Checkpoints: the rest is in tests/checkpoints and tests/weights.
 
 
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'old format'])

@@ -1,5 +1,6 @@
 """What README.md and docs/ tell a user to type works, and trains what the configs say."""
 
+import argparse
 import re
 import shlex
 from pathlib import Path
@@ -9,7 +10,7 @@ from mmengine.config import Config
 
 from mmrope.commands.checks.batch_size import describe_mismatch
 from mmrope.commands.checks.config import check_options
-from mmrope.commands.runner import ToolParser, add_arguments
+from mmrope.commands.cli import add_options
 from mmrope.models import RoPESwin, RoPEViT
 
 ROOT = Path(__file__).parents[1]
@@ -34,8 +35,8 @@ def commands() -> list[list[str]]:
 def configured(command: list[str]) -> tuple[Config, Config]:
     """The config of a command as it is, and with the options of the command."""
     (name,) = [word for word in command if (ROOT / word) in CONFIGS]
-    parser = ToolParser()
-    add_arguments(parser)
+    parser = argparse.ArgumentParser()
+    add_options(parser)
     args, _ = parser.parse_known_args(command[command.index(name) + 1 :])
     cfg, changed = (Config.fromfile(ROOT / name) for _ in range(2))
     if args.cfg_options:

@@ -12,7 +12,8 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 from torchvision import transforms
 
-from mmrope.commands.sizes import parse_size, size_overrides
+from mmrope.commands.cli import parse_size
+from mmrope.commands.sizes import size_overrides
 
 ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = {

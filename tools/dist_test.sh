@@ -12,7 +12,7 @@ gpus=$3
 shift 3
 
 tools=$(dirname "${BASH_SOURCE[0]}")
-exec "${PYTHON:-python}" "$tools/torchrun.py" \
+exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

@@ -11,7 +11,7 @@ gpus=$2
 shift 2
 
 tools=$(dirname "${BASH_SOURCE[0]}")
-exec "${PYTHON:-python}" "$tools/torchrun.py" \
+exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Mapping
 from glob import glob
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -64,9 +65,9 @@ def find_config(name: str) -> str:
     """
     if os.path.isfile(name):
         return name
-    known = glob(os.path.join(os.path.dirname(config_path('_base_/default_runtime.py')), '..', '*.py'))
-    own = {os.path.splitext(os.path.basename(path))[0]: os.path.normpath(path) for path in known}
-    if os.path.basename(name) == name and os.path.splitext(name)[0] in own:
-        return own[os.path.splitext(name)[0]]
+    folder = Path(config_path('_base_/default_runtime.py')).parents[1]
+    own = {path.stem: str(path) for path in folder.glob('*.py')}
+    if name.removesuffix('.py') in own:
+        return own[name.removesuffix('.py')]
     siblings = glob(os.path.join(os.path.dirname(name), '*.py'))
     raise CommandError(f'there is no config {name}{did_you_mean(name, [*siblings, *own])}')

@@ -1,9 +1,8 @@
-"""Predictions on images, through the inferencers of the hosts, from checkpoints that run no code."""
+"""From a config and a checkpoint to predictions of images, through the inferencers of the hosts."""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,97 +16,110 @@ from ..engine.complete_checkpoint_hook import CompleteCheckpoint
 from .checks.config import datasets_of
 from .errors import CommandError
 from .hosts import scope_of
-from .images import note_on_depth, read_image
-from .runner import sentence
 
 SOUGHT = ('LoadImageFromFile', 'LoadAnnotations')  # the steps that the inferencers replace, found by these names
 
 
 class Prediction(NamedTuple):
-    """``record`` holds plain numbers, texts and lists; ``picture`` the image with it drawn, ``(H, W, 3)`` uint8 RGB;
-    ``class_map`` of a segmenter the class of each pixel, ``(H, W)`` integers; ``note`` what is odd about the image.
+    """A prediction of one image.
+
+    Attributes:
+        record: plain numbers, texts and lists.
+        sample: as the host has it.
+        class_map: of a segmenter the class of each pixel, ``(H, W)`` integers.
     """
 
     record: dict[str, Any]
-    picture: np.ndarray
+    sample: Any
     class_map: np.ndarray | None = None
-    note: str | None = None
 
 
 class Predictor:
     """A model that predicts one image at a time.
 
     Args:
-        cfg: A config of MMDetection, MMSegmentation or MMPreTrain, by its ``default_scope`` or its model's class.
-        checkpoint: The name of the checkpoint, which has to hold every parameter.
-        score_thr: The least score of a detection that is kept, in the record and in the picture.
-        opacity: Of masks and segments in the picture, from 0 to 1.
+        cfg: of MMDetection, MMSegmentation or MMPreTrain, by its ``default_scope`` or its model's class; it is changed.
+        checkpoint: name of the checkpoint, which has to hold every parameter.
+        score_thr: least score of a detection that is kept.
+
+    Attributes:
+        scope: library of the config, ``'mmdet'``, ``'mmseg'`` or ``'mmpretrain'``.
+        classes: their names.
 
     Raises:
-        CommandError: If the config is of another library.
-        CheckpointError: If the checkpoint leaves a parameter unset, or cannot be loaded as weights only.
+        CommandError: if the config is of another library.
+        CheckpointError: if the checkpoint leaves a parameter unset, or cannot be loaded as weights only.
     """
 
-    def __init__(self, cfg: Config, checkpoint: str, score_thr: float = 0.3, opacity: float = 0.5) -> None:
+    def __init__(self, cfg: Config, checkpoint: str, score_thr: float = 0.3) -> None:
         scope = scope_of(cfg)
         makers = {'mmdet': _detector, 'mmseg': _segmenter, 'mmpretrain': _classifier}
         if scope not in makers:
             raise CommandError(f'default_scope of the config must be one of {", ".join(makers)}, but is {scope!r}')
-        self.scope, self.opacity = scope, opacity
+        self.scope, self.score_thr = scope, score_thr
         cfg.test_dataloader.dataset = next(datasets_of(cfg.test_dataloader.dataset))
         _name_steps(cfg.test_dataloader.dataset.pipeline)
         with _quiet():
             self.inferencer = makers[scope](cfg, checkpoint)
         self.inferencer.show_progress = False
-        self.inferencer.score_thr = score_thr
         model = self.inferencer.model
         meta = getattr(model, 'dataset_meta', None) or getattr(model, '_dataset_meta', None) or {}
         self.classes = list(meta.get('classes') or ())
 
-    def __call__(self, path: Path) -> Prediction:
-        """Predict an image.
+    def __call__(self, image: np.ndarray) -> Prediction:
+        """Predict an image, ``(H, W, 3)`` uint8 BGR."""
+        with _quiet():
+            out = self.inferencer(image, return_datasamples=True)
+            if self.scope == 'mmdet':
+                return self._detections(out['predictions'][0])
+            if self.scope == 'mmseg':
+                return self._segments(out)
+            (record,) = self.inferencer.postprocess(out, None)
+        return Prediction({**record, 'pred_scores': record['pred_scores'].tolist()}, out[0])
+
+    def draw(self, image: np.ndarray, prediction: Prediction, opacity: float = 0.5) -> np.ndarray:
+        """Draw a prediction on its image, ``(H, W, 3)`` uint8 BGR; that of a classifier may be enlarged.
+
+        Args:
+            image: as it was predicted.
+            prediction: of the image.
+            opacity: of masks and segments, from 0 to 1.
 
         Raises:
-            UnreadableImageError: If the file cannot be read as one.
-            CommandError: If the model cannot predict it.
+            CommandError: if the config names no visualizer.
         """
-        image = read_image(path)
-        try:
-            with _quiet():
-                prediction = getattr(self, f'_{self.scope}')(str(path), image)
-        except Exception as error:
-            height, width = image.shape[:2]
-            raise CommandError(f'{path} of {width} x {height} pixels was not predicted: {sentence(error)}') from error
-        return prediction._replace(note=note_on_depth(path, image))
+        rgb = np.ascontiguousarray(image[..., ::-1])
+        if self.scope == 'mmpretrain':
+            from mmpretrain.visualization import UniversalVisualizer
 
-    def _mmdet(self, path: str, image: np.ndarray) -> Prediction:
-        self.inferencer.visualizer.alpha = self.opacity
-        out = self.inferencer(path, return_vis=True, pred_score_thr=-1)  # all that are left
-        record = out['predictions'][0]
+            short = max(256, min(image.shape[:2]))  # a smaller one has no room for the text
+            options = dict(classes=self.classes or None, draw_gt=False, resize=short)
+            with _quiet():
+                return UniversalVisualizer().visualize_cls(rgb, prediction.sample, **options)[..., ::-1]
+        visualizer = self.inferencer.visualizer
+        if visualizer is None:
+            raise CommandError('the config has no visualizer to draw with')
+        visualizer.alpha = opacity
+        if self.scope == 'mmseg':
+            visualizer.set_dataset_meta(**self.inferencer.model.dataset_meta)
+        options = dict(pred_score_thr=-1) if self.scope == 'mmdet' else {}  # all that are left
+        with _quiet(), _same_colours():
+            visualizer.add_datasample('', rgb, prediction.sample, draw_gt=False, **options)
+            return visualizer.get_image()[..., ::-1]
+
+    def _detections(self, sample: Any) -> Prediction:
+        if 'pred_instances' in sample:
+            sample.pred_instances = sample.pred_instances[sample.pred_instances.scores >= self.score_thr]
+        record = self.inferencer.pred2dict(sample)
         if 'labels' in record:
             record['class_names'] = [self._class(label) for label in record['labels']]
-        return Prediction(record, out['visualization'][0])
+        return Prediction(record, sample)
 
-    def _mmseg(self, path: str, image: np.ndarray) -> Prediction:
-        out = self.inferencer(path, return_vis=True, opacity=self.opacity)
-        # a single image comes without its list
-        class_map, picture = (out[key] for key in ('predictions', 'visualization'))
-        class_map, picture = (part[0] if isinstance(part, list) else part for part in (class_map, picture))
+    def _segments(self, sample: Any) -> Prediction:
+        class_map = sample.pred_sem_seg.data[0].cpu().numpy()
         labels, counts = np.unique(class_map, return_counts=True)
         pixels = {self._class(label): int(count) for label, count in zip(labels, counts, strict=True)}
-        return Prediction({'pixels': pixels}, picture, class_map)
-
-    def _mmpretrain(self, path: str, image: np.ndarray) -> Prediction:
-        (sample,) = self.inferencer(path, return_datasamples=True)
-        (record,) = self.inferencer.postprocess([sample], None)
-        record['pred_scores'] = record['pred_scores'].tolist()
-        from mmpretrain.visualization import UniversalVisualizer
-
-        short = max(256, min(image.shape[:2]))  # a smaller one has no room for the text
-        picture = UniversalVisualizer().visualize_cls(
-            image[..., ::-1], sample, classes=self.classes or None, draw_gt=False, resize=short
-        )
-        return Prediction(record, picture)
+        return Prediction({'pixels': pixels}, sample, class_map)
 
     def _class(self, label: int) -> str:
         return self.classes[label] if label < len(self.classes) else str(label)
@@ -125,7 +137,7 @@ def _name_steps(pipeline: list[ConfigDict]) -> None:
 
 
 def _metainfo(cfg: Config) -> dict[str, Any]:
-    """The classes and colours of the data set that a config tests on."""
+    """Return the classes and colours of the data set that a config tests on."""
     dataset = cfg.test_dataloader.dataset
     kind = dataset.type
     with DATASETS.switch_scope_and_registry(scope_of(cfg)) as registry:
@@ -153,31 +165,21 @@ class _Strict:
         complete.check(model)
 
 
-class _Sure:
-    """A detector's inferencer that drops detections below ``score_thr``, and draws the same image the same way."""
-
-    score_thr: float
-
-    def forward(self, inputs: Any, **kwargs: Any) -> list[Any]:
-        samples = super().forward(inputs, **kwargs)
-        for sample in samples:
-            if 'pred_instances' in sample:
-                sample.pred_instances = sample.pred_instances[sample.pred_instances.scores >= self.score_thr]
-        return samples
-
-    def visualize(self, *args: Any, **kwargs: Any) -> Any:
-        state = np.random.get_state()
-        np.random.seed(0)  # for the shades of masks
-        try:
-            return super().visualize(*args, **kwargs)
-        finally:
-            np.random.set_state(state)
+@contextmanager
+def _same_colours() -> Iterator[None]:
+    """Have the shades of masks drawn the same each time: MMDetection takes them from NumPy's global generator."""
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
 
 
 def _detector(cfg: Config, checkpoint: str) -> Any:
     from mmdet.apis import DetInferencer
 
-    kind = type('DetInferencer', (_Strict, _Sure, DetInferencer), {'source': checkpoint})
+    kind = type('DetInferencer', (_Strict, DetInferencer), {'source': checkpoint})
     return kind(cfg, checkpoint)
 
 
@@ -189,7 +191,7 @@ def _segmenter(cfg: Config, checkpoint: str) -> Any:
 
 
 def _classifier(cfg: Config, checkpoint: str) -> Any:
-    """MMPreTrain's inferencer loads no published classifier and accepts gaps: it is given a model."""
+    """Give MMPreTrain's inferencer a model: it loads no published classifier and accepts gaps."""
     from mmpretrain.apis import ImageClassificationInferencer
     from mmpretrain.utils import progress
 
@@ -207,7 +209,7 @@ def _classifier(cfg: Config, checkpoint: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the hosts' warnings about colours and names, which are no mistakes."""
+    """Silence the hosts' warnings about colours and names, which are no mistakes."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         yield

@@ -1,6 +1,5 @@
 """Test models at many image sizes: metric and time by size, each result kept as soon as it is there."""
 
-import argparse
 import copy
 import csv
 import hashlib
@@ -29,9 +28,9 @@ from ..checkpoints.files import sha256, write_whole
 from ..checkpoints.sources import fetch
 from ..engine.complete_checkpoint_hook import CompleteCheckpoint, unwrapped
 from .cli import Size
-from .errors import CommandError
+from .errors import CommandError, Run
 from .hosts import scope_of
-from .runner import RunStarted, build_runner, prepare_test
+from .runner import build_runner
 from .sizes import size_overrides
 from .skipping import Skips
 
@@ -44,7 +43,12 @@ WINDOW = 'model.backbone.window_size'
 
 @dataclass(frozen=True)
 class Model:
-    """A config and a checkpoint, tested at its own size as ``cfg`` says."""
+    """A config and a checkpoint.
+
+    Attributes:
+        label: name of the model, of which there is no other.
+        cfg: ready for a test at its own size, after :func:`mmrope.commands.runner.prepare_test`.
+    """
 
     label: str
     cfg: Config
@@ -67,42 +71,29 @@ class Measurement:
 
 
 def plan(
-    args: argparse.Namespace,
-    pairs: Sequence[tuple[str, str]],
-    sizes: Sequence[Size],
-    skips: Skips,
-    labels: Sequence[str] | None = None,
-    scale_windows: bool = False,
+    models: Sequence[Model], sizes: Sequence[Size], folder: Path, skips: Skips, scale_windows: bool = False
 ) -> list[Measurement]:
     """List the measurements of each model at each size, with the results that are there already.
 
     Args:
-        args: What ``mmrope.commands.runner.add_arguments`` adds; results are kept below ``work_dir``.
-        pairs: Configs and their checkpoints.
-        sizes: Image sizes.
-        skips: Takes in the models that cannot be tested, and the sizes that one cannot be tested at.
-        labels: A name for each pair; by default that of the config, or of both where that is not enough.
-        scale_windows: Whether the ``window_size`` of a backbone grows along with the image.
-
-    Raises:
-        CommandError: if nothing is left: the arguments, a config and the files of this machine do not fit.
+        models: to test.
+        sizes: of the images.
+        folder: where results are kept.
+        skips: takes in the sizes that a model cannot be tested at.
+        scale_windows: whether the ``window_size`` of a backbone grows along with the image.
     """
     measurements = []
-    for label, (config, checkpoint) in zip(labels or default_labels(pairs), pairs, strict=True):
-        test = dict(config=config, checkpoint=checkpoint, out=None, show=False, show_dir=None, tta=False)
-        with skips.skipping(label):
-            model = Model(label, prepare_test(argparse.Namespace(**{**vars(args), **test})))
-            model.cfg.log_level = 'WARNING'  # the terminal is the progress bar's
-            digest = sha256(fetch(checkpoint))
+    for model in models:
+        with skips.skipping(model.label):
+            digest = sha256(fetch(model.cfg.load_from))
             for size in sizes:
-                with skips.skipping(f'{label} at {size.text}'):
+                with skips.skipping(f'{model.label} at {size.text}'):
                     overrides = size_overrides(model.cfg, size, scale_windows)
                     cfg = copy.deepcopy(model.cfg)
                     cfg.merge_from_dict(overrides)
-                    path = Path(args.work_dir, 'results', f'{_name(cfg, digest)}.json')
-                    present = dict(label=label, config=cfg.filename, checkpoint=cfg.load_from)
+                    path = folder / f'{_name(cfg, digest)}.json'
+                    present = dict(label=model.label, config=cfg.filename, checkpoint=cfg.load_from)
                     measurements.append(Measurement(model, size, cfg, overrides, path, _kept(path, present)))
-    skips.check(measurements)
     return measurements
 
 
@@ -112,21 +103,13 @@ def _kept(path: Path, present: Mapping[str, str]) -> dict[str, Any] | None:
     return {**result, **present} if 'pixels' in result else None
 
 
-def default_labels(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Name each pair of a config and a checkpoint, by the file of the config where that is enough."""
-    configs = [Path(config).stem for config, _ in pairs]
-    if len(set(configs)) == len(pairs):
-        return configs
-    return [f'{config} {checkpoint}' for config, (_, checkpoint) in zip(configs, pairs, strict=True)]
-
-
-def sweep(measurements: Sequence[Measurement], run: RunStarted, skips: Skips) -> None:
+def sweep(measurements: Sequence[Measurement], run: Run, skips: Skips) -> None:
     """Make the measurements that have no result yet.
 
     Args:
-        measurements: From ``plan``; those of one model lie next to each other.
-        run: The hook that is to know when a test has started.
-        skips: Takes in the measurements that fail, which keep no result. Of several processes one may fail alone, and
+        measurements: from :func:`plan`; those of one model lie next to each other.
+        run: is told when a test starts.
+        skips: takes in the measurements that fail, which keep no result. Of several processes one may fail alone, and
             the others would wait for it: there an error ends the sweep.
     """
     todo = [measurement for measurement in measurements if measurement.result is None]
@@ -153,14 +136,14 @@ class SizedTest(Hook):
     """A model, its checkpoint read once, tested at one size after the other.
 
     Args:
-        model: What to test.
-        run: The hook that is to know when a test has started.
-        advance: Called after each batch with its share of the test.
+        model: to test.
+        run: is told when a test starts.
+        advance: called after each batch with its share of the test.
     """
 
     priority = 'HIGH'  # after the checkpoint has been checked, before the hooks that are no part of the time
 
-    def __init__(self, model: Model, run: RunStarted, advance: Callable[[float], None]) -> None:
+    def __init__(self, model: Model, run: Run, advance: Callable[[float], None]) -> None:
         run.started = False
         self.advance = advance
         self.applied = self.wanted = model.cfg
@@ -173,7 +156,7 @@ class SizedTest(Hook):
             self.runner.register_hook(hook)
 
     def run(self, measurement: Measurement) -> dict[str, Any]:
-        """Test at a size. Returns what there is to keep of it."""
+        """Test at a size and return the result to keep."""
         runner, cfg = self.runner, measurement.cfg
         self.wanted, self.seconds, self.sides = cfg, [], []
         # what MMEngine makes its test loop of
@@ -229,7 +212,7 @@ def check_metric(name: str | None, results: Sequence[dict[str, Any]]) -> str:
     """Return the metric to draw: the one asked for by its name or the last part of it, or the first one shown.
 
     Raises:
-        CommandError: If no result has it.
+        CommandError: if no result has it.
     """
     if name is None:
         return shown_metrics(results)[0]

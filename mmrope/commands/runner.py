@@ -5,11 +5,9 @@ Both serve detection, segmentation and classification configs; what differs betw
 
 import argparse
 import os
-import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,10 @@ import torch
 from mmengine.config import Config
 from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch import nn
 
 from ..checkpoints.loading import refuse_code_in_checkpoints
 from ..engine.checkpoint_hook import checkpoint_folder, last_checkpoint
@@ -31,11 +31,11 @@ from .errors import CommandError, Run
 from .resume import ConfigCounts, latest_whole_checkpoint
 from .tta import use_tta
 
-# Where each launcher says the rank, the number of processes and the rank within the machine.
+# Where each launcher says the rank and the number of processes.
 RANK_VARIABLES = {
-    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
-    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
-    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+    'pytorch': ('RANK', 'WORLD_SIZE'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE'),
 }
 
 
@@ -60,7 +60,7 @@ def join_launcher(launcher: str, local_rank: int = 0) -> None:
     Raises:
         CommandError: if it has not.
     """
-    missing = [name for name in RANK_VARIABLES.get(launcher, ())[:2] if name not in os.environ]
+    missing = [name for name in RANK_VARIABLES.get(launcher, ()) if name not in os.environ]
     if missing:
         raise CommandError(f'--launcher {launcher}: {missing[0]} is not set; see the scripts in tools/')
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
@@ -68,7 +68,7 @@ def join_launcher(launcher: str, local_rank: int = 0) -> None:
 
 @contextmanager
 def processes(launcher: str) -> Iterator[None]:
-    """Leave the process group that a launcher's run makes, once it has ended.
+    """Leave the process group of a launcher's run once it has ended.
 
     Gloo's threads drop the tensors of the last calls after these have returned, and abort the process if Python is
     shutting down by then: they get half a second. May go with a PyTorch whose ``destroy_process_group`` waits for them;
@@ -178,7 +178,7 @@ def trust(cfg: Config) -> None:
     """Let the one checkpoint that ``load_from`` names be loaded with Python's own pickle.
 
     Raises:
-        CommandError: If it names none.
+        CommandError: if it names none.
     """
     if not cfg.get('load_from'):
         raise CommandError('--trust-checkpoint wants the file by its name: --resume CHECKPOINT, or load_from')
@@ -192,7 +192,7 @@ def resume_from_the_latest(cfg: Config) -> list[str]:
         What to log: how the training begins if there is no checkpoint.
 
     Raises:
-        CheckpointError: If there are checkpoints, and none is whole.
+        CheckpointError: if there are checkpoints, and none is whole.
     """
     saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     folder = checkpoint_folder(cfg.work_dir, saving.get('out_dir'))
@@ -213,7 +213,7 @@ def use_amp(cfg: Config) -> None:
     """Train in mixed precision, keeping the settings of a config that does already.
 
     Raises:
-        CommandError: If the config's optimiser wrapper is neither ``OptimWrapper`` nor ``AmpOptimWrapper``.
+        CommandError: if the config's optimiser wrapper is neither ``OptimWrapper`` nor ``AmpOptimWrapper``.
     """
     name = _type_name(cfg.optim_wrapper, 'OptimWrapper')
     if name == 'OptimWrapper':
@@ -226,7 +226,7 @@ def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: f
     """Show the predictions, or save them in a folder, with the options of the config's own hook for that.
 
     Raises:
-        CommandError: If the config has no such hook.
+        CommandError: if the config has no such hook.
     """
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
@@ -250,17 +250,18 @@ def build_runner(cfg: Config, run: Run, training: bool, notes: Sequence[str] = (
         notes: what to log.
     """
     notes = list(notes)
-    if not has_accelerator():
-        if cfg.launcher != 'none':
-            use_cpu_processes(cfg)
-        replaced = use_local_batch_norm(cfg)
-        if training:  # what a test normalises by was learned: nothing to note there
-            notes += [*use_full_precision(cfg), *replaced]
+    if training and not has_accelerator():
+        notes += use_full_precision(cfg)
+    on_cpus = cfg.launcher != 'none' and not has_accelerator()
+    if on_cpus:
+        join_with_gloo(cfg)
     if not images_have_one_size(cfg, training):
         attend_without_plans()
     if training:
         use_whole_checkpoints(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if on_cpus and use_local_batch_norm(runner.model) and training:  # a test normalises by what was learned
+        notes.append('SyncBN needs an accelerator: each process normalises by its own batch, with BN.')
     runner.register_hook(RunStarted(run))
     if training:
         runner.register_hook(SeedEachIteration())
@@ -311,54 +312,29 @@ def use_full_precision(cfg: Config) -> list[str]:
     return ['AmpOptimWrapper needs an accelerator: this training is in full precision, with OptimWrapper.']
 
 
-def use_local_batch_norm(cfg: Config) -> list[str]:
-    """Replace SyncBN, which processes train with on accelerators only; return what to log about it."""
-    if cfg.launcher == 'none' or not replace_type(cfg._cfg_dict, ('SyncBN', 'MMSyncBN'), 'BN'):
-        return []  # MMEngine itself replaces SyncBN in a single process
-    return ['SyncBN needs an accelerator: each process normalises by its own batch, with BN.']
-
-
-def use_cpu_processes(cfg: Config) -> None:
-    """Join the processes of the launcher, with gloo in place of NCCL."""
-    join_with_gloo(cfg)
-    # as MMEngine wraps a model, but for `device_ids`
-    cfg.model_wrapper_cfg = {
-        'type': 'MMDistributedDataParallel',
-        'broadcast_buffers': False,
-        'find_unused_parameters': cfg.get('find_unused_parameters', False),
-        **(cfg.get('model_wrapper_cfg') or {}),
-        'device_ids': None,
-    }
-
-
 def join_with_gloo(cfg: Config) -> None:
-    """Make the process group, which MMEngine then finds there: its own way binds each process to a GPU."""
-    if torch.distributed.is_initialized():  # by an earlier runner of this process
-        return
-    for target, source in zip(RANK_VARIABLES['pytorch'], RANK_VARIABLES[cfg.launcher], strict=True):
-        os.environ[target] = os.environ.get(source, '0')
-    if cfg.launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
-        command = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
-        hosts = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        os.environ['MASTER_ADDR'] = hosts.split()[0]
-    os.environ.setdefault('MASTER_PORT', '29500')
-    seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 1800)
-    torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=seconds))
+    """Make the group of torchrun's processes, since MMEngine's own way binds each of them to a GPU.
+
+    Raises:
+        CommandError: if another launcher has started them.
+    """
+    if cfg.launcher != 'pytorch':
+        raise CommandError(f'--launcher {cfg.launcher} needs a GPU; processes without one are started by torchrun')
+    if not torch.distributed.is_initialized():  # by an earlier runner of this process
+        torch.distributed.init_process_group('gloo')
+    wrapper = {'type': 'MMDistributedDataParallel', 'broadcast_buffers': False}  # MMEngine's own, but for `device_ids`
+    wrapper['find_unused_parameters'] = cfg.get('find_unused_parameters', False)
+    cfg.model_wrapper_cfg = {**wrapper, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
 
 
-def replace_type(node: Any, old: tuple[str, ...], new: str) -> int:
-    """Replace the ``type`` of every dict below ``node`` that has one of ``old``; return how many there were."""
-    if isinstance(node, Mapping):
-        found = node.get('type') in old
-        if found:
-            node['type'] = new
-        return found + sum(replace_type(child, old, new) for child in node.values())
-    if isinstance(node, (list, tuple)):
-        return sum(replace_type(child, old, new) for child in node)
-    return 0
+def use_local_batch_norm(model: nn.Module) -> bool:
+    """Replace SyncBN, which processes train with on accelerators only; return whether there was any."""
+    found = any(type(module).__name__ == 'SyncBatchNorm' for module in model.modules())
+    revert_sync_batchnorm(model)
+    return found
 
 
-def _type_name(cfg: Mapping[str, Any], default: str = '') -> str:
+def _type_name(cfg: dict[str, Any], default: str = '') -> str:
     """Name the class that a config part is for, without its scope; configs in pure Python hold the class itself."""
     kind = cfg.get('type', default)
     return getattr(kind, '__name__', kind).rpartition('.')[2]

@@ -6,57 +6,32 @@ Digits*, UCI Machine Learning Repository, 1998: 1797 images of 8 x 8 pixels.
     images/{training,validation}/000000.png ...           RGB
     annotations/{training,validation}/000000.png ...      uint8: 0 unlabelled (none is), 1 background, 2 - 11 digits
     annotations/instances_{training,validation}.json      COCO, run-length masks of the visible parts
-    digits.json                                           the arguments, and checksums of all of the above
+    digits.json                                           the arguments
 """
 
-import hashlib
 import importlib
 import json
 import os
-import re
-import shutil
-import signal
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from multiprocessing import Pool
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from mmrope.datasets.scenes import Scene, compose_scene, tight_boxes
+from .scenes import Scene, compose_scene, tight_boxes
 
 CLASSES = tuple('0123456789')
 # ten colours that stay apart under colour vision deficiencies: M. Petroff, arXiv 2107.02270
 PALETTE = [
-    (63, 144, 218),
-    (255, 169, 14),
-    (189, 31, 1),
-    (148, 164, 162),
-    (131, 45, 182),
-    (169, 107, 89),
-    (231, 99, 0),
-    (185, 172, 112),
-    (113, 117, 129),
-    (146, 218, 221),
-]
+    (63, 144, 218), (255, 169, 14), (189, 31, 1), (148, 164, 162), (131, 45, 182),
+    (169, 107, 89), (231, 99, 0), (185, 172, 112), (113, 117, 129), (146, 218, 221),
+]  # fmt: skip
 SPLITS = ('training', 'validation')
-
-_FORMAT = 'mmrope digits'
-_VERSION = 1
-_FOLDERS = tuple(f'{kind}/{split}' for kind in ('images', 'annotations') for split in SPLITS)
-_TABLES = tuple(f'annotations/instances_{split}.json' for split in SPLITS)
-_OURS = re.compile(
-    r'(images|annotations)/(training|validation)/\d{6}\.png'
-    r'|annotations/instances_(training|validation)\.json'
-    r'|digits\.json'
-)
-_MARKER = 'unfinished-mmrope-digits'
-_MANY = 256  # scenes, from which on several processes draw
+VERSION = 1  # another one draws other images
 
 
 def make_digits(
@@ -66,38 +41,81 @@ def make_digits(
     size: int | tuple[int, int] = 128,
     seed: int = 0,
     progress: bool = True,
-    overwrite: bool = False,
 ) -> bool:
-    """Write the data set to a folder, or check the one that is there.
+    """Write the data set to a folder, unless it is there.
 
-    ``images`` and ``val_images`` count scenes, ``size`` is (H, W) in pixels, or one number for both; from 64 on people
-    can read the digits. The same arguments give the same bytes, and scene i stays the same however many there are. The
-    folder appears when it is complete, and not before.
+    The same arguments give the same bytes, and scene i stays the same however many there are.
 
-    Returns True when it was written; False when it was there, made with the same arguments, with all files as written.
+    Args:
+        root: folder, which appears when it is complete and not before.
+        images: scenes to train on.
+        val_images: scenes to validate on.
+        size: (H, W) in pixels, or one number for both; from 64 on people can read the digits.
+        seed: another seed, other scenes.
+        progress: whether to show a progress bar.
 
-    Raises ValueError when an argument is out of range, when the folder holds something else, or when it was made with
-    other arguments or is damaged; ``overwrite`` replaces it in the last two cases. Raises ImportError when scikit-learn
-    or pycocotools is missing.
+    Returns:
+        Whether it was written; ``False`` if it is there, made with the same arguments.
+
+    Raises:
+        ValueError: if an argument is out of range, or the folder holds anything else.
+        ImportError: if scikit-learn or pycocotools is missing.
     """
-    root = Path(root)
     parameters = check_parameters(images, val_images, size, seed)
-    manifest = read_manifest(root)
-    if manifest is not None and not overwrite:
-        check_same(root, manifest, parameters)
-        return False
-    with staged(root) as folder:
+
+    def write(folder: Path) -> None:
         for split, count in zip(SPLITS, (images, val_images), strict=True):
             write_split(folder, split, count, tuple(parameters['size']), seed, progress)
-        manifest = {'format': _FORMAT, 'parameters': parameters, 'sha256': checksums(folder)}
-        (folder / 'digits.json').write_text(json.dumps(manifest, indent=2) + '\n')
+
+    return make_once(root, 'digits.json', parameters, write)
+
+
+def make_once(root: str | Path, name: str, parameters: dict[str, Any], write: Callable[[Path], None]) -> bool:
+    """Have a folder written that appears whole or not at all, unless it is there.
+
+    Args:
+        root: the folder.
+        name: of the file in it that keeps ``parameters``.
+        parameters: all that its content depends on.
+        write: fills the folder that it is given.
+
+    Returns:
+        Whether it was written.
+
+    Raises:
+        ValueError: if the folder holds anything that was not made with these parameters.
+    """
+    target = Path(root).resolve()  # a link to a folder stays one
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        try:
+            noted = json.loads((target / name).read_text())
+            noted = noted.get('parameters', noted)  # beside which earlier versions kept checksums
+            differ = [f'{key}={noted[key]}, not {value}' for key, value in parameters.items() if noted[key] != value]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            raise ValueError(f'{root} holds something else (it has no valid {name}): choose another folder') from None
+        if differ:
+            raise ValueError(
+                f'{root} was made with {" and ".join(differ)}: choose another folder, or remove this one first'
+            )
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f'.{target.name}-', dir=target.parent) as staging:
+        folder = Path(staging, 'whole')
+        folder.mkdir()
+        write(folder)
+        (folder / name).write_text(json.dumps(parameters) + '\n')
+        os.replace(folder, target)
     return True
 
 
-def check_parameters(images: int, val_images: int, size: int | tuple[int, int], seed: int) -> dict:
-    """The arguments as ``digits.json`` keeps them. Raises ValueError when one is no integer or out of range."""
-    sides = [size, size] if isinstance(size, int) else list(size) if isinstance(size, tuple | list) else None
-    if sides is None or len(sides) != 2:
+def check_parameters(images: int, val_images: int, size: int | tuple[int, int], seed: int) -> dict[str, Any]:
+    """Return the arguments of a data set as its folder keeps them.
+
+    Raises:
+        ValueError: if one is no integer or out of range.
+    """
+    sides = [size, size] if isinstance(size, int) else list(size) if isinstance(size, tuple | list) else []
+    if len(sides) != 2:
         raise ValueError(f'size must be one integer or two, (H, W), got {size!r}')
     for name, value, least, most in (
         ('images', images, 1, 10**6),
@@ -107,11 +125,11 @@ def check_parameters(images: int, val_images: int, size: int | tuple[int, int], 
     ):
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             raise ValueError(f'{name} must be an integer from {least} to {most}, got {value!r}')
-    return {'version': _VERSION, 'images': images, 'val_images': val_images, 'size': sides, 'seed': seed}
+    return {'version': VERSION, 'images': images, 'val_images': val_images, 'size': sides, 'seed': seed}
 
 
 def load_handwriting(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Glyphs (M, 8, 8) float64 from 0 to 1 and labels (M,) of a split: the first three quarters, or the rest.
+    """Return glyphs (M, 8, 8) float64 from 0 to 1 and labels (M,) of a split: the first three quarters, or the rest.
 
     The cut is in one place because neighbours come from one writer: the splits share no sample and next to no hand.
     """
@@ -124,62 +142,35 @@ def load_handwriting(split: str) -> tuple[np.ndarray, np.ndarray]:
 def make_scene(
     split: str, index: int, handwriting: tuple[np.ndarray, np.ndarray], size: tuple[int, int], seed: int
 ) -> Scene:
-    """Scene number ``index`` of a split, from the handwriting of that split: a pure function of its arguments."""
+    """Draw scene number ``index`` of a split from its handwriting: a pure function of the arguments."""
     return compose_scene(np.random.default_rng([seed, SPLITS.index(split), index]), *handwriting, size)
 
 
 def write_split(folder: Path, split: str, count: int, size: tuple[int, int], seed: int, progress: bool) -> None:
-    """Write the images, the label maps and the COCO file of a split below a folder, on all cores if there is enough."""
-    entries, annotations = [], []
+    """Write the images, the label maps and the COCO file of a split below a folder."""
+    images, annotations = [], []
     for kind in ('images', 'annotations'):
         (folder / kind / split).mkdir(parents=True)
-    write = partial(write_scene, folder, split, load_handwriting(split), size, seed)
-    with _mapper(count) as mapper:
-        for index, found in enumerate(
-            track(mapper(write, range(count)), f'drawing {split} scenes', total=count, disable=not progress)
-        ):
-            entries.append({'id': index, 'file_name': _file_name(index), 'height': size[0], 'width': size[1]})
-            annotations += [annotation | {'id': len(annotations) + n} for n, annotation in enumerate(found, 1)]
-    table = coco_table(entries, annotations)
-    (folder / 'annotations' / f'instances_{split}.json').write_text(json.dumps(table) + '\n')
-
-
-def write_scene(
-    folder: Path, split: str, handwriting: tuple[np.ndarray, np.ndarray], size: tuple[int, int], seed: int, index: int
-) -> list[dict]:
-    """Write the image and the label map of one scene; returns its COCO annotations, counted from 1."""
-    scene, name = make_scene(split, index, handwriting, size, seed), _file_name(index)
-    Image.fromarray(scene.image).save(folder / 'images' / split / name)
-    Image.fromarray(label_map(scene)).save(folder / 'annotations' / split / name)
-    return coco_annotations(scene, index, first_id=1)
-
-
-@contextmanager
-def _mapper(count: int) -> Iterator[Callable]:
-    """``map``, in order, by one process a core; plain ``map`` where so few calls would not repay the processes."""
-    cores = len(os.sched_getaffinity(0))
-    if cores == 1 or count < _MANY:
-        yield map
-        return
-    # The interrupt is the parent's to handle: it ends the others.
-    with Pool(cores, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
-        yield partial(pool.imap, chunksize=16)
-
-
-def _file_name(index: int) -> str:
-    return f'{index:06d}.png'
+    handwriting = load_handwriting(split)
+    for index in track(range(count), f'drawing {split} scenes', disable=not progress):
+        scene, name = make_scene(split, index, handwriting, size, seed), f'{index:06d}.png'
+        Image.fromarray(scene.image).save(folder / 'images' / split / name)
+        Image.fromarray(label_map(scene)).save(folder / 'annotations' / split / name)
+        images.append({'id': index, 'file_name': name, 'height': size[0], 'width': size[1]})
+        annotations += coco_annotations(scene, index, first_id=len(annotations) + 1)
+    (folder / 'annotations' / f'instances_{split}.json').write_text(json.dumps(coco_table(images, annotations)) + '\n')
 
 
 def label_map(scene: Scene) -> np.ndarray:
-    """The class of each pixel, counted as ADE20k does, (H, W) uint8: 1 background, 2 - 11 the digits; 0 is not used."""
+    """Return the class of each pixel as ADE20k counts, (H, W) uint8: 1 background, 2 - 11 the digits; no 0."""
     labels = np.ones(scene.image.shape[:2], np.uint8)
     for mask, label in zip(scene.masks, scene.labels, strict=True):
         labels[mask] = label + 2
     return labels
 
 
-def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict]:
-    """The visible part of each digit of a scene: run lengths, tight box (x, y, width, height), area in pixels."""
+def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, Any]]:
+    """Describe the visible part of each digit: run lengths, tight box (x, y, width, height), area in pixels."""
     masks = scene.masks
     boxes = tight_boxes(masks)
     boxes[:, 2:] -= boxes[:, :2]
@@ -199,114 +190,16 @@ def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict]:
     ]
 
 
-def coco_table(images: list[dict], annotations: list[dict]) -> dict:
-    """A COCO file as a dict; categories 1 - 10 are the digits 0 - 9."""
+def coco_table(images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the content of a COCO file; categories 1 - 10 are the digits 0 - 9."""
+    names = enumerate(CLASSES, 1)
     return {
-        'info': {'description': 'mmrope digits: handwritten digits in made scenes', 'version': str(_VERSION)},
+        'info': {'description': 'mmrope digits: handwritten digits in made scenes', 'version': str(VERSION)},
         'licenses': [],
-        'categories': [
-            {'id': number, 'name': name, 'supercategory': 'digit'} for number, name in enumerate(CLASSES, 1)
-        ],
+        'categories': [{'id': number, 'name': name, 'supercategory': 'digit'} for number, name in names],
         'images': images,
         'annotations': annotations,
     }
-
-
-def read_manifest(root: Path) -> dict | None:
-    """What ``digits.json`` of a folder says; None when the folder is missing or empty.
-
-    Raises ValueError when there is anything but a folder with a ``digits.json`` of this module.
-    """
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return None
-    try:
-        manifest = json.loads((root / 'digits.json').read_text())
-        fields = manifest['parameters'], manifest['sha256']
-        ours = manifest['format'] == _FORMAT and all(isinstance(field, dict) for field in fields)
-    except (OSError, ValueError, LookupError, TypeError):
-        ours = False
-    if not ours:
-        raise ValueError(f'{root} is no digits data set (it has no valid digits.json): choose another folder')
-    return manifest
-
-
-def check_same(root: Path, manifest: dict, parameters: dict) -> None:
-    """Raise ValueError when the data set was made with other parameters or its files are not as they were written."""
-    advice = 'choose another folder or replace it with overwrite=True (--overwrite)'
-    noted = manifest['parameters']
-    differ = [f'{name}={noted.get(name)}, not {new}' for name, new in parameters.items() if noted.get(name) != new]
-    if differ:
-        raise ValueError(f'{root} was made with {" and ".join(differ)}: {advice}')
-    noted = manifest['sha256']
-    damaged = [part for part, digest in checksums(root).items() if noted.get(part) != digest]
-    if damaged:
-        raise ValueError(f'{root} is damaged ({", ".join(damaged)}): {advice}')
-
-
-def check_replaceable(root: Path) -> None:
-    """Raise ValueError when the folder, if there is one, holds anything but a digits data set."""
-    if read_manifest(root) is None:
-        return
-    names = (path.relative_to(root).as_posix() for path in root.rglob('*') if path.is_symlink() or not path.is_dir())
-    foreign = next((name for name in names if not _OURS.fullmatch(name)), None)
-    if foreign is not None:
-        raise ValueError(f'{root} holds {foreign}, which is no part of a digits data set: move it away first')
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """A SHA-256 of each folder of images and each COCO file, names and contents; what is missing counts as empty."""
-    return {part: _checksum(folder / part) for part in (*_FOLDERS, *_TABLES)}
-
-
-@contextmanager
-def staged(root: Path) -> Iterator[Path]:
-    """A new folder, next to ``root``, that takes its place when the body succeeds and vanishes when it does not.
-
-    Raises ValueError when ``root`` holds anything but a digits data set, before the body and again before the exchange.
-    """
-    check_replaceable(root)
-    target = root.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(target)
-    workshop = Path(tempfile.mkdtemp(prefix=_workshop_prefix(target), dir=target.parent))
-    try:
-        (workshop / _MARKER).touch()
-        (workshop / 'new').mkdir()
-        yield workshop / 'new'
-        check_replaceable(root)
-        _exchange(workshop / 'new', target, workshop / 'old')
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
-
-
-def _exchange(new: Path, target: Path, old: Path) -> None:
-    if target.exists():
-        target.rename(old)
-    try:
-        new.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
-
-
-def _remove_leftovers(target: Path) -> None:
-    """Remove what interrupted runs left next to ``target``; their marker says that they are ours."""
-    for path in target.parent.iterdir():
-        if path.name.startswith(_workshop_prefix(target)) and (path / _MARKER).is_file():
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _workshop_prefix(target: Path) -> str:
-    return f'.{target.name}-unfinished-'
-
-
-def _checksum(path: Path) -> str:
-    files = sorted(path.glob('*.png')) if path.is_dir() else [path] if path.is_file() else []
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def _require(module: str, package: str) -> ModuleType:

@@ -4,7 +4,6 @@
 single_digits.json                                      the arguments
 """
 
-import json
 import math
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from mmrope.datasets.digits import SPLITS, check_parameters, load_handwriting, staged
-from mmrope.datasets.scenes import draw_digit, draw_texture, random_colour
+from .digits import SPLITS, check_parameters, load_handwriting, make_once
+from .scenes import draw_digit, draw_texture, random_colour
 
 ZOOM = 1.4  # of the digits, whose height is then 0.27 - 0.62 of the image's, before it is turned
 MAX_ANGLE = math.radians(10)
@@ -29,31 +28,36 @@ def make_single_digits(
     seed: int = 0,
     progress: bool = True,
 ) -> bool:
-    """Write the images to a folder, unless they are there; it appears when it is complete, and not before.
+    """Write the images to a folder, unless they are there.
 
-    ``images`` and ``val_images`` count them, ``size`` is their side in pixels. The same arguments give the same bytes,
-    and image i stays the same however many there are. Training and validation share no handwriting.
+    The same arguments give the same bytes, and image i stays the same however many there are. Training and validation
+    share no handwriting.
 
-    Returns True when they were written, False when they were there, made with the same arguments.
+    Args:
+        root: folder, which appears when it is complete and not before.
+        images: images to train on.
+        val_images: images to validate on.
+        size: of a side in pixels.
+        seed: another seed, other images.
+        progress: whether to show a progress bar.
 
-    Raises ValueError when an argument is out of range or the folder holds something else, ImportError when scikit-learn
-    is missing.
+    Returns:
+        Whether they were written; ``False`` if they are there, made with the same arguments.
+
+    Raises:
+        ValueError: if an argument is out of range, or the folder holds anything else.
+        ImportError: if scikit-learn is missing.
     """
-    root = Path(root)
     parameters = check_parameters(images, val_images, size, seed)
     side, width = parameters['size']
     if side != width:
         raise ValueError(f'size must be one side, single digits are square, got {size!r}')
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        manifest = root / 'single_digits.json'
-        if not manifest.is_file() or json.loads(manifest.read_text()) != parameters:
-            raise ValueError(f'{root} holds something else than single digits of {parameters}: choose another folder')
-        return False
-    with staged(root) as folder:
+
+    def write(folder: Path) -> None:
         for split, count in zip(SPLITS, (images, val_images), strict=True):
             write_split(folder / split, split, count, side, seed, progress)
-        (folder / 'single_digits.json').write_text(json.dumps(parameters) + '\n')
-    return True
+
+    return make_once(root, 'single_digits.json', parameters, write)
 
 
 def write_split(folder: Path, split: str, count: int, side: int, seed: int, progress: bool) -> None:
@@ -68,7 +72,7 @@ def write_split(folder: Path, split: str, count: int, side: int, seed: int, prog
 
 
 def draw_single_digit(rng: np.random.Generator, glyph: np.ndarray, side: int) -> Image.Image:
-    """A glyph (8, 8) as a bright digit near the middle of a dark square of ``side`` pixels, RGB."""
+    """Draw a glyph (8, 8) as a bright digit near the middle of a dark square of ``side`` pixels, RGB."""
     canvas = GROUND * draw_texture(rng, (side, side)).clip(0, 255)
     ink = draw_digit(rng, glyph, round(ZOOM * side), MAX_ANGLE)
     room = np.array(canvas.shape[:2]) - ink.shape

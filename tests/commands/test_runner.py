@@ -1,8 +1,7 @@
-"""How the arguments of the tools become a config and a runner that fit the machine."""
+"""From the arguments of a command to a config and a runner that fit the machine."""
 
 import argparse
 import os
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,21 +11,23 @@ import torch
 from isolation import isolated
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper
+from torch import nn
 
-from mmrope.checkpoints.loading import UnsafeCheckpointError
 from mmrope.checkpoints.sources import CheckpointError
-from mmrope.commands.checks.config import CommandError
-from mmrope.engine import launch
+from mmrope.commands import config as configs
+from mmrope.commands import runner
+from mmrope.commands.cli import add_config, add_run
+from mmrope.commands.errors import CommandError, Run
 
 
 def make_config(**parts: Any) -> Config:
     return Config(dict(default_scope='mmengine', launcher='none', **parts))
 
 
-def shared_arguments(*arguments: str) -> argparse.Namespace:
-    parser = launch.ToolParser(prog='tool.py')
-    parser.add_argument('config')
-    launch.add_arguments(parser)
+def run_arguments(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_config(parser)
+    add_run(parser)
     return parser.parse_args(arguments)
 
 
@@ -42,34 +43,34 @@ def shared_arguments(*arguments: str) -> argparse.Namespace:
 def test_the_work_dir(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], in_file: str, expected: str
 ) -> None:
-    monkeypatch.setattr(launch, 'refuse_code_in_checkpoints', lambda: None)
+    monkeypatch.setattr(configs, 'refuse_code_in_checkpoints', lambda: None)
     monkeypatch.setenv('LOCAL_RANK', '0')
     path = tmp_path / 'name.py'
     path.write_text(in_file)
-    assert launch.load_config(shared_arguments(str(path), *arguments)).work_dir == expected
+    assert runner.read_run_config(run_arguments(str(path), *arguments)).work_dir == expected
 
 
 def test_a_config_is_loaded_only_after_code_in_checkpoints_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(launch, 'refuse_code_in_checkpoints', lambda: calls.append('refused'))
+    monkeypatch.setattr(configs, 'refuse_code_in_checkpoints', lambda: calls.append('refused'))
     monkeypatch.setenv('LOCAL_RANK', '0')
     (tmp_path / 'a.py').write_text('')
-    launch.load_config(shared_arguments(str(tmp_path / 'a.py')))
+    runner.read_run_config(run_arguments(str(tmp_path / 'a.py')))
     assert calls == ['refused']
 
 
-@pytest.mark.parametrize('launcher', launch.RANK_VARIABLES)
+@pytest.mark.parametrize('launcher', runner.RANK_VARIABLES)
 def test_a_launcher_must_have_started_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
 ) -> None:
-    rank, world, _ = launch.RANK_VARIABLES[launcher]
+    rank, world = runner.RANK_VARIABLES[launcher]
     monkeypatch.setenv(rank, '0')
     monkeypatch.delenv(world, raising=False)
     (tmp_path / 'a.py').write_text('')
     with pytest.raises(CommandError, match=f'--launcher {launcher}: {world} is not set'):
-        launch.load_config(shared_arguments(str(tmp_path / 'a.py'), '--launcher', launcher))
+        runner.read_run_config(run_arguments(str(tmp_path / 'a.py'), '--launcher', launcher))
 
 
 @pytest.mark.parametrize(
@@ -82,13 +83,13 @@ def test_a_launcher_must_have_started_the_process(
 )
 def test_amp_on_demand(before: dict[str, Any], after: dict[str, Any]) -> None:
     cfg = make_config(optim_wrapper=before)
-    launch.use_amp(cfg)
+    runner.use_amp(cfg)
     assert cfg.optim_wrapper == after
 
 
 def test_amp_replaces_no_other_wrapper() -> None:
     with pytest.raises(CommandError, match='--amp .* ApexOptimWrapper'):
-        launch.use_amp(make_config(optim_wrapper=dict(type='ApexOptimWrapper')))
+        runner.use_amp(make_config(optim_wrapper=dict(type='ApexOptimWrapper')))
 
 
 @pytest.mark.parametrize('kind', ['AmpOptimWrapper', 'mmengine.AmpOptimWrapper'])
@@ -98,24 +99,25 @@ def test_full_precision_drops_what_is_for_amp_only(kind: str) -> None:
             type=kind, dtype='bfloat16', loss_scale='dynamic', use_fsdp=False, clip_grad=dict(max_norm=1)
         )
     )
-    assert len(launch.use_full_precision(cfg)) == 1
+    assert len(runner.use_full_precision(cfg)) == 1
     assert cfg.optim_wrapper == dict(type='OptimWrapper', clip_grad=dict(max_norm=1))
-    assert launch.use_full_precision(cfg) == []
+    assert runner.use_full_precision(cfg) == []
 
 
 def test_amp_of_mmengine_needs_an_accelerator_still() -> None:
     """When this fails on a CPU, ``use_full_precision`` may go."""
-    if launch.has_accelerator():
+    if runner.has_accelerator():
         pytest.skip('there is one')
     with pytest.raises(AssertionError, match='only available'):
         AmpOptimWrapper(optimizer=torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1))
 
 
 class FakeRunner:
-    """Takes the place of the runner, and remembers."""
+    """Takes the place of the runner, and remembers; its model has a layer of SyncBN."""
 
     def __init__(self, cfg: Config) -> None:
         self.cfg, self.hooks, self.warnings = cfg, [], []
+        self.model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.SyncBatchNorm(4, eps=1e-3)))
         self.logger = SimpleNamespace(warning=self.warnings.append)
 
     def register_hook(self, hook: Any) -> None:
@@ -125,94 +127,67 @@ class FakeRunner:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A machine of which a test says whether it has an accelerator; no process group is made."""
-    machine = SimpleNamespace(accelerator=False, joined=0)
-
-    def join(cfg: Config) -> None:
-        machine.joined += 1
-
-    monkeypatch.setattr(launch, 'has_accelerator', lambda: machine.accelerator)
-    monkeypatch.setattr(launch, 'join_with_gloo', join)
-    monkeypatch.setattr(launch.Runner, 'from_cfg', FakeRunner)
+    machine = SimpleNamespace(accelerator=False, joined=[])
+    monkeypatch.setattr(runner, 'has_accelerator', lambda: machine.accelerator)
+    monkeypatch.setattr(torch.distributed, 'init_process_group', machine.joined.append)
+    monkeypatch.setattr(runner.Runner, 'from_cfg', FakeRunner)
     return machine
 
 
-def recipe(launcher: str = 'none') -> Config:
-    return Config(
-        dict(
-            launcher=launcher,
-            model=dict(norm_cfg=dict(type='SyncBN'), heads=[dict(norm_cfg=dict(type='MMSyncBN', eps=1e-3))]),
-            optim_wrapper=dict(type='AmpOptimWrapper', loss_scale='dynamic'),
-            find_unused_parameters=True,
-        )
-    )
+def recipe(launcher: str = 'none', **parts: Any) -> Config:
+    amp = dict(type='AmpOptimWrapper', loss_scale='dynamic')
+    return Config(dict(launcher=launcher, model={}, optim_wrapper=amp, find_unused_parameters=True, **parts))
 
 
-@pytest.mark.parametrize('launcher', ['none', 'pytorch'])
+@pytest.mark.parametrize('launcher', ['none', 'pytorch', 'slurm'])
 @pytest.mark.parametrize('training', [True, False])
 def test_with_an_accelerator_a_config_is_run_as_it_is(machine: SimpleNamespace, launcher: str, training: bool) -> None:
     machine.accelerator = True
-    runner = launch.build_runner(recipe(launcher), launch.RunStarted(), training)
-    assert runner.cfg.to_dict() == recipe(launcher).to_dict()
-    assert runner.warnings == []
-    assert machine.joined == 0
+    built = runner.build_runner(recipe(launcher), Run(), training)
+    assert built.cfg.to_dict() == recipe(launcher).to_dict()
+    assert built.warnings == [] and machine.joined == []
+    assert isinstance(built.model[1][0], nn.SyncBatchNorm)
 
 
 def test_processes_without_an_accelerator(machine: SimpleNamespace) -> None:
-    run = launch.RunStarted()
-    runner = launch.build_runner(recipe('pytorch'), run, training=True)
-    assert machine.joined == 1
+    built = runner.build_runner(recipe('pytorch'), Run(), training=True)
+    assert machine.joined == ['gloo']
     hooks = ['RunStarted', 'SeedEachIteration', 'CheckSchedules', 'ReportBatchSize']
-    assert [type(hook).__name__ for hook in runner.hooks] == hooks
-    assert runner.cfg.model_wrapper_cfg == dict(
+    assert [type(hook).__name__ for hook in built.hooks] == hooks
+    assert built.cfg.model_wrapper_cfg == dict(
         type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=True, device_ids=None
     )
-    assert runner.cfg.model.norm_cfg.type == 'BN'
-    assert runner.cfg.model.heads[0].norm_cfg == dict(type='BN', eps=1e-3)
-    assert ['AmpOptimWrapper' in runner.warnings[0], 'SyncBN' in runner.warnings[1]] == [True, True]
-    assert len(runner.warnings) == 2
+    norm = built.model[1][0]
+    assert not isinstance(norm, nn.SyncBatchNorm) and isinstance(norm, nn.modules.batchnorm._BatchNorm)
+    assert norm.eps == 1e-3
+    assert ['AmpOptimWrapper' in built.warnings[0], 'SyncBN' in built.warnings[1]] == [True, True]
+    assert len(built.warnings) == 2
 
 
 def test_one_process_without_an_accelerator(machine: SimpleNamespace) -> None:
-    runner = launch.build_runner(recipe(), launch.RunStarted(), training=True)
-    assert machine.joined == 0
-    assert 'model_wrapper_cfg' not in runner.cfg
-    assert runner.cfg.model == recipe().model  # MMEngine reverts SyncBN by itself
-    assert len(runner.warnings) == 1
+    built = runner.build_runner(recipe(), Run(), training=True)
+    assert machine.joined == []
+    assert 'model_wrapper_cfg' not in built.cfg
+    assert len(built.warnings) == 1
 
 
-def test_a_test_needs_no_optimizer(machine: SimpleNamespace) -> None:
-    assert launch.build_runner(recipe('pytorch'), launch.RunStarted(), training=False).warnings == []
+def test_a_test_needs_no_optimizer_and_no_word_on_its_norms(machine: SimpleNamespace) -> None:
+    built = runner.build_runner(recipe('pytorch'), Run(), training=False)
+    assert built.warnings == []
+    assert not isinstance(built.model[1][0], nn.SyncBatchNorm)
 
 
-def test_a_model_wrapper_of_the_config_is_kept() -> None:
-    cfg = make_config(model_wrapper_cfg=dict(type='Mine', broadcast_buffers=True))
-    cfg.launcher = 'pytorch'
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, 'join_with_gloo', lambda cfg: None)
-        launch.use_cpu_processes(cfg)
-    assert cfg.model_wrapper_cfg == dict(
-        type='Mine', broadcast_buffers=True, find_unused_parameters=False, device_ids=None
+def test_a_model_wrapper_of_the_config_is_kept(machine: SimpleNamespace) -> None:
+    cfg = recipe('pytorch', model_wrapper_cfg=dict(type='Mine', broadcast_buffers=True))
+    assert runner.build_runner(cfg, Run(), training=False).cfg.model_wrapper_cfg == dict(
+        type='Mine', broadcast_buffers=True, find_unused_parameters=True, device_ids=None
     )
 
 
-def test_slurm_says_where_the_processes_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'):
-        monkeypatch.setenv(name, 'x')
-        monkeypatch.delenv(name)
-    for name, value in dict(PROCID='5', NTASKS='8', LOCALID='1', NODELIST='node[2-3]').items():
-        monkeypatch.setenv(f'SLURM_{name}', value)
-    scontrol = tmp_path / 'scontrol'
-    scontrol.write_text('#!/bin/sh\n[ "$*" = "show hostnames node[2-3]" ] && printf "node2\\nnode3\\n"\n')
-    scontrol.chmod(0o755)
-    monkeypatch.setenv('PATH', f'{tmp_path}{os.pathsep}{os.environ["PATH"]}')
-    calls: list[Any] = []
-    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda *args, **kwargs: calls.append((args, kwargs)))
-    cfg = make_config(env_cfg=dict(dist_cfg=dict(backend='nccl', timeout=60)))
-    cfg.launcher = 'slurm'
-    launch.join_with_gloo(cfg)
-    names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
-    assert [os.environ[name] for name in names] == ['5', '8', '1', 'node2', '29500']
-    assert calls == [(('gloo',), {'timeout': timedelta(seconds=60)})]
+@pytest.mark.parametrize('launcher', ['slurm', 'mpi'])
+def test_only_torchrun_starts_processes_without_an_accelerator(machine: SimpleNamespace, launcher: str) -> None:
+    with pytest.raises(CommandError, match=f'--launcher {launcher}'):
+        runner.build_runner(recipe(launcher), Run(), training=True)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +197,7 @@ def test_slurm_says_where_the_processes_are(tmp_path: Path, monkeypatch: pytest.
 def test_every_prediction_is_shown_by_the_hook_of_the_host(kind: str, switch: str) -> None:
     """MMPreTrain's has a name of its own for the switch."""
     cfg = make_config(default_hooks=dict(visualization=dict(type=kind)), visualizer=dict(type='Any'))
-    launch.draw_predictions(cfg, show=True, show_dir=None, wait_time=0.5)
+    runner.draw_predictions(cfg, show=True, show_dir=None, wait_time=0.5)
     expected = {'type': kind, switch: True, 'interval': 1, 'show': True, 'wait_time': 0.5}
     assert cfg.default_hooks.visualization == expected
 
@@ -231,118 +206,18 @@ def test_every_prediction_is_shown_by_the_hook_of_the_host(kind: str, switch: st
 def test_predictions_are_saved_where_they_are_wanted_by_every_host(kind: str) -> None:
     hook = dict(type=kind, score_thr=0.5, interval=50)
     cfg = make_config(default_hooks=dict(visualization=hook), visualizer=dict(type='Any'))
-    launch.draw_predictions(cfg, show=False, show_dir='drawn', wait_time=0.5)
+    runner.draw_predictions(cfg, show=False, show_dir='drawn', wait_time=0.5)
     expected = dict(type='mmrope.DrawPredictionsHook', folder='drawn', score_thr=0.5, show=False, wait_time=0.5)
     assert cfg.default_hooks.visualization == expected
     assert cfg.visualizer == dict(type='Any')
 
 
-@pytest.mark.parametrize(
-    ('error', 'text'),
-    [
-        (CommandError('do this'), 'do this'),
-        (UnsafeCheckpointError('not loaded'), 'not loaded'),
-        (TypeError('two\n  lines'), 'TypeError: two lines (--traceback shows where)'),
-        (KeyError("no 'x' here"), "KeyError: no 'x' here (--traceback shows where)"),
-        (
-            KeyError('X is not in the mmdet::model registry. Please check whether the value of `X` is correct'),
-            'KeyError: X is not in the mmdet::model registry (--traceback shows where)',
-        ),
-        (
-            KeyError('mmrope.RoPEVit is not in the mmengine::model registry. Please check whether the value of ...'),
-            'KeyError: mmrope.RoPEVit is not in the mmengine::model registry; did you mean mmrope.RoPEViT? '
-            '(--traceback shows where)',
-        ),
-        (
-            KeyError('RoPEViT is not in the model registry. Please check whether the value of ...'),
-            'KeyError: RoPEViT is not in the model registry; did you mean mmrope.RoPEViT? (--traceback shows where)',
-        ),
-        (ValueError('x' * 5000), f'ValueError: {"x" * 600} ... (--traceback shows where)'),
-    ],
-)
-def test_an_error_in_one_line(error: Exception, text: str) -> None:
-    assert launch.sentence(error) == text
-
-
-@pytest.mark.parametrize(
-    ('variables', 'waits'), [({}, False), ({'RANK': '0'}, False), ({'RANK': '1'}, True), ({'SLURM_PROCID': '3'}, True)]
-)
-def test_rank_0_speaks_first(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variables: dict[str, str], waits: bool
-) -> None:
-    for rank, _, _ in launch.RANK_VARIABLES.values():
-        monkeypatch.delenv(rank, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    slept: list[float] = []
-    monkeypatch.setattr(launch.time, 'sleep', slept.append)
-    args = argparse.Namespace(traceback=False, launcher='none')
-    with pytest.raises(SystemExit) as caught, launch.errors_in_one_sentence('tool.py', args):
-        raise CommandError('do this')
-    assert caught.value.code == 1
-    assert capsys.readouterr().err == 'tool.py: error: do this\n'
-    assert slept == ([launch.GRACE] if waits else [])
-
-
-def test_an_error_passes_through_once_the_run_has_started(tmp_path: Path) -> None:
-    args = argparse.Namespace(traceback=False, launcher='none')
-    for stage in ('before_train', 'before_test'):
-        with pytest.raises(CommandError), launch.errors_in_one_sentence('tool.py', args) as run:
-            getattr(run, stage)(runner_at(tmp_path))
-            raise CommandError('later')
-
-
-def runner_at(work_dir: Path, iteration: int = 0) -> SimpleNamespace:
-    """As much of a runner as knows where a training is."""
-    return SimpleNamespace(work_dir=str(work_dir), iter=iteration)
-
-
-@pytest.mark.parametrize('workers_end_too', [False, True])
-def test_ctrl_c_is_an_interruption_whatever_it_breaks(
-    workers_end_too: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    args = argparse.Namespace(traceback=False, launcher='none', resume=None)
-    with pytest.raises(SystemExit) as caught, launch.errors_in_one_sentence('tool.py', args) as run:
-        run.before_train(runner_at(tmp_path))
-        (tmp_path / 'last_checkpoint').touch()
-        try:
-            raise KeyboardInterrupt
-        finally:
-            if workers_end_too:
-                raise RuntimeError('DataLoader worker exited unexpectedly')
-    assert caught.value.code == 130
-    assert capsys.readouterr().err.startswith('tool.py: interrupted; the checkpoints in the work dir are whole')
-
-
-def interrupted(work_dir: Path, capsys: pytest.CaptureFixture[str], iteration: int | None) -> str:
-    """What is said when Ctrl-C ends a training that began at an iteration, or was still building."""
-    args = argparse.Namespace(traceback=False, launcher='none', resume=None)
-    with pytest.raises(SystemExit), launch.errors_in_one_sentence('tool.py', args) as run:
-        if iteration is not None:
-            run.before_train(runner_at(work_dir, iteration))
-        raise KeyboardInterrupt
-    return capsys.readouterr().err
-
-
-def test_ctrl_c_before_the_first_checkpoint_promises_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    none = 'tool.py: interrupted; this training has no checkpoint yet: the same command begins it again\n'
-    assert [interrupted(tmp_path, capsys, iteration) for iteration in (0, 5)] == [none] * 2
-    (tmp_path / 'last_checkpoint').touch()  # of an earlier training, unless this one has resumed from it
-    assert interrupted(tmp_path, capsys, 0) == none
-    assert interrupted(tmp_path, capsys, None) == 'tool.py: interrupted before the training began\n'
-    assert 'go on with --resume' in interrupted(tmp_path, capsys, 5)
-
-
 def train_config(folder: Path, flag: str | None, **parts: Any) -> tuple[Config, list[str]]:
     """Prepare a training of a config without data, in ``folder / 'work'``; return its config and what is logged."""
-    config = folder / 'a.py'
-    config.write_text(''.join(f'{key} = {value!r}\n' for key, value in parts.items()))
-    run = launch.RunStarted()
-    run.args = shared_arguments(str(config), '--work-dir', str(folder / 'work'))
-    vars(run.args).update(amp=False, auto_scale_lr=False, resume=flag)
+    cfg = Config(dict(parts, work_dir=str(folder / 'work'), launcher='none'))
     with isolated():
-        cfg = launch.prepare_training(run.args)
-    return cfg, launch.nothing_to_resume(cfg, run)
+        notes = runner.prepare_training(cfg, resume=flag)
+    return cfg, notes
 
 
 BY_FLAG = ('auto', {})
@@ -422,8 +297,8 @@ def test_checkpoints_in_a_storage_are_those_of_the_own_folder_there(tmp_path: Pa
 def test_cudnn_plans_attention_only_for_images_of_one_size(preprocessor, training, one_size, monkeypatch) -> None:
     switched = []
     monkeypatch.setattr(torch.backends.cuda, 'enable_cudnn_sdp', switched.append)
-    monkeypatch.setattr(launch.Runner, 'from_cfg', lambda cfg: pytest.fail('built'))
+    monkeypatch.setattr(runner.Runner, 'from_cfg', lambda cfg: pytest.fail('built'))
     cfg = make_config(model=dict(type='Model', data_preprocessor=preprocessor))
     with pytest.raises(pytest.fail.Exception, match='built'):
-        launch.build_runner(cfg, launch.RunStarted(), training=training)
+        runner.build_runner(cfg, Run(), training=training)
     assert switched == ([] if one_size else [False])

@@ -73,20 +73,6 @@ def test_same_arguments_give_the_same_bytes(root, tmp_path):
     assert len(contents(root)) == 2 * (8 + 4) + 3
 
 
-def test_several_processes_write_what_one_writes(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(digits, '_MANY', 1)
-    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {0, 1})
-    here = os.getpid()
-
-    def compose(*args):
-        assert os.getpid() != here
-        return scenes.compose_scene(*args)
-
-    monkeypatch.setattr(digits, 'compose_scene', compose)
-    make_digits(tmp_path / 'again', **ARGUMENTS)
-    assert contents(tmp_path / 'again') == contents(root)
-
-
 def test_scene_does_not_depend_on_how_many_are_made(root, tmp_path):
     make_digits(tmp_path / 'few', **ARGUMENTS | {'images': 2, 'val_images': 1})
     many = contents(root)
@@ -318,10 +304,20 @@ def test_mmseg_reads_it(root):
             np.testing.assert_array_equal(sample['gt_seg_map'], expected)
 
 
-def test_complete_data_set_is_checked_and_kept(root):
+def test_complete_data_set_is_kept(root):
     before = {path: os.stat(path).st_mtime_ns for path in root.rglob('*')}
     assert make_digits(root, **ARGUMENTS) is False
     assert before == {path: os.stat(path).st_mtime_ns for path in root.rglob('*')}
+
+
+def test_data_set_of_an_earlier_version_is_kept(small):
+    """It has checksums in its digits.json."""
+    parameters = json.loads((small / 'digits.json').read_text())
+    manifest = {'format': 'mmrope digits', 'parameters': parameters, 'sha256': {'images/training': ''}}
+    (small / 'digits.json').write_text(json.dumps(manifest))
+    assert make_digits(small, 1, 1, 32, progress=False) is False
+    with pytest.raises(ValueError, match='seed=0, not 1'):
+        make_digits(small, 1, 1, 32, seed=1, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -334,84 +330,41 @@ def test_complete_data_set_is_checked_and_kept(root):
     ],
 )
 def test_data_set_of_other_arguments_is_refused(root, name, value, said):
-    with pytest.raises(ValueError, match=rf'{said}.*--overwrite'):
+    before = contents(root)
+    with pytest.raises(ValueError, match=rf'{said}.*another folder'):
         make_digits(root, **ARGUMENTS | {name: value})
+    assert contents(root) == before
 
 
-@pytest.mark.parametrize('name', [f'{kind}/{split}' for kind in ('images', 'annotations') for split in SPLITS])
-@pytest.mark.parametrize('damage', ['changed', 'missing', 'renamed', 'added'])
-def test_damaged_folder_is_refused(small, name, damage):
-    file = small / name / '000000.png'
-    if damage == 'changed':
-        file.write_bytes(file.read_bytes()[:-1] + b'\0')
-    elif damage == 'missing':
-        file.unlink()
-    elif damage == 'renamed':
-        file.rename(file.with_stem('000001'))
-    else:
-        (file.with_stem('000001')).write_bytes(file.read_bytes())
-    with pytest.raises(ValueError, match=rf'damaged \({name}\).*--overwrite'):
-        make_digits(small, 1, 1, 32, progress=False)
-
-
-def test_damaged_coco_file_is_refused_and_overwrite_repairs_it(small):
-    good = contents(small)
-    table = small / 'annotations' / 'instances_validation.json'
-    table.write_text(table.read_text().replace('"iscrowd": 0', '"iscrowd": 1', 1))
-    with pytest.raises(ValueError, match=r'damaged \(annotations/instances_validation.json\)'):
-        make_digits(small, 1, 1, 32, progress=False)
-    assert make_digits(small, 1, 1, 32, progress=False, overwrite=True)
-    assert contents(small) == good
-    assert list(small.parent.iterdir()) == [small]
-
-
-def test_overwrite_replaces_a_data_set_of_other_arguments(small):
-    before = contents(small)
-    assert make_digits(small, 2, 1, 32, seed=1, progress=False, overwrite=True)
-    assert make_digits(small, 2, 1, 32, seed=1, progress=False) is False
-    assert len(contents(small)) == len(before) + 2
-
-
-@pytest.mark.parametrize('overwrite', [False, True])
-@pytest.mark.parametrize('manifest', [None, '', '[]', '{}', '{"format": "other", "parameters": {}, "sha256": {}}'])
-def test_folder_of_someone_else_is_never_touched(tmp_path, overwrite, manifest):
+@pytest.mark.parametrize('manifest', [None, '', '[]', '{}', '{"parameters": {}}', '{"parameters": 3}'])
+def test_folder_of_someone_else_is_never_touched(tmp_path, manifest):
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine' / 'thesis.txt').write_text('years of work')
     if manifest is not None:
         (tmp_path / 'mine' / 'digits.json').write_text(manifest)
     before = contents(tmp_path)
-    with pytest.raises(ValueError, match='mine is no digits data set'):
-        make_digits(tmp_path / 'mine', 1, 1, 32, progress=False, overwrite=overwrite)
+    with pytest.raises(ValueError, match='mine holds something else'):
+        make_digits(tmp_path / 'mine', 1, 1, 32, progress=False)
     assert contents(tmp_path) == before
 
 
 def test_file_in_the_place_of_the_folder_is_never_touched(tmp_path):
     (tmp_path / 'digits').write_text('a file')
-    with pytest.raises(ValueError, match='is no digits data set'):
-        make_digits(tmp_path / 'digits', 1, 1, 32, progress=False, overwrite=True)
+    with pytest.raises(ValueError, match='digits holds something else'):
+        make_digits(tmp_path / 'digits', 1, 1, 32, progress=False)
     assert (tmp_path / 'digits').read_text() == 'a file'
 
 
-@pytest.mark.parametrize('name', ['model.pth', 'images/notes.txt', 'images/training/cat.png', 'images/test/000000.png'])
-def test_overwrite_never_removes_a_file_it_did_not_make(small, name):
-    (small / name).parent.mkdir(exist_ok=True)
-    (small / name).write_text('mine')
-    before = contents(small)
-    with pytest.raises(ValueError, match=name):
-        make_digits(small, 1, 1, 32, progress=False, overwrite=True)
-    assert contents(small) == before
-
-
-def test_file_that_appears_while_scenes_are_drawn_is_not_removed(small, monkeypatch):
+def test_file_that_appears_while_scenes_are_drawn_is_not_removed(tmp_path, monkeypatch):
     def appear(*args):
-        (small / 'model.pth').write_text('mine')
+        (tmp_path / 'digits').mkdir(exist_ok=True)
+        (tmp_path / 'digits' / 'model.pth').write_text('mine')
         return scenes.compose_scene(*args)
 
     monkeypatch.setattr(digits, 'compose_scene', appear)
-    with pytest.raises(ValueError, match='model.pth'):
-        make_digits(small, 1, 1, 32, seed=1, progress=False, overwrite=True)
-    assert (small / 'model.pth').read_text() == 'mine'
-    assert list(small.parent.iterdir()) == [small]
+    with pytest.raises(OSError):
+        make_digits(tmp_path / 'digits', 1, 1, 32, progress=False)
+    assert contents(tmp_path) == {'digits/model.pth': b'mine'}
 
 
 def test_empty_folder_is_filled(tmp_path):
@@ -446,35 +399,6 @@ def test_interrupted_run_leaves_nothing(tmp_path, monkeypatch, error):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_interrupted_overwrite_leaves_the_old_data_set(small, monkeypatch):
-    before = contents(small.parent)
-    monkeypatch.setattr(digits, 'compose_scene', interrupt_at(2, KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        make_digits(small, 5, 1, 32, progress=False, overwrite=True)
-    assert contents(small.parent) == before
-
-
-@pytest.mark.parametrize('error', [RuntimeError, KeyboardInterrupt])
-def test_failure_in_one_of_several_processes_leaves_nothing(tmp_path, monkeypatch, error):
-    monkeypatch.setattr(digits, '_MANY', 1)
-    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {0, 1})
-    if error is RuntimeError:
-        monkeypatch.setattr(digits, 'compose_scene', interrupt_at(3, error))
-    else:  # an interrupt reaches the parent
-        monkeypatch.setattr(digits, 'coco_table', interrupt_at(1, error))
-    with pytest.raises(error, match='stop'):
-        make_digits(tmp_path / 'digits', 5, 1, 32, progress=False)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_failed_exchange_puts_the_old_data_set_back(small, monkeypatch):
-    before, rename = contents(small.parent), Path.rename
-    monkeypatch.setattr(Path, 'rename', lambda path, to: rename(path, to / 'no' if path.name == 'new' else to))
-    with pytest.raises(OSError):
-        make_digits(small, 2, 1, 32, progress=False, overwrite=True)
-    assert contents(small.parent) == before
-
-
 def test_folder_appears_only_when_complete(tmp_path, monkeypatch):
     def compose(*args):
         assert not (tmp_path / 'digits').exists()
@@ -483,21 +407,6 @@ def test_folder_appears_only_when_complete(tmp_path, monkeypatch):
     monkeypatch.setattr(digits, 'compose_scene', compose)
     make_digits(tmp_path / 'digits', 2, 1, 32, progress=False)
     assert list(tmp_path.iterdir()) == [tmp_path / 'digits']
-
-
-def test_leftover_of_a_killed_run_is_removed_and_a_like_named_folder_is_not(tmp_path):
-    kill = 'import os, sys; from mmrope.datasets import digits; digits.compose_scene = lambda *args: os._exit(9); '
-    call = 'digits.make_digits(sys.argv[1], 2, 1, 32, progress=False)'
-    package = Path(digits.__file__).parents[2]
-    command = [sys.executable, '-c', kill + call, str(tmp_path / 'digits')]
-    assert subprocess.run(command, cwd=package).returncode == 9
-    (leftover,) = tmp_path.iterdir()
-    mine = leftover.with_name(leftover.name + '-mine')
-    mine.mkdir()
-    (mine / 'thesis.txt').write_text('years of work')
-    make_digits(tmp_path / 'digits', 2, 1, 32, progress=False)
-    assert sorted(tmp_path.iterdir()) == sorted([mine, tmp_path / 'digits'])
-    assert (mine / 'thesis.txt').is_file()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from PIL import Image
 from pycocotools.mask import decode
 from tiny import isolated, load_tool
 
-from mmrope.commands.prediction import Predictor, _Sure
+from mmrope.commands.images import read_image
+from mmrope.commands.prediction import Predictor, _same_colours
 
 RESIZE = "dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), keep_ratio=True)"
 CLASSIFICATION = """
@@ -258,9 +259,11 @@ def test_a_file_of_results_is_replaced_on_request_only(
 def test_types_may_be_classes(models: dict[str, tuple[str, str]], tiny_data: Path, kind: str, scope: str) -> None:
     """As in configs in pure Python, which need no default_scope."""
     config, checkpoint = models[kind]
-    path = tiny_data / 'images/0.png'
+    image = read_image(tiny_data / 'images/0.png')
     with isolated():
-        expected = Predictor(Config.fromfile(config), checkpoint, 0.0)(path)
+        predictor = Predictor(Config.fromfile(config), checkpoint, 0.0)
+        expected = predictor(image)
+        expected_picture = predictor.draw(image, expected)
     cfg = Config.fromfile(config)
     with DefaultScope.overwrite_default_scope(scope):
         for step in cfg.test_dataloader.dataset.pipeline:
@@ -269,23 +272,22 @@ def test_types_may_be_classes(models: dict[str, tuple[str, str]], tiny_data: Pat
         cfg.model.type = MODELS.get(f'{scope}.{cfg.model.type}')
     cfg.default_scope = None
     with isolated():
-        found = Predictor(cfg, checkpoint, 0.0)(path)
+        predictor = Predictor(cfg, checkpoint, 0.0)
+        found = predictor(image)
+        picture = predictor.draw(image, found)
     assert found.record == expected.record
-    np.testing.assert_array_equal(found.picture, expected.picture)
+    np.testing.assert_array_equal(picture, expected_picture)
 
 
 def test_the_shades_of_masks_are_the_same_each_time() -> None:
     """MMDetection draws them from NumPy's global generator, which is left as it was."""
 
-    class Host:
-        def visualize(self) -> float:
-            return np.random.rand()
-
-    inferencer = type('Inferencer', (_Sure, Host), {})()
-    first = inferencer.visualize()
+    with _same_colours():
+        first = np.random.rand()
     np.random.rand()  # whatever a process has drawn before
     before = np.random.get_state()[1].copy()
-    assert inferencer.visualize() == first
+    with _same_colours():
+        assert np.random.rand() == first
     np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
@@ -325,10 +327,15 @@ def test_a_checkpoint_must_be_weights_and_all_of_them(
 
 
 @pytest.mark.parametrize(
-    'arguments, words',
+    'arguments, words, code',
     [
-        (['--size', '48x'], '--size: a size is N, HEIGHTxWIDTH or short:N'),
-        (['--cfg-options', 'default_scope=mmocr'], 'default_scope of the config must be one of mmdet, mmseg,'),
+        (
+            ['--size', '48x'],
+            "--size: a size is N, HEIGHTxWIDTH or short:N, as 128, 96x160 or short:800, but got '48x'",
+            2,
+        ),
+        (['--size', 'short:48', '--cfg-options', 'model.data_preprocessor.pad_size_divisor=128'], '--size: ', 1),
+        (['--cfg-options', 'default_scope=mmocr'], 'default_scope of the config must be one of mmdet, mmseg,', 1),
     ],
 )
 def test_a_mistake_ends_in_one_sentence(
@@ -338,7 +345,8 @@ def test_a_mistake_ends_in_one_sentence(
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     words: str,
+    code: int,
 ) -> None:
-    assert run(tools, tiny_data / 'images/0.png', *models['detection'], *arguments) == 1
+    assert run(tools, tiny_data / 'images/0.png', *models['detection'], *arguments) == code
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith('demo.py: error: ') and words in last

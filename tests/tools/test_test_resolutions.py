@@ -256,7 +256,7 @@ def test_two_processes_measure_what_one_does(
     arguments = [*models['segmentation'], *models['classification'], '--sizes', '32', '48', '--scale-windows']
     with isolated():
         tools.test_resolutions([*arguments, '--work-dir', str(tmp_path / 'one')])
-    command = [sys.executable, str(ROOT / 'tools/torchrun.py'), '--nproc_per_node=2', '--standalone']
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone']
     command += [str(ROOT / 'tools/test_resolutions.py'), *arguments, '--launcher', 'pytorch']
     environment = os.environ | {'PYTHONPATH': python_path(), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
     done = subprocess.run(

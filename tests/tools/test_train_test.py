@@ -364,7 +364,7 @@ def test_a_mistake_ends_in_one_sentence(
         (['detection.py', '--cfg-options', 'work_dir'], "--cfg-options takes key=value, and 'work_dir' is not"),
         (['detection.py', '--cfg-options', '=1'], "--cfg-options takes key=value, and '=1' is not"),
         (['detection.py', '--cfg-options', 'a=[1,[2]'], '--cfg-options: Imbalanced brackets'),
-        ([], 'the following arguments are required: config'),
+        ([], 'the following arguments are required: CONFIG'),
     ],
 )
 def test_a_wrong_command_line_ends_in_the_usage(

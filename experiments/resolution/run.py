@@ -1,12 +1,15 @@
-"""The paper's experiment with image sizes, on images of single digits: small models, all variants, several seeds.
+"""Repeat the paper's experiment with image sizes on single digits: small models, all variants, several seeds.
 
-Each run is trained and tested by the tools, in processes of its own with one thread. What it leaves in its folder says
-how far it is, so that an experiment that was stopped goes on: a training at its last checkpoint, a test at the next
-size, and nothing is done twice.
+It is run from a checkout, by ``make reproduce-resolution``, and writes docs/resolution.md and its plot. Each run is
+trained and tested by the tools, in processes of its own with one thread. What it leaves in its folder says how far it
+is, so that an experiment that was stopped goes on: a training at its last checkpoint, a test at the next size, and
+nothing is done twice.
 """
 
+import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +21,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from rich.progress import Progress
+
+from mmrope.analysis.plotting import draw_panels
+from mmrope.datasets.single_digits import make_single_digits
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {name: f'classifier_rope_mixed_{name.lower()}_tiny_single_digits' for name in ('ViT', 'Swin')}
@@ -58,12 +64,12 @@ class Run:
 
     @property
     def trained(self) -> Path:
-        """Is there when the training has ended."""
+        """A file that is there when the training has ended."""
         return self.folder / 'trained'
 
     @property
     def tested(self) -> Path:
-        """Is there when all sizes have been tested."""
+        """A file that is there when all sizes have been tested."""
         return self.folder / 'sizes' / 'resolutions.json'
 
     def accuracies(self) -> dict[int, float]:
@@ -173,8 +179,6 @@ def _images(runs: Sequence[Run]) -> str:
 
 def draw(runs: Sequence[Run], out: Path) -> None:
     """Draw accuracy over size, a panel for each model: the means, and each seed as a dot."""
-    from .plotting import draw_panels
-
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for run in runs:
         if run.tested.is_file():
@@ -194,3 +198,37 @@ def write_measured(page: Path, text: str) -> None:
     if not begin or not end:
         raise ValueError(f'{page} has no {BEGIN} with {END} after it')
     page.write_text(f'{before}{BEGIN}\n\n{text}\n\n{END}{after}')
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/resolution'), help='default: %(default)s')
+    parser.add_argument('--jobs', type=int, default=len(os.sched_getaffinity(0)), help='runs side by side, a core each')
+    parser.add_argument('--seeds', type=int, nargs='+', default=SEEDS, help='default: 0 1 2')
+    parser.add_argument('--page', type=Path, default=ROOT / 'docs/resolution.md', help='where the tables go')
+    parser.add_argument('--picture', type=Path, default=ROOT / 'docs/images/resolution.png', help='the plot to write')
+    parser.add_argument('--report-only', action='store_true', help='write the tables and the plot of what there is')
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what is left of the experiment, and write what it found."""
+    args = parse_arguments(arguments)
+    runs = all_runs(args.work_dir, args.seeds)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit('terminated; call it again to go on'))
+    try:
+        if not args.report_only:
+            make_single_digits('data/single_digits')
+            carry_out(runs, args.jobs)
+        draw(runs, args.picture)
+        write_measured(args.page, report(runs))
+    except (ValueError, ImportError, OSError, RuntimeError) as error:
+        sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+        sys.exit('interrupted; call it again to go on')
+    print(f'{args.page} and {args.picture} are written')
+
+
+if __name__ == '__main__':
+    main()

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 from mmengine.config import Config
 
-from mmrope.analysis import reproduction
-from mmrope.analysis.reproduction import CONFIGS, METRIC, ROOT, SIZES, VARIANTS, Run, all_runs, carry_out, report
+from experiments.resolution import run as experiment
+from experiments.resolution.run import CONFIGS, METRIC, ROOT, SIZES, VARIANTS, Run, all_runs, carry_out, report
 
 
 def finish(run: Run, accuracy: float) -> None:
@@ -24,7 +24,7 @@ def test_every_variant_with_every_seed_in_a_folder_of_its_own(tmp_path: Path) ->
     runs = all_runs(tmp_path)
     assert len(runs) == len({run.folder for run in runs}) == 7 * 3
     assert [run.seed for run in runs] == [0] * 7 + [1] * 7 + [2] * 7
-    assert min(SIZES) == 0.75 * reproduction.TRAINED_AT and max(SIZES) == 3 * reproduction.TRAINED_AT
+    assert min(SIZES) == 0.75 * experiment.TRAINED_AT and max(SIZES) == 3 * experiment.TRAINED_AT
 
 
 @pytest.mark.parametrize('model', VARIANTS)
@@ -32,7 +32,7 @@ def test_variants_differ_in_the_position_embedding_alone(model: str, tmp_path: P
     cfg = Config.fromfile(ROOT / 'configs' / f'{CONFIGS[model]}.py')
     assert cfg.model.backbone.rope == 'mixed'
     crop, resize = cfg.train_dataloader.dataset.pipeline[1], cfg.test_dataloader.dataset.pipeline[1]
-    side = reproduction.TRAINED_AT
+    side = experiment.TRAINED_AT
     assert crop.type == 'RandomResizedCrop' and crop.scale == side and resize.scale == (side, side)
     for variant, options in VARIANTS[model].items():
         assert set(options) <= {'rope', 'ape', 'rpb'}
@@ -104,12 +104,12 @@ def test_the_tables_have_mean_spread_and_every_seed(tmp_path: Path) -> None:
     assert '36 (0.75 x) | 48 (1 x)' in text and '144 (3 x)' in text
     page = tmp_path / 'page.md'
     page.write_text('above <!-- measured: begin --> old <!-- measured: end --> below')
-    reproduction.write_measured(page, text)
+    experiment.write_measured(page, text)
     assert page.read_text() == f'above <!-- measured: begin -->\n\n{text}\n\n<!-- measured: end --> below'
-    reproduction.draw(runs, tmp_path / 'plot.png')
+    experiment.draw(runs, tmp_path / 'plot.png')
     assert (tmp_path / 'plot.png').read_bytes()[:4] == b'\x89PNG'
 
 
 def test_the_page_has_a_place_for_the_tables() -> None:
     page = (ROOT / 'docs/resolution.md').read_text()
-    assert page.index(reproduction.BEGIN) < page.index(reproduction.END)
+    assert page.index(experiment.BEGIN) < page.index(experiment.END)

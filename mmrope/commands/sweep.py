@@ -1,0 +1,115 @@
+"""Test one or more models at many image sizes: a table, a CSV and a JSON file, and curves of metric and time."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .cli import add_options, add_run, parse_size, print_table
+from .errors import CommandError
+
+if TYPE_CHECKING:
+    from .resolutions import Model
+    from .skipping import Skips
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument(
+        'pairs',
+        nargs='+',
+        metavar='CONFIG CHECKPOINT',
+        help='a config and a checkpoint (a file, a URL, hf-hub:OWNER/NAME), and more of these for one plot',
+    )
+    parser.add_argument(
+        '--sizes',
+        nargs='+',
+        required=True,
+        type=parse_size,
+        metavar='SIZE',
+        help="N: the config's way to resize, its shorter side made N; HEIGHTxWIDTH: exactly this; "
+        'short:N: the shorter side N, the longer one without limit',
+    )
+    parser.add_argument('--labels', nargs='+', metavar='NAME', help='a name for each pair (default: the config)')
+    parser.add_argument('--metric', help='what to draw (default: the first of box mAP, mask mAP, mIoU, top-1)')
+    parser.add_argument(
+        '--scale-windows', action='store_true', help="scale the backbone's window_size along with the image, rounded"
+    )
+    add_options(parser)
+    add_run(parser)
+    parser.set_defaults(work_dir='work_dirs/resolutions')
+
+
+def run(args: argparse.Namespace) -> None:
+    """Test as the command line says."""
+    from mmengine.dist import is_main_process
+
+    from .resolutions import plan, sweep
+    from .runner import processes
+    from .skipping import Skips
+
+    if len(args.pairs) % 2:
+        raise CommandError(f'each CONFIG needs a CHECKPOINT, and these are {len(args.pairs)}: {" ".join(args.pairs)}')
+    pairs = list(zip(args.pairs[::2], args.pairs[1::2], strict=True))
+    if args.labels is not None and len(set(args.labels)) != len(pairs):
+        raise CommandError(f'--labels: {len(pairs)} models need as many different names, not {" ".join(args.labels)}')
+    skips = Skips(args.prog, args.traceback)
+    with processes(args.launcher):
+        models = read_models(args, pairs, skips)
+        measurements = plan(models, args.sizes, Path(args.work_dir, 'results'), skips, args.scale_windows)
+        skips.check(measurements)
+        sweep(measurements, args.run, skips)
+        speaks = is_main_process()
+    results = [measurement.result for measurement in measurements if measurement.result]
+    if speaks and results:
+        args.run.started = False  # an error from here on is none of a test
+        report(results, Path(args.work_dir), args.metric)
+    if speaks:
+        skips.report(f'{len(results)} measured')
+
+
+def read_models(args: argparse.Namespace, pairs: Sequence[tuple[str, str]], skips: Skips) -> list[Model]:
+    """Read the configs of the command line, each ready for the test of its checkpoint."""
+    from .resolutions import Model
+    from .runner import prepare_test, read_run_config
+
+    models = []
+    for label, (config, checkpoint) in zip(args.labels or default_labels(pairs), pairs, strict=True):
+        with skips.skipping(label):
+            cfg = read_run_config(argparse.Namespace(**{**vars(args), 'config': config}))
+            prepare_test(cfg, checkpoint, trust_checkpoint=args.trust_checkpoint)
+            cfg.log_level = 'WARNING'  # the terminal is the progress bar's
+            models.append(Model(label, cfg))
+    return models
+
+
+def default_labels(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Name each pair of a config and a checkpoint, by the file of the config where that is enough."""
+    configs = [Path(config).stem for config, _ in pairs]
+    if len(set(configs)) == len(pairs):
+        return configs
+    return [f'{config} {checkpoint}' for config, (_, checkpoint) in zip(configs, pairs, strict=True)]
+
+
+def report(results: list[dict[str, Any]], folder: Path, metric: str | None) -> None:
+    """Print the table and write the files."""
+    import json
+
+    from ..analysis.plotting import add_tick, draw_panels
+    from .resolutions import check_metric, make_table, write_atomically, write_csv
+
+    metric = check_metric(metric, results)
+    print_table(make_table(results))
+    write_csv(results, folder / 'resolutions.csv')
+    write_atomically(folder / 'resolutions.json', json.dumps(results, indent=2) + '\n')
+    drawn = [result for result in results if metric in result['metrics']]
+    ticks: dict[float, str] = {}
+    curves: dict[str, dict[str, list[tuple[float, float]]]] = {metric: {}, 'time (ms / image)': {}}
+    for result in drawn:
+        add_tick(ticks, result['pixels'], result['size'])
+        for axis, value in zip(curves, (result['metrics'][metric], result['ms_per_image']), strict=True):
+            curves[axis].setdefault(result['label'], []).append((result['pixels'], value))
+    draw_panels(curves, ticks, folder / 'resolutions.png')
+    print(f'{folder}/resolutions.csv, .json and .png are written')

@@ -1,0 +1,84 @@
+"""What the command lines have in common, and that asking one for help imports nothing heavy."""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import python_path
+
+from mmrope.commands.cli import check_output, parse_pixels, parse_size, positive, share
+from mmrope.commands.errors import CommandError
+from mmrope.commands.main import COMMANDS, main
+
+
+@pytest.mark.parametrize(
+    'text, kind, sides', [('128', 'scaled', (128, 128)), ('96x160', 'exact', (96, 160)), ('short:9', 'short', (9, 9))]
+)
+def test_a_size_is_a_number_two_or_a_shorter_side(text: str, kind: str, sides: tuple[int, int]) -> None:
+    size = parse_size(text)
+    assert (size.text, size.kind, tuple(size)) == (text, kind, sides)
+
+
+@pytest.mark.parametrize(
+    'text', ['', '0', '96x0', 'x96', '96X96', '-1', 'short:', 'short:9x9', '9x9x9', '1.5', '\u0663']
+)
+def test_other_sizes_are_refused(text: str) -> None:
+    for parse in (parse_size, parse_pixels):
+        with pytest.raises(argparse.ArgumentTypeError, match='a size is N'):
+            parse(text)
+
+
+def test_one_image_has_no_shorter_side_alone() -> None:
+    assert tuple(parse_pixels('96x160')) == (96, 160)
+    with pytest.raises(argparse.ArgumentTypeError, match='short:9'):
+        parse_pixels('short:9')
+
+
+@pytest.mark.parametrize('parse, text', [(positive, '0'), (positive, '1.0'), (share, '1.1'), (share, 'nan')])
+def test_other_numbers_are_refused(parse: object, text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=repr(text)):
+        parse(text)
+
+
+def test_an_output_is_a_new_file_unless_it_may_be_replaced(tmp_path: Path) -> None:
+    file = tmp_path / 'file'
+    check_output(tmp_path / 'new' / 'file', overwrite=False)
+    file.touch()
+    check_output(file, overwrite=True)
+    for path, words in ((file, '--overwrite'), (tmp_path, 'folder'), (file / 'below', 'file is no folder')):
+        with pytest.raises(CommandError, match=words):
+            check_output(path, overwrite=False)
+
+
+def test_the_command_lists_its_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(['--help'])
+    assert stop.value.code == 0
+    words = capsys.readouterr().out.split()
+    assert set(COMMANDS) <= set(words)
+    with pytest.raises(SystemExit) as stop:
+        main(['trian'])
+    assert stop.value.code == 2 and 'trian' in capsys.readouterr().err
+
+
+CODE = """
+import sys
+from mmrope.commands.main import main
+for command in ('train', 'test', 'demo', 'sweep', 'flops', 'digits', 'plot'):
+    try:
+        main([command, '--help'])
+    except SystemExit as stop:
+        assert stop.code == 0
+heavy = {'torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'rich', 'matplotlib', 'PIL', 'sklearn'}
+print('imported:', *sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_help_imports_nothing_heavy() -> None:
+    environment = {**os.environ, 'PYTHONPATH': python_path()}
+    done = subprocess.run([sys.executable, '-c', CODE], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == 'imported:'

@@ -1,0 +1,105 @@
+"""Errors of a command: one sentence, and an interruption with what becomes of the training."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mmrope.checkpoints.loading import UnsafeCheckpointError
+from mmrope.commands.errors import CommandError, Run, errors_in_one_sentence, errors_of, sentence
+from mmrope.commands.runner import RunStarted
+
+
+@pytest.mark.parametrize(
+    ('error', 'text'),
+    [
+        (CommandError('do this'), 'do this'),
+        (UnsafeCheckpointError('not loaded'), 'not loaded'),
+        (TypeError('two\n  lines'), 'TypeError: two lines (--traceback shows where)'),
+        (KeyError("no 'x' here"), "KeyError: no 'x' here (--traceback shows where)"),
+        (
+            KeyError('X is not in the mmdet::model registry. Please check whether the value of `X` is correct'),
+            'KeyError: X is not in the mmdet::model registry (--traceback shows where)',
+        ),
+        (
+            KeyError('mmrope.RoPEVit is not in the mmengine::model registry. Please check whether the value of ...'),
+            'KeyError: mmrope.RoPEVit is not in the mmengine::model registry; did you mean mmrope.RoPEViT? '
+            '(--traceback shows where)',
+        ),
+        (
+            KeyError('RoPEViT is not in the model registry. Please check whether the value of ...'),
+            'KeyError: RoPEViT is not in the model registry; did you mean mmrope.RoPEViT? (--traceback shows where)',
+        ),
+        (ValueError('x' * 5000), f'ValueError: {"x" * 600} ... (--traceback shows where)'),
+    ],
+)
+def test_an_error_in_one_line(error: Exception, text: str) -> None:
+    assert sentence(error) == text
+
+
+def test_an_error_is_one_line_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught, errors_in_one_sentence('tool.py'):
+        raise CommandError('do this')
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == 'tool.py: error: do this\n'
+
+
+def test_an_error_passes_through_on_demand() -> None:
+    with pytest.raises(CommandError), errors_in_one_sentence('tool.py', traceback=True):
+        raise CommandError('do this')
+
+
+def test_an_error_about_a_value_begins_with_its_flag() -> None:
+    with pytest.raises(CommandError, match='^--size: size must be positive$'), errors_of('--size'):
+        raise ValueError('size must be positive')
+    with pytest.raises(TypeError), errors_of('--size'):
+        raise TypeError('no mistake of the command line')
+
+
+def runner_at(work_dir: Path, iteration: int = 0) -> SimpleNamespace:
+    """As much of a runner as knows where a training is."""
+    return SimpleNamespace(work_dir=str(work_dir), iter=iteration)
+
+
+@pytest.mark.parametrize('stage', ['before_train', 'before_test'])
+def test_an_error_passes_through_once_the_run_has_started(tmp_path: Path, stage: str) -> None:
+    run = Run()
+    with pytest.raises(CommandError), errors_in_one_sentence('tool.py', run):
+        getattr(RunStarted(run), stage)(runner_at(tmp_path))
+        raise CommandError('later')
+
+
+@pytest.mark.parametrize('workers_end_too', [False, True])
+def test_ctrl_c_is_an_interruption_whatever_it_breaks(
+    workers_end_too: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(resumable=True)
+    with pytest.raises(SystemExit) as caught, errors_in_one_sentence('tool.py', run):
+        RunStarted(run).before_train(runner_at(tmp_path))
+        (tmp_path / 'last_checkpoint').touch()
+        try:
+            raise KeyboardInterrupt
+        finally:
+            if workers_end_too:
+                raise RuntimeError('DataLoader worker exited unexpectedly')
+    assert caught.value.code == 130
+    assert capsys.readouterr().err.startswith('tool.py: interrupted; the checkpoints in the work dir are whole')
+
+
+def interrupted(work_dir: Path, capsys: pytest.CaptureFixture[str], iteration: int | None) -> str:
+    """What is said when Ctrl-C ends a training that began at an iteration, or was still building."""
+    run = Run(resumable=True)
+    with pytest.raises(SystemExit), errors_in_one_sentence('tool.py', run):
+        if iteration is not None:
+            RunStarted(run).before_train(runner_at(work_dir, iteration))
+        raise KeyboardInterrupt
+    return capsys.readouterr().err
+
+
+def test_ctrl_c_before_the_first_checkpoint_promises_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    none = 'tool.py: interrupted; this training has no checkpoint yet: the same command begins it again\n'
+    assert [interrupted(tmp_path, capsys, iteration) for iteration in (0, 5)] == [none] * 2
+    (tmp_path / 'last_checkpoint').touch()  # of an earlier training, unless this one has resumed from it
+    assert interrupted(tmp_path, capsys, 0) == none
+    assert interrupted(tmp_path, capsys, None) == 'tool.py: interrupted before the training began\n'
+    assert 'go on with --resume' in interrupted(tmp_path, capsys, 5)
