@@ -190,9 +190,10 @@ def _list_in(data: mmap.mmap, part: str) -> list:
 
 def _check_entries(part: str, entries: list, keys: Sequence[str]) -> None:
     """Check that entries have their keys, and ids of their own: COCO's API takes the last of several, in silence."""
-    broken = [str(entry) for entry in entries if not isinstance(entry, Mapping) or not {*keys} <= entry.keys()]
+    broken = [entry for entry in entries if not isinstance(entry, Mapping) or not {*keys} <= entry.keys()]
     if broken:
-        raise DataError(f'has {part} without {" or ".join(keys)}: {few(broken)[:200]}')
+        missing = few([key for key in keys if not isinstance(broken[0], Mapping) or key not in broken[0]], len(keys))
+        raise DataError(f'has {part} without {missing}: {few(map(str, broken))[:200]}')
     double = [str(i) for i, count in Counter(entry['id'] for entry in entries).items() if count > 1]
     if double:
         raise DataError(f'has several {part} of the same id: {few(double)}')

@@ -1,7 +1,7 @@
 """Annotations of a COCO file as MMDetection reads them: which are broken, and which a training does not learn from."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
@@ -19,18 +19,13 @@ class Instances:
 
     Attributes:
         faults: id and value of the annotations that have a fault, by its description.
-        good: number of boxes that a training learns from; the next three are the boxes that it does not.
-        outside: boxes without an area in their image.
-        crowds: boxes marked ``iscrowd=1``.
-        unread: boxes whose mask is no polygon where only polygons are read.
+        use: number of boxes that a training learns from, ``'good'``, and that it ignores: ``'outside'``, without an
+            area in their image; ``'crowds'``; ``'unread'``, whose mask is no polygon where only polygons are read.
         run_lengths: image, id and ``(width, height)`` of each mask that is no polygon and that is read.
     """
 
     faults: dict[str, list[tuple[Any, Any]]] = field(default_factory=lambda: defaultdict(list))
-    good: int = 0
-    outside: int = 0
-    crowds: int = 0
-    unread: int = 0
+    use: Counter[str] = field(default_factory=Counter)
     run_lengths: list[tuple[Any, Any, tuple[int, int]]] = field(default_factory=list)
 
     def describe_faults(self) -> str | None:
@@ -44,30 +39,35 @@ class Instances:
 
     def nothing(self) -> str | None:
         """Say why a training has nothing to learn; ``None`` if it has."""
-        start = 'has nothing to learn from:'
-        if self.good:
+        start, use = 'has nothing to learn from:', self.use
+        if use['good']:
             return None
-        if self.crowds and not self.outside + self.unread:
+        if use['crowds'] and not use['outside'] + use['unread']:
             return (
-                f'{start} all {self.crowds} boxes of the classes are marked iscrowd=1, which training ignores; '
+                f'{start} all {use["crowds"]} boxes of the classes are marked iscrowd=1, which training ignores; '
                 'single objects have iscrowd=0'
             )
-        if self.unread:
+        if use['unread']:
             return (
-                f'{start} {self.unread} masks are no polygons, and poly2mask=False in LoadAnnotations ignores them; '
+                f'{start} {use["unread"]} masks are no polygons, and poly2mask=False in LoadAnnotations ignores them; '
                 'leave it out'
             )
         return 'has no box of the classes that lies in an image and has an area'
 
     def notes(self) -> list[str]:
         """List how many boxes a training ignores, where that may be a mistake."""
-        total = self.good + self.outside + self.crowds + self.unread
-        counts = (
-            (self.outside, 'boxes have no area or lie outside their image: training skips them'),
-            (self.crowds * (self.crowds >= MANY_CROWDS * total), 'boxes are marked iscrowd=1: training ignores them'),
-            (self.unread, 'masks are no polygons: poly2mask=False ignores them in training'),
-        )
-        return [f'{count} of {total} {text}' for count, text in counts if count]
+        total = sum(self.use.values())
+        texts = {
+            'outside': 'boxes have no area or lie outside their image: training skips them',
+            'crowds': 'boxes are marked iscrowd=1: training ignores them',
+            'unread': 'masks are no polygons: poly2mask=False ignores them in training',
+        }
+        least = {'crowds': MANY_CROWDS * total}
+        return [
+            f'{self.use[kind]} of {total} {text}'
+            for kind, text in texts.items()
+            if self.use[kind] >= max(1, least.get(kind, 1))
+        ]
 
 
 def look_at_instances(
@@ -104,10 +104,8 @@ def look_at_instances(
             continue
         if used and ann['image_id'] in kept:
             unread = masks == 'polygons' and isinstance(mask, Mapping)
-            found.outside += not inside
-            found.crowds += bool(inside and ann.get('iscrowd'))
-            found.unread += bool(inside and not ann.get('iscrowd') and unread)
-            found.good += bool(inside and not ann.get('iscrowd') and not unread)
+            kind = 'outside' if not inside else 'crowds' if ann.get('iscrowd') else 'unread' if unread else 'good'
+            found.use[kind] += 1
         if inside and masks == 'all' and isinstance(mask, Mapping):
             found.run_lengths.append((ann['image_id'], ann['id'], tuple(mask['size'][::-1])))
     return found
