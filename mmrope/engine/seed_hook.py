@@ -88,7 +88,7 @@ class SeedEachIteration(Hook):
         first = runner.iter if by_iteration and hasattr(loader.sampler, 'skip') else 0
         self.batches = SeededBatches(loader.batch_sampler, runner.seed, first)
         vars(loader)['batch_sampler'] = self.batches  # a loader refuses the assignment once it is built
-        if by_iteration and loop.dataloader_iterator._iterator is not None:
+        if by_iteration and getattr(loop.dataloader_iterator, '_iterator', None) is not None:
             _restart(loop, sampler)
 
     def before_train_epoch(self, runner: Runner) -> None:

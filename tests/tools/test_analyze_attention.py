@@ -121,7 +121,7 @@ MISTAKES = {
     ),
     'block': (['--query', '1', '0', '--blocks', '3'], '--blocks: the backbone has the blocks 0 to 2, and got [3]'),
     'head': (['--query', '1', '0', '--heads', '2'], '--heads: the blocks to draw have the heads 0 to 1, and got [2]'),
-    'option': (['--cfg-options', 'modle.x=1'], "a config has no part 'modle'; did you mean model?"),
+    'option': (['--cfg-options', 'modle.x=1'], "'modle'; did you mean model?"),
 }
 
 

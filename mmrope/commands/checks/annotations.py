@@ -193,7 +193,7 @@ def _check_entries(part: str, entries: list, keys: Sequence[str]) -> None:
     broken = [entry for entry in entries if not isinstance(entry, Mapping) or not {*keys} <= entry.keys()]
     if broken:
         missing = few([key for key in keys if not isinstance(broken[0], Mapping) or key not in broken[0]], len(keys))
-        raise DataError(f'has {part} without {missing}: {few(map(str, broken))[:200]}')
+        raise DataError(f'has {part} without {missing}: {few(str(entry)[:80] for entry in broken)}')
     double = [str(i) for i, count in Counter(entry['id'] for entry in entries).items() if count > 1]
     if double:
         raise DataError(f'has several {part} of the same id: {few(double)}')
