@@ -1,4 +1,4 @@
-"""What has changed between two configs, by the text that MMEngine keeps of one in its checkpoints.
+"""Differences between a config and the text of another one, as MMEngine keeps it in its checkpoints.
 
 The text is read as data: none of it is run.
 """
@@ -12,10 +12,10 @@ LONGEST_VALUE = 60
 
 
 def read_config(text: str) -> dict[str, Any]:
-    """Read the ``pretty_text`` of a config, with lists for tuples and the text of whatever is no plain value.
+    """Read the ``pretty_text`` of a config, with lists for tuples and the code of values that are no literals.
 
     Returns:
-        The config; nothing for a text that is not Python.
+        The config; empty for a text that is not Python.
     """
     try:
         body = ast.parse(text).body
@@ -30,7 +30,7 @@ def read_config(text: str) -> dict[str, Any]:
 
 def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
-        parts = [_value(part) for part in node.args]  # keys that are no names come as dict({...})
+        parts = [_value(part) for part in node.args]  # dict({...}) holds keys that are no names
         return dict(*parts, **{keyword.arg: _value(keyword.value) for keyword in node.keywords if keyword.arg})
     if isinstance(node, ast.Dict):
         return {ast.unparse(key).strip('\'"'): _value(value) for key, value in zip(node.keys, node.values) if key}
@@ -46,10 +46,10 @@ def differences(old: Any, new: Any, ignored: Collection[str] = (), path: str = '
     """Yield where two configs differ: the path, the old value and the new one, either of which may be ``MISSING``.
 
     Args:
-        old: A config, or a part of one.
-        new: The same of another config.
-        ignored: Keys that are not looked at.
-        path: Where ``old`` and ``new`` are.
+        old: config, or a part of one.
+        new: the same of another config.
+        ignored: keys to leave out.
+        path: of ``old`` and ``new`` in their configs.
     """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         pairs = {key: (old.get(key, MISSING), new.get(key, MISSING)) for key in (*old, *new) if key not in ignored}
@@ -66,9 +66,7 @@ def differences(old: Any, new: Any, ignored: Collection[str] = (), path: str = '
 
 
 def describe(change: tuple[str, Any, Any]) -> str:
-    """Say a difference in a few words."""
+    """Write a difference as ``path old -> new``."""
     path, *values = change
-    texts = [
-        str(value) if len(str(value)) <= LONGEST_VALUE else f'{str(value)[:LONGEST_VALUE]} ...' for value in values
-    ]
-    return f'{path} {texts[0]} -> {texts[1]}'
+    old, new = (text if len(text) <= LONGEST_VALUE else f'{text[:LONGEST_VALUE]} ...' for text in map(str, values))
+    return f'{path} {old} -> {new}'

@@ -1,4 +1,4 @@
-"""MMDetection, MMSegmentation and MMPreTrain: which of them a config is for, and what keeps one from being imported."""
+"""The libraries that mmrope's configs are for: MMDetection, MMSegmentation and MMPreTrain."""
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -22,9 +22,9 @@ def scope_of(cfg: Config) -> str | None:
 def leave_out_multimodal_models() -> None:
     """Import MMPreTrain without its multimodal models where transformers 5 is installed.
 
-    These models are imported along with MMPreTrain, which MMDetection imports, and need names that transformers 5 has
-    no more: ``import mmdet.models`` ends in ``TypeError: NoneType takes no arguments``. MMPreTrain leaves them out by
-    itself where transformers is not installed. This may go when MMPreTrain has an upper bound for transformers.
+    MMDetection imports MMPreTrain, and that these models, which need names that transformers 5 has removed: ``import
+    mmdet.models`` ends in ``TypeError: NoneType takes no arguments``. Without transformers MMPreTrain leaves them out
+    by itself. This may go when MMPreTrain has an upper bound for transformers.
     """
     try:
         too_new = int(version('transformers').partition('.')[0]) >= 5

@@ -1,8 +1,8 @@
-"""Resuming under a config that is not the one of the checkpoint, or from a checkpoint that lacks something.
+"""Resuming under another config than that of the checkpoint, or from a checkpoint that lacks a part.
 
-MMEngine takes learning rates, schedules and the other settings of the optimiser from the checkpoint, whatever the
-config says now, and begins anew with what the checkpoint lacks, both without a word. Here the config counts: its
-schedules are followed from the start to the iteration of the checkpoint, and the log says what has changed.
+MMEngine takes learning rates, schedules and the other settings of the optimiser from the checkpoint, and begins anew
+with the parts that it lacks, both in silence. Here the config counts: its schedules are followed from the start to the
+iteration of the checkpoint, and the log lists the changes.
 """
 
 import logging
@@ -23,14 +23,14 @@ from ..engine.complete_checkpoint_hook import CompleteCheckpoint, unwrapped
 from ..text import few
 from .config_text import describe, differences, read_config
 
-# The parts of a config that make a training what it is.
+# Parts of a config that the result of a training depends on.
 COMPARED = (
     'model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'custom_hooks',
     'randomness',
 )  # fmt: skip
-# What changes no result, and the weights before the first iteration.
+# Settings that change no result, and the first weights, which a resumed training does not use.
 IGNORED = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory', 'init_cfg')
-# How far a scheduler is; all else that it holds is what it was made of.
+# State of a scheduler; the rest are its arguments.
 PROGRESS = {'last_step', '_global_step', '_last_value', 'verbose'}
 PARTS = {
     'optimizer': 'the state of the optimiser begins anew',
@@ -41,18 +41,18 @@ Change = tuple[str, Any, Any]
 
 
 def latest_whole_checkpoint(work_dir: str, template: str, folder: str) -> str | None:
-    """Find the checkpoint to resume from; one that is not whole is passed over with a warning for the one before.
+    """Find the checkpoint to resume from, the latest that is whole; log a warning for each later one.
 
     Args:
-        work_dir: The work dir of the training.
-        template: The names of its checkpoints, with ``{}`` for the number.
-        folder: Where they are.
+        work_dir: work dir of the training.
+        template: names of its checkpoints, with ``{}`` for the number.
+        folder: of the checkpoints.
 
     Returns:
-        Its path, in ``folder``; nothing if there are no checkpoints.
+        Its path, in ``folder``; ``None`` if there are no checkpoints.
 
     Raises:
-        CheckpointError: If there are checkpoints, and none is whole.
+        CheckpointError: if there are checkpoints, and none is whole.
     """
     paths = latest_checkpoints(work_dir, template, folder)
     for path in paths:
@@ -68,12 +68,12 @@ def latest_whole_checkpoint(work_dir: str, template: str, folder: str) -> str | 
 
 
 class ConfigCounts(Hook):
-    """Let the config count where a resumed training's checkpoint says something else, and say so in the log.
+    """Rule that the config counts where the checkpoint of a resumed training differs, with a line in the log.
 
     The seed and the state of the optimiser are those of the checkpoint.
 
     Args:
-        source: The name of the checkpoint.
+        source: name of the checkpoint.
     """
 
     priority = 'VERY_HIGH'  # before hooks that read the checkpoint, and before the run counts as started
@@ -83,10 +83,10 @@ class ConfigCounts(Hook):
         self.complete = CompleteCheckpoint(source)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Change what MMEngine is about to resume from.
+        """Change the checkpoint that MMEngine is about to resume from.
 
         Raises:
-            CheckpointError: If there is nothing to resume from, or the optimiser is another one.
+            CheckpointError: if it has no iteration, or the optimiser is another one.
         """
         meta = checkpoint.get('meta') or {}
         if not {'epoch', 'iter'} <= set(meta):
@@ -104,11 +104,11 @@ class ConfigCounts(Hook):
             self._check_optimizer(runner.optim_wrapper, checkpoint, changes)
             if {'optimizer', 'param_schedulers'} & {*missing} or _is_another_schedule(runner, checkpoint, changes):
                 follow_config(runner, checkpoint)
-        if not _by_iteration(runner) and meta['iter'] != meta['epoch'] * len(runner.train_loop.dataloader):
+        length = 0 if _by_iteration(runner) else len(runner.train_loop.dataloader)
+        if length and meta['iter'] != meta['epoch'] * length:
             runner.logger.warning(
                 f'{self.source} is of iteration {meta["iter"]}, which is not the end of epoch {meta["epoch"]} with '
-                f'{len(runner.train_loop.dataloader)} iterations each: the training goes on with a whole epoch, number '
-                f'{meta["epoch"] + 1}'
+                f'{length} iterations each: the training goes on with a whole epoch, number {meta["epoch"] + 1}'
             )
         if changes:
             runner.logger.warning(
@@ -117,29 +117,29 @@ class ConfigCounts(Hook):
             )
 
     def before_train(self, runner: Runner) -> None:
-        """Check that the whole model has been resumed, and that something is left to train.
+        """Check that the whole model has been resumed, and warn if nothing is left to train.
 
         Raises:
-            CheckpointError: If the checkpoint is of another model.
+            CheckpointError: if the checkpoint is of another model.
         """
         self.complete.check(unwrapped(runner.model))
-        done, length = (runner.iter, runner.max_iters) if _by_iteration(runner) else (runner.epoch, runner.max_epochs)
+        unit, done, length = 'epoch', runner.epoch, runner.max_epochs
+        if _by_iteration(runner):
+            unit, done, length = 'iteration', runner.iter, runner.max_iters
         if done >= length:
             runner.logger.warning(
-                f'Nothing is left to train: {self.source} is of {"iteration" if _by_iteration(runner) else "epoch"} '
-                f'{done}, and train_cfg ends the training at {length}.'
+                f'Nothing is left to train: {self.source} is of {unit} {done}, and train_cfg ends the training at '
+                f'{length}.'
             )
 
     def _check_optimizer(self, wrapper: OptimWrapper, checkpoint: dict[str, Any], changes: Sequence[Change]) -> None:
         if 'optimizer' not in checkpoint:
             return
-        ours, theirs = (
-            [len(group['params']) for group in groups]
-            for groups in (wrapper.optimizer.param_groups, checkpoint['optimizer'].get('param_groups', ()))
-        )
+        groups = wrapper.optimizer.param_groups, checkpoint['optimizer'].get('param_groups', ())
+        ours, theirs = ([str(len(group['params'])) for group in part] for part in groups)
         reasons = [describe(change) for change in changes if change[0] == 'optim_wrapper.optimizer.type']
         if ours != theirs:
-            reasons.append(f'groups of {_sizes(theirs)} parameters -> {_sizes(ours)}')
+            reasons.append(f'groups of {few(theirs)} parameters -> {few(ours)}')
         if reasons:
             raise CheckpointError(
                 f'{self.source}: the optimizer is another one than that of the config ({", ".join(reasons)}): set it '
@@ -148,11 +148,11 @@ class ConfigCounts(Hook):
 
 
 def changes_since(meta: dict[str, Any], runner: Runner) -> list[Change]:
-    """List what has changed since a checkpoint was written: parts of the config and the number of processes.
+    """List the changes since a checkpoint was written: of the config and of the number of processes.
 
     Args:
-        meta: That of the checkpoint.
-        runner: The runner that is to resume.
+        meta: of the checkpoint.
+        runner: to resume.
     """
     old, new = read_config(meta.get('cfg', '')), read_config(runner.cfg.pretty_text)
     changes = []
@@ -164,9 +164,9 @@ def changes_since(meta: dict[str, Any], runner: Runner) -> list[Change]:
 
 
 def _is_another_schedule(runner: Runner, checkpoint: dict[str, Any], changes: Sequence[Change]) -> bool:
-    """Say whether the optimiser and the schedules of the config are set up otherwise than those of the checkpoint.
+    """Say whether optimiser or schedules of the config differ from those of the checkpoint in their settings.
 
-    The number of images and processes has a part in them, by the length of an epoch and ``auto_scale_lr``.
+    These depend on the number of images and processes too, by the length of an epoch and ``auto_scale_lr``.
     """
     if any(path.partition('.')[0] in ('optim_wrapper', 'param_scheduler') for path, *_ in changes):
         return True
@@ -180,11 +180,11 @@ def _is_another_schedule(runner: Runner, checkpoint: dict[str, Any], changes: Se
 
 
 def follow_config(runner: Runner, checkpoint: dict[str, Any]) -> None:
-    """Have MMEngine resume settings and schedules as if the config had counted from the start.
+    """Make MMEngine resume settings and schedules as if the config had counted from the start.
 
     Args:
-        runner: Its optimiser and schedulers are new, as the config makes them.
-        checkpoint: Changed in place.
+        runner: with a new optimiser and new schedulers, as the config makes them.
+        checkpoint: changed in place.
     """
     schedulers, meta = runner.param_schedulers or [], checkpoint['meta']
     if _by_iteration(runner):
@@ -201,12 +201,12 @@ def follow_config(runner: Runner, checkpoint: dict[str, Any]) -> None:
 
 
 def advance(schedulers: Sequence[_ParamScheduler], iterations: int, epochs: int = 0) -> None:
-    """Take the steps of a training, as MMEngine's hook does; a scheduler that waits for metrics takes none.
+    """Step schedulers as MMEngine's hook does in a training, except those that wait for metrics.
 
     Args:
-        schedulers: In the order of the config.
-        iterations: How many, a multiple of the epochs.
-        epochs: How many; none in an iteration-based loop.
+        schedulers: in the order of the config.
+        iterations: of the training, a multiple of the epochs.
+        epochs: of the training; 0 in an iteration-based loop.
     """
     schedulers = [scheduler for scheduler in schedulers if not getattr(scheduler, 'need_val_args', False)]
     by_epoch = [scheduler for scheduler in schedulers if scheduler.by_epoch]
@@ -219,9 +219,5 @@ def advance(schedulers: Sequence[_ParamScheduler], iterations: int, epochs: int 
                 scheduler.step()
 
 
-def _sizes(groups: Sequence[int]) -> str:
-    return few(map(str, groups))
-
-
 def _by_iteration(runner: Runner) -> bool:
-    return hasattr(runner.train_loop, 'dataloader_iterator')  # as it is in MMEngine's loop and those made of it
+    return hasattr(runner.train_loop, 'dataloader_iterator')  # of MMEngine's loop and its subclasses

@@ -66,6 +66,12 @@ def join_launcher(launcher: str, local_rank: int = 0) -> None:
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
 
 
+def is_first_process(cfg: Config) -> bool:
+    """Say whether this is rank 0, which checks the data for all: launchers end the others when it fails."""
+    variables = RANK_VARIABLES.get(cfg.get('launcher'))
+    return variables is None or os.environ.get(variables[0], '0') == '0'
+
+
 @contextmanager
 def processes(launcher: str) -> Iterator[None]:
     """Leave the process group of a launcher's run once it has ended.
@@ -134,7 +140,8 @@ def prepare_training(
     if trust_checkpoint:
         trust(cfg)
     check_optimizer(cfg)
-    check_data(cfg, ('train', 'val'))
+    if is_first_process(cfg):
+        check_data(cfg, ('train', 'val'))
     return notes
 
 
@@ -170,8 +177,9 @@ def prepare_test(
         draw_predictions(cfg, show, show_dir, wait_time)
     if tta:
         use_tta(cfg)
-    check_data(cfg, ('test',))
-    check_classes_of_checkpoint(cfg, checkpoint)
+    if is_first_process(cfg):
+        check_data(cfg, ('test',))
+        check_classes_of_checkpoint(cfg, checkpoint)
 
 
 def trust(cfg: Config) -> None:

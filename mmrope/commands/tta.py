@@ -1,4 +1,4 @@
-"""Test-time augmentation, as the config has it or as MMDetection fills it in."""
+"""Test-time augmentation, by the config or by MMDetection's default."""
 
 import copy
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def use_tta(cfg: Config) -> None:
     A detection config that has none is tested on each image and its mirror image, merged by NMS, as in MMDetection.
 
     Raises:
-        CommandError: If another config has none, or the model predicts masks, which MMDetection does not merge.
+        CommandError: if another config has none, or the model predicts masks, which MMDetection does not merge.
     """
     detects = cfg.get('default_scope') == 'mmdet'
     missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
@@ -35,7 +35,7 @@ def use_tta(cfg: Config) -> None:
 
 
 def flipped(pipeline: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Have a pipeline of MMDetection pack each image twice in its last step, flipped and as it is."""
+    """Return a pipeline of MMDetection whose last step packs each image twice, flipped and as it is."""
     pack = dict(type='PackDetInputs', meta_keys=PACKED)
     return [*pipeline[:-1], dict(type='TestTimeAug', transforms=[copy.deepcopy(FLIPS), [pack]])]
 

@@ -1,9 +1,8 @@
-"""Random numbers that a resumed training draws as an uninterrupted one does: to the bit, whatever the workers do.
+"""Random numbers that do not depend on when a training was interrupted: a resumed one equals a whole one to the bit.
 
-MMEngine restores the weights, the optimizer, the schedules and the averages of a checkpoint. It does not restore the
-generators of random numbers, and could not: those of the workers have run ahead, and other ranks write no checkpoint.
-So nothing is restored here either. What is random in a batch and in a step depends on nothing but the seed of the
-training, the rank, the epoch and the number of the batch.
+MMEngine restores weights, optimizer, schedules and averages. It does not restore random number generators, and could
+not: those of the workers have run ahead, and other ranks write no checkpoint. So every batch and every step is seeded
+anew, by the seed of the training, the rank, the epoch and the number of the batch.
 """
 
 import random
@@ -28,7 +27,7 @@ def seed_all(*key: int) -> None:
 
 
 class SeededBatch(list):
-    """The indices of a batch; who goes over them, in whatever process, is seeded first."""
+    """Indices of a batch. Iterating over them seeds the process that does, be it a worker or not."""
 
     def __init__(self, indices: list[int], key: tuple[int, ...]) -> None:
         super().__init__(indices)
@@ -46,15 +45,15 @@ class SeededBatches:
     """The batch sampler of a data loader, with numbered batches.
 
     Args:
-        batches: The batch sampler.
-        seed: That of the training.
+        batches: the batch sampler.
+        seed: of the training.
+        number: of the first batch.
     """
 
-    def __init__(self, batches: Any, seed: int) -> None:
+    def __init__(self, batches: Any, seed: int, number: int = 0) -> None:
         self.batches = batches
         self.key = (LOADING, seed, get_rank())
-        self.stream: Iterator[list[int]] | None = None
-        self.start(epoch=0)
+        self.epoch, self.number = 0, number
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.batches, name)
@@ -63,37 +62,13 @@ class SeededBatches:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[SeededBatch]:
-        stream, self.stream = self.stream or iter(self.batches), None
-        for indices in stream:
+        for indices in self.batches:
             yield SeededBatch(indices, (*self.key, self.epoch, self.number))
             self.number += 1
 
-    def start(self, epoch: int) -> None:
-        """Count from zero."""
-        self.epoch, self.number = epoch, 0
-
-    def skip(self, count: int, iterator: Any) -> None:
-        """Leave out batches without loading them.
-
-        Args:
-            count: How many.
-            iterator: That of MMEngine's iteration-based loop, which starts a sampler again when it has come to its end.
-        """
-        self.stream = iter(self.batches)
-        self.number += count
-        while count:
-            if next(self.stream, None) is None:
-                iterator._epoch += 1
-                sampler = getattr(self.batches, 'sampler', None)
-                if hasattr(sampler, 'set_epoch'):
-                    sampler.set_epoch(iterator._epoch)
-                self.stream = iter(self.batches)
-            else:
-                count -= 1
-
 
 class SeedEachIteration(Hook):
-    """Make what is random in an iteration a function of the seed, the rank and the iteration alone."""
+    """Make all randomness of an iteration a function of the seed, the rank and the iteration."""
 
     priority = 'VERY_HIGH'
     batches: SeededBatches | None = None
@@ -108,17 +83,18 @@ class SeedEachIteration(Hook):
         sampler = getattr(loader.batch_sampler, 'sampler', None)
         if hasattr(sampler, 'seed') and not (runner.cfg.get('randomness') or {}).get('diff_rank_seed'):
             sampler.seed = runner.seed
-        self.batches = SeededBatches(loader.batch_sampler, runner.seed)
-        vars(loader)['batch_sampler'] = self.batches  # what a loader refuses to be told once it is built
-        if hasattr(loop, 'dataloader_iterator'):
+        by_iteration = hasattr(loop, 'dataloader_iterator')
+        # MMEngine resumes an iteration-based loop by telling the sampler what to skip, or else by drawing all batches.
+        first = runner.iter if by_iteration and hasattr(loader.sampler, 'skip') else 0
+        self.batches = SeededBatches(loader.batch_sampler, runner.seed, first)
+        vars(loader)['batch_sampler'] = self.batches  # a loader refuses the assignment once it is built
+        if by_iteration and getattr(loop.dataloader_iterator, '_iterator', None) is not None:
             _restart(loop, sampler)
-            iterator = loop.dataloader_iterator
-            iterator.skip_iter = lambda count: self.batches.skip(count, iterator)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Count the batches of each epoch; an iteration-based loop stays in epoch 0."""
         if self.batches is not None and runner.epoch != self.batches.epoch:
-            self.batches.start(runner.epoch)
+            self.batches.epoch, self.batches.number = runner.epoch, 0
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seed the step."""
@@ -132,9 +108,8 @@ class SeedEachIteration(Hook):
 def _restart(loop: Any, sampler: Any) -> None:
     """Have the loop draw from the numbered batches, from the first one on.
 
-    MMEngine 0.10.7 starts its iterator, and with it the workers, as soon as the loop is built. May go with it; later
-    ones start when the first batch is asked for. A loader with persistent workers would go on with that iterator, and
-    the batches that it began with.
+    MMEngine 0.10.7 starts its iterator, and the workers, when the loop is built. This may go with it: 0.10.12 starts
+    them for the first batch. A loader with persistent workers would keep the iterator and the batches it began with.
     """
     loop.dataloader._iterator = None
     if hasattr(sampler, '_indices_of_rank'):

@@ -9,8 +9,6 @@ import pytest
 from tiny import load_tool, python_path
 
 import mmrope
-from mmrope import config_path
-from mmrope.commands.config import find_config
 from mmrope.commands.errors import CommandError
 from mmrope.commands.main import COMMANDS, main
 
@@ -90,20 +88,6 @@ def test_an_error_is_one_sentence_or_with_traceback_all_of_it(capsys) -> None:
     assert stop.value.code == 1 and line.startswith('mmrope flops: error: ') and 'nowhere.py' in line
     with pytest.raises(CommandError, match=r'nowhere\.py'):
         main(['flops', 'nowhere.py', '--traceback'])
-
-
-@pytest.mark.parametrize('suffix', ['', '.py'])
-def test_a_config_is_found_by_its_name(suffix: str, tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    name = 'mask_rcnn_rope_mixed_vit_b_coco'
-    assert find_config(name + suffix) == config_path(f'{name}.py')
-    (tmp_path / f'{name}{suffix}').touch()
-    assert find_config(name + suffix) == name + suffix  # a file goes first
-
-
-def test_a_config_that_is_not_there_is_named_with_the_nearest() -> None:
-    with pytest.raises(CommandError, match='mask_rcnn_rope_mixed_vit_b_cooc.*mask_rcnn_rope_mixed_vit_b_coco'):
-        find_config('mask_rcnn_rope_mixed_vit_b_cooc')
 
 
 def test_a_command_takes_a_config_by_its_name(capsys, tmp_path, monkeypatch) -> None:

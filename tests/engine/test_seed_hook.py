@@ -1,16 +1,18 @@
-"""What is random in a batch depends on the batch alone."""
+"""The random numbers of a batch depend on the batch alone."""
 
 import pickle
 import random
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from mmengine.dataset import InfiniteSampler
+from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch.utils.data import BatchSampler, DataLoader
 
-from mmrope.engine.seed_hook import SeedEachIteration, SeededBatch, SeededBatches
+from mmrope.engine.seed_hook import SeedEachIteration, SeededBatch
 
 
 def draw(*_: object) -> tuple[float, float, float]:
@@ -27,27 +29,62 @@ class Noise:
         return (index, *draw())
 
 
-def batches(count: int, skip: int = 0, seed: int = 1, workers: int = 0) -> list[list[tuple[float, ...]]]:
-    """Load as MMEngine's iteration-based loop does; ``skip`` batches are left out first."""
-    sampler = InfiniteSampler(range(7), seed=3)
-    loader = DataLoader(Noise(), batch_size=3, sampler=sampler, num_workers=workers, collate_fn=list)
-    seeded = SeededBatches(loader.batch_sampler, seed)
-    vars(loader)['batch_sampler'] = seeded
-    seeded.skip(skip, iterator=None)
+class EagerIterator:
+    """Loads as soon as it is built, as that of MMEngine 0.10.7."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._iterator = iter(loader)
+
+    def __next__(self) -> Any:
+        return next(self._iterator)
+
+
+class EndingBatches(BatchSampler):
+    """A batch sampler of a class of its own, by which MMEngine cannot skip; an epoch has two batches."""
+
+    def __init__(self) -> None:
+        super().__init__(range(4), 2, drop_last=False)
+
+
+def batches(count: int, done: int = 0, iterator: type = _InfiniteDataloaderIterator, **options: Any) -> list:
+    """Load as an iteration-based loop does that resumes after ``done`` iterations."""
+    if 'batch_sampler' not in options:
+        options |= dict(batch_size=3, sampler=InfiniteSampler(range(7), seed=1))
+    loader = DataLoader(Noise(), collate_fn=list, **options)
+    loop = SimpleNamespace(dataloader=loader, dataloader_iterator=iterator(loader))
+    SeedEachIteration().before_train(SimpleNamespace(train_loop=loop, cfg={}, seed=3, iter=done))
     draw()  # what the training drew meanwhile
-    iterator = iter(loader)
-    return [next(iterator) for _ in range(count)]
+    if hasattr(loop.dataloader_iterator, 'skip_iter'):
+        loop.dataloader_iterator.skip_iter(done)
+    else:
+        for _ in range(done):
+            next(loop.dataloader_iterator)
+    return [next(loop.dataloader_iterator) for _ in range(count)]
 
 
-@pytest.mark.parametrize('workers', [0, 1, 2])
-def test_batches_are_the_same_wherever_loading_begins(workers: int) -> None:
-    whole = batches(9)
-    assert batches(4, skip=5, workers=workers) == whole[5:]
-    assert len({sample[1:] for batch in whole for sample in batch}) == 27
-    assert [[sample[0] for sample in batch] for batch in whole] == [
-        [sample[0] for sample in batch] for batch in batches(9, seed=2)
-    ]
-    assert batches(1, seed=2) != whole[:1]
+@pytest.mark.parametrize('options', [{}, {'num_workers': 2}, {'num_workers': 1, 'persistent_workers': True}], ids=str)
+@pytest.mark.parametrize('iterator', [_InfiniteDataloaderIterator, EagerIterator])
+def test_batches_are_the_same_wherever_loading_begins(iterator: type, options: dict[str, Any]) -> None:
+    whole = batches(6)
+    assert batches(2, 4, iterator, **options) == whole[4:]
+    assert len({sample[1:] for batch in whole for sample in batch}) == 18
+    order = iter(InfiniteSampler(range(7), seed=3))  # that of the training, not the sampler's own
+    assert [sample[0] for batch in whole for sample in batch] == [next(order) for _ in range(18)]
+
+
+def test_batches_of_a_sampler_that_cannot_skip_are_drawn_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('time.sleep', lambda seconds: None)  # of MMEngine, at the end of an epoch
+    whole = batches(5, batch_sampler=EndingBatches())
+    assert batches(2, 3, batch_sampler=EndingBatches()) == whole[3:]
+    assert whole[0] != whole[2]
+
+
+@pytest.mark.skipif(not hasattr(InfiniteSampler, 'skip'), reason='MMEngine 0.10.7 loads what it skips')
+def test_what_is_skipped_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    monkeypatch.setattr(Noise, '__getitem__', lambda self, index: loaded.append(index) or index)
+    batches(1, 10**4)
+    assert len(loaded) == 3
 
 
 def test_pickling_a_batch_seeds_nothing() -> None:
@@ -63,36 +100,3 @@ def test_pickling_a_batch_seeds_nothing() -> None:
     assert draw() != first
     list(copy)
     assert draw() == first
-
-
-def test_a_sampler_that_ends_starts_again_with_the_next_epoch() -> None:
-    class Order(list):
-        def set_epoch(self, epoch: int) -> None:
-            self[:] = [10 * epoch + value for value in range(4)]
-
-    class Iterator:
-        _epoch = 0
-
-    seeded, iterator = SeededBatches(BatchSampler(Order(range(4)), 2, drop_last=False), 0), Iterator()
-    seeded.skip(5, iterator)
-    assert [list(batch) for batch in seeded] == [[22, 23]]
-    assert (iterator._epoch, seeded.number) == (2, 6)
-
-
-@pytest.mark.parametrize('options', [{}, {'num_workers': 1}, {'num_workers': 1, 'persistent_workers': True}])
-def test_a_loop_that_loads_as_soon_as_it_is_built_begins_again(options: dict[str, object]) -> None:
-    class EagerIterator:  # that of MMEngine 0.10.7
-        def __init__(self, loader: DataLoader) -> None:
-            self.batches = iter(loader)
-
-    sampler = InfiniteSampler(range(7), seed=1)
-    loader = DataLoader(Noise(), batch_size=3, sampler=sampler, collate_fn=list, **options)
-    loop = SimpleNamespace(dataloader=loader, dataloader_iterator=EagerIterator(loader))
-    next(loop.dataloader_iterator.batches)
-    runner = SimpleNamespace(train_loop=loop, cfg={}, seed=3)
-    SeedEachIteration().before_train(runner)
-    expected = [SeededBatch(batch, (0, 3, 0, 0, number)) for number, batch in enumerate([[0] * 3] * 2)]
-    loaded = [next(loop.dataloader_iterator.batches) for _ in expected]
-    assert [[sample[1:] for sample in batch] for batch in loaded] == [[draw() for _ in batch] for batch in expected]
-    fresh = iter(InfiniteSampler(range(7), seed=3))
-    assert [sample[0] for batch in loaded for sample in batch] == [next(fresh) for _ in range(6)]

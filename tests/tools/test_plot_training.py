@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import load_tool
+from tiny import figures, load_tool
 
-from mmrope.analysis import plotting
 from mmrope.commands import plot
 
 INTERVAL = 10
@@ -74,8 +73,7 @@ def test_the_picture_and_the_table(
     write_part(run, '20260101_100000', epochs(1, 3, length=37, loss=1.25))
     (run / 'epoch_3.pth').touch()
     (run / 'last_checkpoint').write_text('/moved/from/epoch_3.pth')
-    drawn: list[Any] = []
-    monkeypatch.setattr(plotting.plt, 'close', drawn.append)
+    drawn = figures(monkeypatch)
     main(['run', '--predictions', 'out.pkl'])
     assert (run / 'curves.png').read_bytes()[:4] == b'\x89PNG'
     left, right = drawn[0].axes
@@ -109,8 +107,7 @@ def test_checkpoints_of_another_work_dir_are_not_listed(tmp_path: Path, separato
 
 def test_a_run_without_validation_has_one_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_part(tmp_path, '20260101_100000', [dict(lr=1.0, loss=1.0, iter=10, step=10)])
-    drawn: list[Any] = []
-    monkeypatch.setattr(plotting.plt, 'close', drawn.append)
+    drawn = figures(monkeypatch)
     main([str(tmp_path), '--out', str(tmp_path / 'new' / 'loss.png')])
     assert len(drawn[0].axes) == 1
     assert (tmp_path / 'new' / 'loss.png').is_file()

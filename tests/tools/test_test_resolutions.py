@@ -18,7 +18,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
-from tiny import ROOT, isolated, load_tool, python_path
+from tiny import ROOT, figures, isolated, load_tool, python_path
 
 from mmrope.commands.runner import has_accelerator
 
@@ -208,8 +208,7 @@ def test_equal_sizes_lie_at_one_place_of_the_plot(
     tools: SimpleNamespace, models: dict[str, tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of square images 32 makes 32 x 32; they are placed by the size that the model sees."""
-    drawn = []
-    monkeypatch.setattr('mmrope.analysis.plotting.plt.close', drawn.append)
+    drawn = figures(monkeypatch)
     sizes = ['32', '32x32', '32x48', 'short:48']
     tools.test_resolutions([*models['segmentation'], '--sizes', *sizes, '--work-dir', str(tmp_path)])
     places = [(result['size'], result['pixels']) for result in json.loads((tmp_path / 'resolutions.json').read_text())]

@@ -1,4 +1,4 @@
-"""Checks of a semantic segmentation set: which images have a class map, and what the maps hold."""
+"""Checks of a semantic segmentation set: which images have a class map, and which classes the maps hold."""
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,7 +18,15 @@ Sample = Mapping[str, Any]
 
 
 class ClassMap(NamedTuple):
-    """What a class map holds as the pipeline reads it: its classes, before that its mode and its values past 255."""
+    """A class map as the pipeline reads it.
+
+    Attributes:
+        path: of the file.
+        mode: PIL's name for the kind of the image.
+        shape: of the array.
+        values: its classes.
+        cut_off: values of the file past 255, of which the pipeline keeps the last eight bits.
+    """
 
     path: str
     mode: str
@@ -33,14 +41,14 @@ def check_pairs(
     """Check that each sample of a data set has an image and a class map.
 
     Args:
-        samples: As the data set lists them, with ``img_path`` and ``seg_map_path``.
-        images: Folder of the images.
-        maps: Folder of the class maps; ``None`` if the data set has none.
-        suffixes: What the names of images and maps end in.
-        listed: Whether a file lists the names; otherwise all images in the folder are samples.
+        samples: as the data set lists them, with ``img_path`` and ``seg_map_path``.
+        images: folder of the images.
+        maps: folder of the class maps; ``None`` if the data set has none.
+        suffixes: endings of the names of images and of maps.
+        listed: whether a file lists the names; otherwise all images in the folder are samples.
 
     Raises:
-        DataError: If there is no sample, one without a name, an image or a map, or one whose file is empty.
+        DataError: if there is no sample, or one without a name, an image or a map, or with an empty file.
     """
     if not samples:
         raise DataError('lists no images' if listed else f'has no images that end in {suffixes[0]}{_endings(images)}')
@@ -48,19 +56,16 @@ def check_pairs(
     if listed and blank:
         raise DataError(f'has blank lines, which are read as images without a name: line {few(blank)}; remove them')
     verb = 'names' if listed else 'has'
-    for key, folder, suffix in (('img_path', images, suffixes[0]), ('seg_map_path', maps, suffixes[1])):
-        if folder is None:
-            continue
+    parts = (('images', 'img_path', images, suffixes[0]), ('class maps', 'seg_map_path', maps, suffixes[1]))
+    for what, key, folder, suffix in parts if maps is not None else parts[:1]:
         missing, empty = absent_files([sample[key] for sample in samples if key in sample])
         stems = [os.path.relpath(path, folder).removesuffix(suffix) for path in sorted(missing)]
-        if stems and key == 'img_path':
-            doubled = any(stem.endswith(suffix) for stem in stems)
-            hint = f'; names are listed without img_suffix={suffix!r}, which is added to them' if doubled else ''
-            raise DataError(f'{verb} images that do not exist (*{suffix}) in {folder}: {few(stems)}{hint}')
         if stems:
-            raise DataError(f'{verb} images without a class map (*{suffix}) in {folder}: {few(stems)}')
+            doubled = what == 'images' and any(stem.endswith(suffix) for stem in stems)
+            hint = f'; names are listed without img_suffix={suffix!r}, which is added to them' if doubled else ''
+            lack = 'that do not exist' if what == 'images' else 'without a class map'
+            raise DataError(f'{verb} images {lack} (*{suffix}) in {folder}: {few(stems)}{hint}')
         if empty:
-            what = 'images' if key == 'img_path' else 'class maps'
             raise DataError(f'{verb} {what} that are empty files: {few(empty)}')
 
 
@@ -81,20 +86,21 @@ def check_maps(
     """Check the values of class maps: of all, or of a sample where they are many.
 
     Args:
-        samples: As the data set lists them.
-        load: Reads the class map of a sample as the pipeline does.
-        number: Of classes.
-        ignored: The values that the losses ignore.
-        training: Whether losses are computed, which fail where a metric passes over a value.
+        samples: as the data set lists them.
+        load: reads the class map of a sample as the pipeline does.
+        number: of classes.
+        ignored: values that the losses ignore.
+        training: whether losses are computed; they fail on a value that a metric ignores.
 
     Returns:
-        A sentence for each thing that may be meant.
+        A note for each thing that may be right.
 
     Raises:
-        DataError: For what cannot be: a map of several channels, values of no class, nothing but ignored pixels.
+        DataError: for maps of several channels, values of no class, or nothing but ignored pixels.
     """
-    number = max(number, 2)  # a single class is told from what is none of it
-    chosen = _affordable(samples)
+    number = max(number, 2)  # a single class is told from the background
+    size = header_size(samples[0]['seg_map_path']) or Size(1000, 1000)
+    chosen = spread(samples, max(50, min(1000, MOST_PIXELS // (size.width * size.height))))
     looks = in_threads(lambda sample: _look_at(sample, load), chosen)
     maps = [look for look in looks if isinstance(look, ClassMap)]
     failed = {sample['seg_map_path']: look for sample, look in zip(chosen, looks) if not isinstance(look, ClassMap)}
@@ -102,43 +108,33 @@ def check_maps(
     if failed:
         reason = next(iter(failed.values()))
         notes.append(f'has class maps that cannot be read: {few(failed)} ({type(reason).__name__}: {reason})')
-    _check_channels(maps)
-    _check_bits(maps, ignored)
+    _check_kinds(maps, ignored)
     notes += _check_values(maps, samples[0], number, ignored, training)
     if training and maps:
         notes += _check_variety(maps, ignored, number, complete=len(maps) == len(samples))
     return notes
 
 
-def _affordable(samples: Sequence[Sample]) -> list[Sample]:
-    """Choose as many samples as are read in about a second, but no fewer than 50."""
-    size = header_size(samples[0]['seg_map_path']) or Size(1000, 1000)
-    return spread(samples, max(50, min(1000, MOST_PIXELS // (size.width * size.height))))
-
-
 def _look_at(sample: Sample, load: Callable[[Sample], np.ndarray]) -> ClassMap | Exception:
     """Read a class map; return the error of one that cannot be read, which the host raises when it comes to it."""
-    path = sample['seg_map_path']
+    path, mode, stored = sample['seg_map_path'], 'unknown to PIL', np.empty(0)
     try:
         array = load(sample)
     except Exception as error:
         return error
-    mode, stored = _stored(path)
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            stored = np.asarray(image) if mode.startswith(MODES_OF_16_BITS) else stored
+    except (OSError, ValueError):
+        pass
     values = np.unique(array) if array.dtype != np.uint8 else np.flatnonzero(np.bincount(array.ravel(), minlength=256))
     cut_off = np.unique(stored[stored > 255]) if array.dtype == np.uint8 else ()
     return ClassMap(path, mode, array.shape, tuple(map(int, values)), tuple(map(int, cut_off)))
 
 
-def _stored(path: str) -> tuple[str, np.ndarray]:
-    """Return PIL's name for the kind of an image, and the values of one of more than eight bits."""
-    try:
-        with Image.open(path) as image:
-            return image.mode, np.asarray(image) if image.mode.startswith(MODES_OF_16_BITS) else np.empty(0)
-    except (OSError, ValueError):
-        return 'unknown to PIL', np.empty(0)
-
-
-def _check_channels(maps: Sequence[ClassMap]) -> None:
+def _check_kinds(maps: Sequence[ClassMap], ignored: Collection[int]) -> None:
+    """Check that maps have one channel, and that no value is cut to eight bits and so becomes another class."""
     coloured = [look for look in maps if len(look.shape) > 2]
     if coloured:
         first = coloured[0]
@@ -151,14 +147,11 @@ def _check_channels(maps: Sequence[ClassMap]) -> None:
             f'has class maps of {first.shape[2]} channels, as {first.path} ({first.mode}; '
             f'{len(coloured)} of {len(maps)} looked at): {advice}'
         )
-
-
-def _check_bits(maps: Sequence[ClassMap], ignored: Collection[int]) -> None:
-    """Check that no value is cut to its last eight bits and so becomes another class."""
-    wrong = [(look.path, value) for look in maps for value in look.cut_off if value % 256 not in ignored]
-    if wrong:
-        path, value = wrong[0]
-        raise DataError(f'has a class map with the value {value}, which is read as {value % 256} (8 bits): {path}')
+    for look in maps:
+        for value in look.cut_off:
+            if value % 256 not in ignored:
+                text = f'the value {value}, which is read as {value % 256} (8 bits)'
+                raise DataError(f'has a class map with {text}: {look.path}')
 
 
 def _check_values(
@@ -167,9 +160,8 @@ def _check_values(
     shift = int(bool(sample.get('reduce_zero_label')))
     wrong: dict[int, list[str]] = {}
     for look in maps:
-        for value in set(look.values) - set(ignored):
-            if not 0 <= value < number:
-                wrong.setdefault(value + shift, []).append(look.path)
+        for value in set(look.values) - set(ignored) - set(range(number)):
+            wrong.setdefault(value + shift, []).append(look.path)
     if not wrong:
         return []
     last = len(sample.get('label_map') or range(number)) - 1 + shift
@@ -181,16 +173,17 @@ def _check_values(
     )
     if training:
         raise DataError(text)
-    return [f'{text}: the metrics pass over these pixels']
+    return [f'{text}: the metrics ignore these pixels']
 
 
 def _check_variety(maps: Sequence[ClassMap], ignored: Collection[int], number: int, complete: bool) -> list[str]:
     """Check that there are classes to tell apart."""
     void = [look for look in maps if set(look.values) <= set(ignored)]
-    classes = {value for look in maps for value in look.values} - set(ignored)
+    both = {value for look in maps for value in look.values}
+    classes = both - set(ignored)
     seen = 'all' if complete else f'the {len(maps)} looked at of'
-    if len(void) == len(maps):
-        values = few(sorted({str(value) for look in maps for value in look.values}))
+    if not classes:
+        values = few(sorted(map(str, both)))
         text = f'has nothing to learn from: {seen} class maps are of ignored pixels only ({values}), as {maps[0].path}'
         if complete:
             raise DataError(text)
@@ -200,9 +193,8 @@ def _check_variety(maps: Sequence[ClassMap], ignored: Collection[int], number: i
         example = f'{void[0].path} (value {few(map(str, void[0].values))})'
         notes.append(f'has {len(void)} class maps of ignored pixels only, of {len(maps)} looked at, as {example}')
     if len(classes) == 1 and number > 1:
-        both = {value for look in maps for value in look.values}
         text = f'has one class only, {min(classes)}, in {seen} class maps, as {maps[0].path}'
-        if classes == {0} and both == {0, 255} and complete:
+        if both == {0, 255} and classes == {0} and complete:
             raise DataError(f'{text}: 255 is ignored; two classes are stored as 0 and 1, not as 0 and 255')
         notes.append(f'{text}: the other pixels are ignored' if both > classes else text)
     return notes
@@ -214,16 +206,16 @@ def check_map_sizes(
     """Check that class maps are as large as their images, by the headers of a sample of the files.
 
     Args:
-        samples: As the data set lists them.
-        read: Decodes an image as the pipeline does, and returns its width and height.
-        resized: For each step of the pipeline that resizes, whether it keeps the ratio of the sides.
-        training: Whether images and maps are cut alike; a metric compares them pixel by pixel.
+        samples: as the data set lists them.
+        read: decodes an image as the pipeline does, and returns its width and height.
+        resized: whether the ratio of the sides is kept, for each step of the pipeline that resizes.
+        training: whether images and maps are resized and cut together; a metric compares them pixel by pixel.
 
     Returns:
-        A sentence where resizing makes them equal.
+        A note where resizing makes them equal.
 
     Raises:
-        DataError: If their sizes differ.
+        DataError: if their sizes differ.
     """
     chosen = spread(samples)
     maps = in_threads(header_size, [sample['seg_map_path'] for sample in chosen])

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 from ...checkpoints.loading import runner_globals
 from ...text import few
 
-# Parts of a model that classify something else than the data set's classes, or nothing at all.
+# Parts of a model that do not classify, or not into the classes of the data set.
 OTHER_PARTS = {
     'backbone',
     'neck',
@@ -22,14 +22,14 @@ OTHER_PARTS = {
     'train_cfg',
     'test_cfg',
 }
-OTHER_HEADS = {'STDCHead'}  # learns where edges are, from the same maps
+OTHER_HEADS = {'STDCHead'}  # learns edges, from the same maps
 PANOPTIC = ('num_things_classes', 'num_stuff_classes')
 # Longer lists of classes are cut in a message.
 MOST_LISTED = 10
 
 
 class Head(NamedTuple):
-    """A part of a model that tells the data set's classes apart, and the argument that says how many there are."""
+    """A part of a model that tells the data set's classes apart, with the name and value of its number of classes."""
 
     config: Mapping[str, Any]
     path: str
@@ -38,11 +38,11 @@ class Head(NamedTuple):
 
 
 def heads_of(model: Mapping[str, Any], scope: str | None = None) -> list[Head]:
-    """Find the heads of a model that say, themselves or by a default, how many classes they tell apart.
+    """Find the heads of a model whose number of classes is known, be it a default.
 
     Args:
-        model: The config of a model.
-        scope: Where the ``type`` of a head that leaves the number at its default is looked for.
+        model: config of a model.
+        scope: registry scope of the ``type`` of a head that leaves the number at its default.
     """
     found = [Head(head, path, *_number_of(head, scope)) for path, head in _head_configs(model, 'model')]
     return [head for head in found if isinstance(head.number, int)]
@@ -70,9 +70,9 @@ def _number_of(head: Mapping[str, Any], scope: str | None) -> tuple[str, Any]:
 
 
 def _default(head: Mapping[str, Any], argument: str, scope: str | None) -> Any:
-    """Return the default of an argument of a head's class, or of the classes that it hands its arguments on to."""
+    """Return the default of an argument of a head's class, or of a class that it passes its arguments on to."""
     kind = head.get('type')
-    if any(str(key).endswith('head') for key in head):  # which tell the classes apart
+    if any(str(key).endswith('head') for key in head):  # the inner heads tell the classes apart
         return None
     if isinstance(kind, str):
         with MODELS.switch_scope_and_registry(scope) as registry:
@@ -88,12 +88,12 @@ def check_heads(heads: Sequence[Head], allowed: Sequence[int], whose: str) -> No
     """Check that each head has as many classes as a data set.
 
     Args:
-        heads: The heads of the model.
-        allowed: The number of classes; for panoptic data sets that of their things, too.
-        whose: The data set and its classes, for the error.
+        heads: of the model.
+        allowed: number of classes; for panoptic data sets also the number of things.
+        whose: name and classes of the data set, for the error.
 
     Raises:
-        ValueError: If one has another number.
+        ValueError: if one has another number.
     """
     wrong = [f'{head.path}.{head.argument} is {head.number}' for head in heads if head.number not in allowed]
     if wrong:
@@ -102,27 +102,27 @@ def check_heads(heads: Sequence[Head], allowed: Sequence[int], whose: str) -> No
 
 
 def check_class_weights(heads: Sequence[Head]) -> None:
-    """Check that a loss has a weight for each class of its head, and at most one more, for what is of no class.
+    """Check that a loss has a weight for each class of its head, and at most one more, for the background.
 
     Raises:
-        ValueError: If a list of weights has another length.
+        ValueError: if a list of weights has another length.
     """
     for head in heads:
         for place, weights in _lists_of(head.config, 'class_weight', head.path):
             if len(weights) not in (head.number, head.number + 1):
                 raise ValueError(
                     f'{place} has {len(weights)} values, but {head.path}.{head.argument} is {head.number}: '
-                    f'a loss takes {head.number}, or {head.number + 1} with one for what is of no class'
+                    f'a loss takes {head.number}, or {head.number + 1} with one for the background'
                 )
 
 
 def _lists_of(node: Any, key: str, path: str) -> Iterator[tuple[str, Sequence]]:
-    """Yield place and value of each list below a head that an argument is set to."""
+    """Yield path and value of each list below a head that an argument is set to."""
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, (list, tuple)) else ()
     for name, value in items:
         if name == key and isinstance(value, (list, tuple)):
             yield f'{path}.{name}', value
-        elif not str(name).endswith('head'):  # which is a head itself
+        elif not str(name).endswith('head'):  # checked by itself
             yield from _lists_of(value, key, f'{path}.{name}')
 
 
@@ -136,14 +136,14 @@ def compare_classes(one: tuple[str, Sequence[str]], other: tuple[str, Sequence[s
     """Compare the classes of two data sets, or of a checkpoint and a data set.
 
     Args:
-        one: Its name and its classes, in order.
-        other: The same of the other.
+        one: name and classes, in order.
+        other: name and classes of the other.
 
     Returns:
-        A note where as many classes have other names, which may be meant; nothing where they are the same.
+        A note where as many classes have other names, which may be right; ``None`` where they are the same.
 
     Raises:
-        ValueError: If their numbers differ, or only their order does.
+        ValueError: if their numbers differ, or only their order does.
     """
     (_, ours), (_, theirs) = one, other
     if list(ours) == list(theirs):
@@ -161,7 +161,7 @@ def compare_classes(one: tuple[str, Sequence[str]], other: tuple[str, Sequence[s
 def classes_of_checkpoint(path: str) -> Sequence[str] | None:
     """Return the classes that a checkpoint was trained with, without reading its weights; ``None`` if it has none.
 
-    A file that cannot be read so (an old format, more than weights) has none: whoever loads it says what is wrong.
+    So has a file that cannot be read like this: an old format, or code in it. Loading it says what is wrong.
     """
     try:
         with torch.serialization.safe_globals(runner_globals()):

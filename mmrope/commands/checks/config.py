@@ -1,6 +1,6 @@
-"""What can be said about a config before anything is built from it: wrong overrides, missing files, another data root.
+"""Checks of a config before anything is built from it: overrides, files, classes, and another data root.
 
-Every mistake is a ``CommandError`` of one sentence that says what to do.
+Every mistake is a ``CommandError`` of one sentence that says how to mend it.
 """
 
 import difflib
@@ -39,54 +39,47 @@ from .data import (
     prefixes_of,
 )
 
-# What MMEngine reads from a config beside the arguments of Runner, and what the tools read.
+# Keys that MMEngine or a command reads from a config, apart from the arguments of Runner.
 READ_FROM_CONFIG = {
     'activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_imports', 'efficient_conv_bn_eval',
     'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn', 'tta_model', 'tta_pipeline',
 }  # fmt: skip
 RUNNER_KEYS = (set(inspect.signature(Runner).parameters) | READ_FROM_CONFIG) - {'cfg'}
-# Dicts whose keys the user invents, so that a new key may resemble another.
-FREE_KEYS = {'custom_keys', 'data_prefix', 'metainfo'}
-# Catches one wrong letter in eight, and takes `num_channels` for a new key beside `in_channels`.
-TYPO_SIMILARITY = 0.87
-# Takes `test_pipeline` for a variable beside `tta_pipeline`.
-PART_SIMILARITY = 0.92
+# Takes `param_schedulr` for `param_scheduler`, and `test_pipeline` for a variable.
+TYPO_SIMILARITY = 0.92
 STAGES = ('train', 'val', 'test')
 
 
 def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
     """Check the paths of ``--cfg-options`` against the config they override.
 
-    At the top level MMEngine knows all the keys there are; any other is a variable of the config file, copied to where
-    it is used before an override could change it. Further down a new key may be an argument that the config leaves at
-    its default, and is an error only where it is almost the name of a key that is there.
+    MMEngine knows all keys of the top level. Any other is a variable of the config file, copied to where it is used
+    before an override can change it. Further down a new key may be an argument that the config leaves at its default.
 
     Raises:
-        CommandError: If a path cannot be meant.
+        CommandError: if nothing would read a key, or a path does not fit the config.
     """
     for path in options:
-        parts = path.split('.')
-        _check_top(cfg, parts[0], path)
-        node: Any = cfg._cfg_dict
-        for depth, part in enumerate(parts):
-            if isinstance(node, Mapping) and part not in node:
-                _check_new_key(node, part, '.'.join(parts[:depth]), path)
-                break
-            node = _child(node, part, '.'.join(parts[:depth]), path)
-
-
-def _check_top(cfg: Config, key: str, path: str) -> None:
-    if key in RUNNER_KEYS:
-        return
-    if key == 'data_root' and key in cfg:
-        raise CommandError(
-            f'--cfg-options {path}: each data set has its own copy of this variable: use --data-root DIR'
-        )
-    if key in cfg:
-        users = ', '.join(_places_of(key, cfg)) or 'what was made of it'
-        raise CommandError(f'--cfg-options {path}: {key} is a variable that the config has copied: set {users} instead')
-    hint = did_you_mean(key, RUNNER_KEYS | set(cfg))
-    raise CommandError(f'--cfg-options {path}: a config has no part {key!r}{hint}')
+        first, *rest = path.split('.')
+        start = f'--cfg-options {path}: '
+        if first == 'data_root' and first in cfg:
+            raise CommandError(f'{start}each data set has its own copy of this variable: use --data-root DIR')
+        if first not in RUNNER_KEYS and first in cfg:
+            users = ', '.join(_places_of(first, cfg)) or 'the keys made from it'
+            raise CommandError(f'{start}{first} is a variable that the config has copied: set {users} instead')
+        if first not in RUNNER_KEYS:
+            hint = did_you_mean(first, RUNNER_KEYS | set(cfg))
+            raise CommandError(f'{start}unknown config key {first!r}{hint}')
+        node, where = cfg._cfg_dict.get(first, {}), first
+        for key in rest:
+            if isinstance(node, Mapping):
+                if key not in node:
+                    break
+            elif not isinstance(node, list):
+                raise CommandError(f'{start}{where} is {node!r}, which has no parts: set it as a whole')
+            elif not key.isdigit() or int(key) >= len(node):
+                raise CommandError(f'{start}{where} is a list of {len(node)}, which has no {key!r}')
+            node, where = node[key if isinstance(node, Mapping) else int(key)], f'{where}.{key}'
 
 
 def _places_of(variable: str, cfg: Config) -> list[str]:
@@ -104,26 +97,6 @@ def _places_of(variable: str, cfg: Config) -> list[str]:
     return [path for key in cfg if key in RUNNER_KEYS for path in search(cfg[key], key)][:3]
 
 
-def _check_new_key(node: Mapping[str, Any], key: str, where: str, path: str) -> None:
-    if not where or where.rpartition('.')[2] in FREE_KEYS:
-        return
-    # `conv2` beside `conv1` is no typing error
-    known = {other for other in node if other.strip('0123456789') != key.strip('0123456789')}
-    hint = did_you_mean(key, known, TYPO_SIMILARITY)
-    if hint:
-        raise CommandError(f'--cfg-options {path}: {where} has no {key!r}{hint}')
-
-
-def _child(node: Any, part: str, where: str, path: str) -> Any:
-    if isinstance(node, Mapping):
-        return node[part]
-    if not isinstance(node, list):
-        raise CommandError(f'--cfg-options {path}: {where} is {node!r}, which has no parts: set it as a whole')
-    if not part.isdigit() or int(part) >= len(node):
-        raise CommandError(f'--cfg-options {path}: {where} is a list of {len(node)}, which has no {part!r}')
-    return node[int(part)]
-
-
 def did_you_mean(key: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return the end of a sentence that suggests the known word most like ``key``, or nothing."""
     similar = difflib.get_close_matches(key, known, n=1, cutoff=cutoff)
@@ -131,22 +104,18 @@ def did_you_mean(key: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 def check_keys(cfg: Config) -> None:
-    """Check that no variable at the top of a config is a misspelt part that is missing: MMEngine would not read it.
-
-    Raises:
-        CommandError: If one is.
-    """
+    """Warn of variables at the top of a config that may be a misspelt key: MMEngine would not read them."""
     for key in set(cfg) - RUNNER_KEYS:
-        hint = did_you_mean(key, RUNNER_KEYS - set(cfg), PART_SIMILARITY)
+        hint = did_you_mean(key, RUNNER_KEYS - set(cfg), TYPO_SIMILARITY)
         if hint:
-            raise CommandError(f'the config has {key}, which nothing reads{hint}')
+            warnings.warn(f'the config has {key}, which MMEngine does not read{hint}', stacklevel=2)
 
 
 def check_optimizer(cfg: Config) -> None:
-    """Check that the optimiser of a config exists; MMEngine's own error for one that does not has no name in it.
+    """Check that the optimiser of a config exists; MMEngine's own error does not name it.
 
     Raises:
-        CommandError: If it does not.
+        CommandError: if it does not exist.
     """
     kind = (cfg.get('optim_wrapper') or {}).get('optimizer', {}).get('type')
     with OPTIMIZERS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
@@ -156,7 +125,7 @@ def check_optimizer(cfg: Config) -> None:
 
 
 def suggest_type(message: str) -> str:
-    """Return the end of MMEngine's sentence that a ``type`` is in no registry: the registered name most like it."""
+    """Return the registered name most like the ``type`` that MMEngine's error says is in no registry, as its end."""
     found = re.match(r'(\S+) is not in the (?:\S+::)?(.+) registry', message)
     if found is None:
         return ''
@@ -175,7 +144,7 @@ def check_checkpoint(path: str | None, argument: str) -> None:
     """Check that a checkpoint of this machine is there; URLs and the names of other schemes are left to the loader.
 
     Raises:
-        CommandError: If it is not.
+        CommandError: if it is not.
     """
     if path is None or re.match(r'[\w.+-]{2,}:', path) or os.path.isfile(os.path.expanduser(path)):
         return
@@ -193,30 +162,30 @@ def datasets_of(dataset: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def check_data(cfg: Config, stages: tuple[str, ...]) -> None:
-    """Check data sets, evaluators and heads of ``stages``: files and folders, what they hold, and the classes.
+    """Check data sets, evaluators and heads of ``stages``: files and folders, their content, and the classes.
 
-    What is only suspicious, like boxes that a training skips, is a warning.
+    A finding that may be right, like boxes that a training skips, is a warning.
 
     Args:
-        cfg: The config.
-        stages: Some of ``STAGES``; one that the config does not run is skipped.
+        cfg: the config.
+        stages: some of ``STAGES``; one that the config does not run is skipped.
 
     Raises:
-        CommandError: For the first thing that is missing or wrong.
+        CommandError: for the first thing that is missing or wrong.
     """
     scope = cfg.get('default_scope')
     classes: dict[str, Sequence[str]] = {}
+    heads = heads_of(cfg.get('model') or {}, scope)
     for stage in stages:
         loader = cfg.get(f'{stage}_dataloader')
         if loader is None or cfg.get(f'{stage}_cfg') is None:
             continue
         datasets, evaluators = list(datasets_of(loader.get('dataset', {}))), _as_list(cfg.get(f'{stage}_evaluator'))
-        for part, readers in (('dataloader', datasets), ('evaluator', evaluators)):
-            for reader in readers:
-                for path in _paths_of(reader if part == 'dataloader' else {**reader, 'data_root': None}):
-                    _check_path(path, f'{stage}_{part}')
+        for dataset in datasets:
+            _check_paths(dataset, f'{stage}_dataloader')
+        for evaluator in evaluators:
+            _check_paths({**evaluator, 'data_root': None}, f'{stage}_evaluator')
         known = [(dataset, kind) for dataset in datasets if (kind := class_of(dataset, scope)) is not None]
-        heads = heads_of(cfg.get('model') or {}, scope)
         with _as_command_error(f'{stage}_dataloader '):
             _check_contents(known, evaluators, heads, scope, stage)
         with _as_command_error():
@@ -238,10 +207,10 @@ def _as_command_error(start: str = '') -> Iterator[None]:
 def _check_contents(
     datasets: list[tuple[dict, type]], evaluators: list[dict], heads: Sequence[Head], scope: str | None, stage: str
 ) -> None:
-    """Check what the files of a stage hold; one of several data sets may be there as background alone."""
+    """Check the files of a stage; one of several data sets may hold backgrounds alone."""
     training, nothing = stage == 'train', []
+    rules = Rules(scope, training, ignored_by([head.config for head in heads]), heads[0].number if heads else None)
     for dataset, kind in datasets:
-        rules = Rules(scope, training, ignored_by([head.config for head in heads]), heads[0].number if heads else None)
         path, found = check_contents(dataset, kind, rules)
         for note in found.notes:
             warnings.warn(f'{stage}_dataloader reads {path}: {note}', stacklevel=3)
@@ -251,8 +220,8 @@ def _check_contents(
     if training and nothing and all(nothing):
         raise ValueError(nothing[0])
     if training or not all(evaluator.get('format_only') for evaluator in evaluators):
+        advice = '' if training else ': the metrics of its classes will say nothing'
         for text in filter(None, nothing):
-            advice = '' if training else ': the metrics of its classes will say nothing'
             warnings.warn(f'{stage}_dataloader {text}{advice}', stacklevel=3)
 
 
@@ -273,10 +242,10 @@ def _check_classes(
 ) -> None:
     """Compare the classes of a data set with the heads and with those of other data sets, and add them to these."""
     classes = classes_of(dataset, kind)
-    if classes is None or dataset.get('return_classes'):  # the latter of models that take any text for a class
+    if classes is None or dataset.get('return_classes'):  # set for models that take any text as a class
         return
     things = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}.get('thing_classes') or classes
-    more = range(len(classes), 10**6) if is_classification(kind) else ()  # which may keep outputs that nothing uses
+    more = range(len(classes), 10**6) if is_classification(kind) else ()  # a classifier may have unused outputs
     check_heads(heads, [len(classes), len(things), *more], f'{name} has {list_classes(classes)}')
     for other in others.items():
         if note := compare_classes(other, (name, classes)):
@@ -288,7 +257,7 @@ def check_classes_of_checkpoint(cfg: Config, path: str) -> None:
     """Check that a checkpoint was trained with the classes of the test set.
 
     Raises:
-        CommandError: If they differ.
+        CommandError: if they differ.
     """
     trained = classes_of_checkpoint(path) if os.path.isfile(path) else None
     if trained is None or cfg.get('test_dataloader') is None:
@@ -301,21 +270,17 @@ def check_classes_of_checkpoint(cfg: Config, path: str) -> None:
                 warnings.warn(note, stacklevel=2)
 
 
-def _paths_of(reader: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a data set or an evaluator reads from this machine."""
-    for name in [*_as_list(reader.get('ann_file')), *prefixes_of(reader).values()]:
-        path = path_of(reader, name)
-        if path is not None:
-            yield path
-
-
-def _check_path(path: str, reader: str) -> None:
-    try:
-        check_readable(path)
-    except FileNotFoundError:
-        raise CommandError(f'{reader} reads {path}, which does not exist: {_advice(path)}') from None
-    except DataError as error:
-        raise CommandError(f'{reader} reads {path}, which {error}') from None
+def _check_paths(reader: Mapping[str, Any], name: str) -> None:
+    """Check that the files and folders of a data set or an evaluator can be read."""
+    for given in [*_as_list(reader.get('ann_file')), *prefixes_of(reader).values()]:
+        path = path_of(reader, given)
+        try:
+            if path is not None:
+                check_readable(path)
+        except FileNotFoundError:
+            raise CommandError(f'{name} reads {path}, which does not exist: {_advice(path)}') from None
+        except DataError as error:
+            raise CommandError(f'{name} reads {path}, which {error}') from None
 
 
 def _advice(path: str) -> str:
@@ -330,7 +295,7 @@ def set_data_root(cfg: Config, data_root: str) -> None:
     """Read the data set from another folder: replace the config's data root in all data loaders and evaluators.
 
     Raises:
-        CommandError: If the folder does not exist, or the config does not have exactly one data root.
+        CommandError: if the folder does not exist, or the config does not have exactly one data root.
     """
     if not os.path.isdir(data_root):
         raise CommandError(f'--data-root: there is no folder {data_root}')

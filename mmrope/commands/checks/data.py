@@ -1,32 +1,31 @@
-"""Checks of one data set of a config: its classes, and what its files hold, by the rules of its own class."""
+"""Checks of one data set of a config: its classes, and its files by the rules of its own class."""
 
 import inspect
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
-import numpy as np
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, TRANSFORMS
 
 from ...text import few
-from .annotations import LARGEST_PARSED, DataError, Findings, Reading, absent_files, check_coco
+from .annotations import LARGEST_PARSED, DataError, Findings, Reading, check_coco, check_images_exist
 from .class_maps import check_map_sizes, check_maps, check_pairs
 
-# Packages whose transforms do not change what a class map means.
+# Packages whose transforms do not change the meaning of a class map.
 HOSTS = {'mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmrope', 'mmseg'}
 SPLIT_BY_FOLDERS = {'CustomDataset', 'ImageNet', 'ImageNet21k'}
 
 
 class Rules(NamedTuple):
-    """What is known of the run that reads a data set.
+    """The run that reads a data set.
 
     Attributes:
-        scope: Where the steps of its pipeline are looked for.
-        training: Whether it is trained on.
-        ignored: The labels of pixels that all heads ignore.
-        number: How many classes the heads tell apart, for a data set that does not say; ``None`` if they do not either.
+        scope: registry scope of the steps of its pipeline.
+        training: whether it is trained on.
+        ignored: labels of pixels that all heads ignore.
+        number: of classes of the heads, for a data set that does not say; ``None`` if they do not either.
     """
 
     scope: str | None
@@ -56,7 +55,7 @@ def path_of(reader: Mapping[str, Any], name: Any) -> str | None:
 
 
 def prefixes_of(reader: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the folders of a data set by what they hold; MMPreTrain takes a single one for that of the images."""
+    """Return the folders of a data set by their content; MMPreTrain takes a single one for that of the images."""
     prefix = reader.get('data_prefix') or {}
     return {'img_path': prefix} if isinstance(prefix, str) else prefix
 
@@ -65,7 +64,7 @@ def classes_of(dataset: Mapping[str, Any], kind: type) -> Sequence[str] | None:
     """Return the classes of a data set: of its config, its class or, in classification, its folders.
 
     Raises:
-        ValueError: If they are a single text that names no file.
+        ValueError: if they are a single text that names no file.
     """
     given = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}.get('classes')
     if is_classification(kind) and dataset.get('classes') is not None:
@@ -87,52 +86,49 @@ def is_classification(kind: type) -> bool:
 
 
 def steps_of(pipeline: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the steps of a pipeline, also those that a step like ``TestTimeAug`` holds."""
+    """Yield the steps of a pipeline and, after each, the steps that it holds, as ``TestTimeAug`` does."""
     if isinstance(pipeline, Mapping):
         if 'type' in pipeline:
             yield pipeline
-        for value in pipeline.values():
-            yield from steps_of(value)
-    elif isinstance(pipeline, (list, tuple)):
+        pipeline = list(pipeline.values())
+    if isinstance(pipeline, (list, tuple)):
         for step in pipeline:
             yield from steps_of(step)
 
 
 def check_contents(dataset: Mapping[str, Any], kind: type, rules: Rules) -> tuple[str, Findings]:
-    """Check what the files of a data set hold, where its class is one that is known here.
+    """Check the files of a data set of a known class.
 
-    These are ``CocoDataset``, ``BaseSegDataset``, classes made of them that read the same files, and MMPreTrain's
+    Known are ``CocoDataset``, ``BaseSegDataset``, subclasses that read the same files, and MMPreTrain's
     ``CustomDataset`` with a list of labels.
 
     Args:
-        dataset: The config of the data set.
-        kind: Its class.
-        rules: The rules of the run.
+        dataset: config of the data set.
+        kind: its class.
+        rules: of the run.
 
     Returns:
-        The file or folder, and what was found about it.
+        The file or folder, and the findings about it.
 
     Raises:
-        ValueError: If something is wrong.
+        ValueError: if something is wrong.
     """
     classes = classes_of(dataset, kind)
     number = len(classes) if classes else rules.number
     bases = {base.__name__: base for base in kind.__mro__}
     file = path_of(dataset, dataset['ann_file']) if dataset.get('ann_file') else None
     images = path_of(dataset, prefixes_of(dataset).get('img_path'))
-    path, check = file or images or '', None
-    if file and _reads_coco(kind, bases.get('CocoDataset')):
-        check = partial(check_coco, file, _reading(dataset, kind, bases['CocoDataset'], classes, rules))
-    elif images and 'BaseSegDataset' in bases:
-        check = partial(_check_segmentation, dataset, kind, rules._replace(number=number))
-    elif file and kind.__name__ in SPLIT_BY_FOLDERS and os.path.getsize(file) <= LARGEST_PARSED:
-        check = partial(_check_labels, dataset, kind, file, number)
-    if check is None:
-        return path, Findings([], None)
+    path, found = file or images or '', Findings([], None)
     try:
-        return path, check()
+        if file and _reads_coco(kind, bases.get('CocoDataset')):
+            found = check_coco(file, _reading(dataset, kind, bases['CocoDataset'], classes, rules))
+        elif images and 'BaseSegDataset' in bases:
+            found = Findings(_check_segmentation(dataset, kind, rules._replace(number=number)), None)
+        elif file and kind.__name__ in SPLIT_BY_FOLDERS and os.path.getsize(file) <= LARGEST_PARSED:
+            _check_labels(dataset, kind, file, number)
     except DataError as error:
         raise ValueError(f'reads {path}, which {error}') from None
+    return path, found
 
 
 def _reads_coco(kind: type, base: type | None) -> bool:
@@ -161,63 +157,28 @@ def _reading(
 
 def _image_reader(pipeline: Any, scope: str | None) -> Callable[[str], tuple[int, int]]:
     """Return a function that decodes an image as a pipeline does, for its width and height."""
-    load = _Lazy(_step(pipeline, 'LoadImageFromFile') or {'type': 'LoadImageFromFile'}, scope)
-
-    def read(path: str) -> tuple[int, int]:
-        height, width = load({'img_path': path})['img'].shape[:2]
-        return width, height
-
-    return read
+    load = _lazy(_step(pipeline, 'LoadImageFromFile') or {'type': 'LoadImageFromFile'}, scope)
+    return lambda path: load({'img_path': path})['img'].shape[1::-1]
 
 
-class _Lazy:
-    """A step of a pipeline that is built when it is first called."""
+def _lazy(step: Mapping[str, Any], scope: str | None) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return a function that applies a step of a pipeline, and builds it when it is first called."""
 
-    def __init__(self, config: Mapping[str, Any], scope: str | None) -> None:
-        self.config, self.scope, self.step = config, scope, None
+    @cache
+    def build() -> Any:
+        with TRANSFORMS.switch_scope_and_registry(scope) as registry:
+            return registry.build(dict(step))
 
-    def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
-        if self.step is None:
-            with TRANSFORMS.switch_scope_and_registry(self.scope) as registry:
-                self.step = registry.build(dict(self.config))
-        return self.step(sample)
+    return lambda sample: build()(sample)
 
 
 def _name(step: Mapping[str, Any]) -> str:
     return str(getattr(step['type'], '__name__', step['type'])).rpartition('.')[2]
 
 
-def _check_labels(dataset: Mapping[str, Any], kind: type, path: str, number: int | None) -> Findings:
-    """Check the images and labels that a file of a classification set lists."""
-    blank = [str(i) for i, line in enumerate(list_from_file(path), 1) if not line.strip()]
-    if blank:
-        raise DataError(f'has blank lines, which name no image: line {few(blank)}; remove them')
-    listing = _list_by(dataset, kind)
-    samples = listing.data_list if listing is not None else []
-    missing, empty = absent_files([sample['img_path'] for sample in samples])
-    for found, what in ((missing, 'do not exist'), (empty, 'are empty files')):
-        if found:
-            raise DataError(f'names images that {what}: {few(found)}')
-    labels = {label for sample in samples if isinstance(label := sample.get('gt_label'), int)}
-    wrong = sorted(label for label in labels if number is not None and not 0 <= label < number)
-    if wrong:
-        raise DataError(f'has labels of no class: {few(map(str, wrong))}; classes are 0 to {number - 1}')
-    return Findings([], None)
-
-
-def _check_segmentation(dataset: Mapping[str, Any], kind: type, rules: Rules) -> Findings:
-    """Check images and class maps, listed by the data set itself."""
-    listing = _list_by(dataset, kind)
-    if listing is None:
-        return Findings([], None)
-    folders = (listing.data_prefix.get('img_path'), listing.data_prefix.get('seg_map_path'))
-    suffixes = (listing.img_suffix, listing.seg_map_suffix)
-    check_pairs(listing.data_list, *folders, suffixes, listed=os.path.isfile(listing.ann_file))
-    samples = [sample for sample in listing.data_list if 'seg_map_path' in sample]
-    pipeline = dataset.get('pipeline') or [{'type': 'mmseg.LoadAnnotations'}]
-    if not samples or rules.number is None or not _step(pipeline, 'LoadAnnotations'):
-        return Findings([], None)
-    return Findings(_check_class_maps(samples, pipeline, rules), None)
+def _step(pipeline: Any, name: str) -> Mapping[str, Any] | None:
+    """Return the first step of a pipeline of that type."""
+    return next((step for step in steps_of(pipeline) if _name(step) == name), None)
 
 
 def _list_by(dataset: Mapping[str, Any], kind: type) -> Any:
@@ -232,21 +193,44 @@ def _list_by(dataset: Mapping[str, Any], kind: type) -> Any:
     return listing
 
 
-def _step(pipeline: Any, name: str) -> Mapping[str, Any] | None:
-    """Return the first step of a pipeline of that type."""
-    return next((step for step in steps_of(pipeline) if _name(step) == name), None)
+def _check_labels(dataset: Mapping[str, Any], kind: type, path: str, number: int | None) -> None:
+    """Check the images and labels that a file of a classification set lists."""
+    blank = [str(i) for i, line in enumerate(list_from_file(path), 1) if not line.strip()]
+    if blank:
+        raise DataError(f'has blank lines, which name no image: line {few(blank)}; remove them')
+    listing = _list_by(dataset, kind)
+    samples = listing.data_list if listing is not None else []
+    check_images_exist([sample['img_path'] for sample in samples])
+    labels = {label for sample in samples if isinstance(label := sample.get('gt_label'), int)}
+    wrong = sorted(label for label in labels if number is not None and not 0 <= label < number)
+    if wrong:
+        raise DataError(f'has labels of no class: {few(map(str, wrong))}; classes are 0 to {number - 1}')
 
 
-def _check_class_maps(samples: Sequence[dict[str, Any]], pipeline: Sequence, rules: Rules) -> list[str]:
-    """Check class maps as the pipeline reads them; where a transform of the user's may mend a fault, it is a note."""
-    loader = _Lazy(_step(pipeline, 'LoadAnnotations'), rules.scope)
+def _check_segmentation(dataset: Mapping[str, Any], kind: type, rules: Rules) -> list[str]:
+    """Check images and class maps, listed by the data set itself and read as by the pipeline; return notes.
 
-    def load(sample: Mapping[str, Any]) -> np.ndarray:
-        return loader(dict(sample, seg_fields=[]))['gt_seg_map']
-
+    A transform of the user's may mend a fault of a map: the fault is a note there.
+    """
+    listing = _list_by(dataset, kind)
+    if listing is None:
+        return []
+    folders = (listing.data_prefix.get('img_path'), listing.data_prefix.get('seg_map_path'))
+    suffixes = (listing.img_suffix, listing.seg_map_suffix)
+    check_pairs(listing.data_list, *folders, suffixes, listed=os.path.isfile(listing.ann_file))
+    samples = [sample for sample in listing.data_list if 'seg_map_path' in sample]
+    pipeline = dataset.get('pipeline') or [{'type': 'mmseg.LoadAnnotations'}]
+    step = _step(pipeline, 'LoadAnnotations')
+    if not samples or rules.number is None or not step:
+        return []
+    loader = _lazy(step, rules.scope)
     kinds = [_resolve(step.get('type'), TRANSFORMS, rules.scope) for step in pipeline if isinstance(step, Mapping)]
     known = [kind for kind in kinds if kind is not None and kind.__module__.partition('.')[0] in HOSTS]
     resized = [bool(step.get('keep_ratio')) for step in steps_of(pipeline) if 'Resize' in _name(step)]
+
+    def load(sample: Mapping[str, Any]) -> Any:
+        return loader(dict(sample, seg_fields=[]))['gt_seg_map']
+
     notes = []
     for check in (
         partial(check_maps, samples, load, rules.number, rules.ignored, rules.training),

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from PIL import Image
@@ -10,9 +11,9 @@ from PIL import Image
 # EXIF's orientations that exchange width and height.
 TURNED = (5, 6, 7, 8)
 ORIENTATION = 0x0112
-# Of more images than this a sample is opened: a second or two, also where each has to be fetched from a file server.
+# Of more images than this a sample is opened: a second or two, even if a file server has them.
 MOST_OPENED = 500
-# Of those whose header does not tell how they are read.
+# Images decoded to see how orientations are read.
 MOST_DECODED = 10
 T = TypeVar('T')
 
@@ -49,7 +50,7 @@ def in_threads(function: Callable[[T], Any], items: Iterable[T]) -> list[Any]:
 
 
 def header_size(path: str) -> Size | None:
-    """Read the size of an image as its file stores it; ``None`` for a file that is no image PIL knows."""
+    """Read the size of an image as its file stores it; ``None`` for a file that PIL cannot read."""
     try:
         with Image.open(path) as image:
             return Size(*image.size, image.getexif().get(ORIENTATION, 1))
@@ -58,32 +59,26 @@ def header_size(path: str) -> Size | None:
 
 
 def read_sizes(expected: Mapping[str, tuple[int, int]], read: Callable[[str], tuple[int, int]]) -> dict[str, Size]:
-    """Find the sizes of images as a pipeline reads them, from their headers.
+    """Return the sizes of images as a pipeline reads them, from their headers.
 
-    Whether the orientation of a file counts depends on the decoder and its settings: a few files that have one, or
-    another size than expected, are decoded to see.
+    The decoder and its settings decide whether the orientation of a file counts: a few files that have one, or another
+    size than expected, are decoded to see.
 
     Args:
-        expected: Width and height by the path of an image.
-        read: Decodes an image as the pipeline does, and returns its width and height.
+        expected: width and height by the path of an image.
+        read: decodes an image as the pipeline does, and returns its width and height.
 
     Returns:
         The sizes by path, without the files that are no images.
     """
     stored = {path: size for path, size in zip(expected, in_threads(header_size, expected)) if size is not None}
     odd = [path for path, size in stored.items() if size.turned is not size or size[:2] != tuple(expected[path])]
-    decoded = {path: size for path in odd[:MOST_DECODED] if (size := _decoded(path, stored[path], read)) is not None}
-    turns = any(
-        size[:2] != stored[path][:2] for path, size in decoded.items() if stored[path].turned is not stored[path]
-    )
+    decoded = {}
+    for path in odd[:MOST_DECODED]:
+        with suppress(Exception):  # of a file cut short, say, which the host names when it comes to it
+            decoded[path] = Size(*read(path), stored[path].orientation)
+    turns = any(stored[path].turned is not stored[path] and size != stored[path] for path, size in decoded.items())
     return {path: decoded.get(path, size.turned if turns else size) for path, size in stored.items()}
-
-
-def _decoded(path: str, size: Size, read: Callable[[str], tuple[int, int]]) -> Size | None:
-    try:
-        return Size(*read(path), size.orientation)
-    except Exception:  # a file cut short, say, which the host names when it comes to it
-        return None
 
 
 def remedy(size: Size, expected: tuple[int, int]) -> str:

@@ -1,61 +1,16 @@
-"""Annotations of a COCO file as MMDetection reads them: which are broken, and which it learns nothing from."""
+"""Annotations of a COCO file as MMDetection reads them: which are broken, and which a training does not learn from."""
 
 import math
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...text import few
 
-# From this share on it is worth a warning that annotations are crowds: they are 1 % in COCO.
+# From this share on, crowds are worth a warning: they are 1 % in COCO.
 MANY_CROWDS = 0.2
-
-
-class Fault(NamedTuple):
-    """What is wrong with an annotation: said of one, and of several that share the fault."""
-
-    one: str
-    several: str
-
-
-@dataclass
-class Use:
-    """How many boxes of the classes a training learns from, and why it does not learn from the others."""
-
-    good: int = 0
-    outside: int = 0
-    crowds: int = 0
-    unread: int = 0
-
-    def nothing(self) -> str | None:
-        """Say why there is nothing to learn; nothing if there is."""
-        if self.good:
-            return None
-        if self.crowds and not self.outside + self.unread:
-            return (
-                f'has nothing to learn from: all {self.crowds} boxes of the classes are marked iscrowd=1, which '
-                'training ignores; single objects have iscrowd=0'
-            )
-        if self.unread:
-            return (
-                f'has nothing to learn from: {self.unread} masks are no polygons, and poly2mask=False in '
-                'LoadAnnotations ignores them; leave it out'
-            )
-        return 'has no box of the classes that lies in an image and has an area'
-
-    def notes(self) -> list[str]:
-        """Say how many boxes are passed over, where that may not be meant."""
-        total, notes = self.good + self.outside + self.crowds + self.unread, []
-        if self.outside:
-            skipped = 'boxes have no area or lie outside of their image: training skips them'
-            notes.append(f'{self.outside} of {total} {skipped}')
-        if self.crowds >= MANY_CROWDS * total > 0:
-            notes.append(f'{self.crowds} of {total} boxes are marked iscrowd=1: training ignores them')
-        if self.unread:
-            notes.append(f'{self.unread} of {total} masks are no polygons: poly2mask=False ignores them in training')
-        return notes
 
 
 @dataclass
@@ -63,29 +18,56 @@ class Instances:
     """The annotations of a file.
 
     Attributes:
-        faults: The ids of the annotations that have a fault, by the fault and its description.
-        use: What a training makes of the others.
-        odd_masks: Masks of another size than their image is said to have: id and ``(width, height)``, by image.
+        faults: id and value of the annotations that have a fault, by its description.
+        use: number of boxes that a training learns from, ``'good'``, and that it ignores: ``'outside'``, without an
+            area in their image; ``'crowds'``; ``'unread'``, whose mask is no polygon where only polygons are read.
+        run_lengths: image, id and ``(width, height)`` of each mask that is no polygon and that is read.
     """
 
-    faults: dict[str, list[tuple[Any, Fault]]] = field(default_factory=lambda: defaultdict(list))
-    use: Use = field(default_factory=Use)
-    odd_masks: dict[Any, list[tuple[Any, tuple[int, int]]]] = field(default_factory=lambda: defaultdict(list))
+    faults: dict[str, list[tuple[Any, Any]]] = field(default_factory=lambda: defaultdict(list))
+    use: Counter[str] = field(default_factory=Counter)
+    run_lengths: list[tuple[Any, Any, tuple[int, int]]] = field(default_factory=list)
 
     def describe_faults(self) -> str | None:
-        """Say how many annotations have which fault, with a few of their ids; nothing if none has one."""
-        found = [fault for faults in self.faults.values() for fault in faults]
-        if not found:
+        """Count the annotations with each fault and list a few of their ids; ``None`` if none has one."""
+        kinds = []
+        for fault, found in self.faults.items():
+            value = f'; the first is {str(found[0][1])[:80]}' if found[0][1] != '' else ''
+            kinds.append(f'{len(found)} with {fault} (id {few(str(i) for i, _ in found)}{value})')
+        total = sum(map(len, self.faults.values()))
+        return f'has {total} broken annotation{"s" * (total > 1)}: {"; ".join(kinds)}' if total else None
+
+    def nothing(self) -> str | None:
+        """Say why a training has nothing to learn; ``None`` if it has."""
+        start, use = 'has nothing to learn from:', self.use
+        if use['good']:
             return None
-        if len(found) == 1:
-            return f'has a broken annotation: the one of id {found[0][0]} {found[0][1].one}'
-        kinds = [
-            f'{len(faults)} {kind} (ids {few([str(i) for i, _ in faults])})'
-            if len(faults) > 1
-            else f'the one of id {faults[0][0]} {faults[0][1].one}'
-            for kind, faults in self.faults.items()
+        if use['crowds'] and not use['outside'] + use['unread']:
+            return (
+                f'{start} all {use["crowds"]} boxes of the classes are marked iscrowd=1, which training ignores; '
+                'single objects have iscrowd=0'
+            )
+        if use['unread']:
+            return (
+                f'{start} {use["unread"]} masks are no polygons, and poly2mask=False in LoadAnnotations ignores them; '
+                'leave it out'
+            )
+        return 'has no box of the classes that lies in an image and has an area'
+
+    def notes(self) -> list[str]:
+        """List how many boxes a training ignores, where that may be a mistake."""
+        total = sum(self.use.values())
+        texts = {
+            'outside': 'boxes have no area or lie outside their image: training skips them',
+            'crowds': 'boxes are marked iscrowd=1: training ignores them',
+            'unread': 'masks are no polygons: poly2mask=False ignores them in training',
+        }
+        least = {'crowds': MANY_CROWDS * total}
+        return [
+            f'{self.use[kind]} of {total} {text}'
+            for kind, text in texts.items()
+            if self.use[kind] >= max(1, least.get(kind, 1))
         ]
-        return f'has {len(found)} broken annotations: {"; ".join(kinds)}'
 
 
 def look_at_instances(
@@ -100,96 +82,75 @@ def look_at_instances(
     """Look at each annotation as MMDetection's ``CocoDataset`` and ``LoadAnnotations`` do.
 
     Args:
-        annotations: The annotations, each with an id.
-        sizes: Width and height by the id of an image.
-        categories: The ids of the categories that the file lists.
-        taken: Those that the classes of the data set name.
-        kept: The ids of the images that the data set's filter keeps.
+        annotations: the annotations, each with an id.
+        sizes: width and height by the id of an image.
+        categories: ids of the categories that the file lists.
+        taken: ids of the categories that the classes of the data set name.
+        kept: ids of the images that the data set's filter keeps.
         masks: ``'none'``, ``'polygons'`` where others are ignored, or ``'all'``.
-        training: Whether it is for training: a metric needs ``iscrowd`` too.
+        training: whether a training reads the file; a metric needs ``iscrowd`` too, which a training takes for 0.
     """
     found = Instances()
+    needed = ('image_id', 'category_id', 'bbox', 'area', *(() if training else ('iscrowd',)))
     for ann in annotations:
-        fault = next(_faults_of(ann, sizes, categories, training), None)
+        fault = _fault_of(ann, sizes, categories, needed)
         used = fault is None and ann['category_id'] in taken and not ann.get('ignore')
         inside = used and _has_area(ann, sizes[ann['image_id']])
+        mask = ann.get('segmentation')
         if inside and masks != 'none':
-            fault = _fault_of_mask(ann.get('segmentation'))
+            fault = _fault_of_mask(mask)
         if fault is not None:
-            found.faults[fault.several].append((ann['id'], fault))
-        elif used and ann['image_id'] in kept:
-            _count(found, ann, inside, masks)
-        if inside and fault is None and masks != 'none' and isinstance(ann['segmentation'], Mapping):
-            size = tuple(ann['segmentation']['size'][::-1])
-            if size != tuple(sizes[ann['image_id']]):
-                found.odd_masks[ann['image_id']].append((ann['id'], size))
+            found.faults[fault[0]].append((ann['id'], fault[1]))
+            continue
+        if used and ann['image_id'] in kept:
+            unread = masks == 'polygons' and isinstance(mask, Mapping)
+            kind = 'outside' if not inside else 'crowds' if ann.get('iscrowd') else 'unread' if unread else 'good'
+            found.use[kind] += 1
+        if inside and masks == 'all' and isinstance(mask, Mapping):
+            found.run_lengths.append((ann['image_id'], ann['id'], tuple(mask['size'][::-1])))
     return found
 
 
-def _count(found: Instances, ann: Mapping[str, Any], inside: bool, masks: str) -> None:
-    if not inside:
-        found.use.outside += 1
-    elif ann.get('iscrowd'):
-        found.use.crowds += 1
-    elif masks == 'polygons' and isinstance(ann['segmentation'], Mapping):
-        found.use.unread += 1
-    else:
-        found.use.good += 1
-
-
-def _faults_of(ann: Mapping[str, Any], sizes: Mapping, categories: Collection, training: bool) -> Iterator[Fault]:
-    """Yield what MMDetection fails on or drops in silence; training takes a missing ``iscrowd`` for 0."""
-    needed = ('image_id', 'category_id', 'bbox', 'area', *(() if training else ('iscrowd',)))
-    missing = few(key for key in needed if key not in ann)
+def _fault_of(ann: Mapping, sizes: Mapping, categories: Collection, needed: Iterable[str]) -> tuple[str, Any] | None:
+    """Return what MMDetection fails on or drops in silence, and its value."""
+    missing = [key for key in needed if key not in ann]
     if missing:
-        yield Fault(f'has no {missing}', f'have no {missing}')
-        return
-    image, category, bbox, area = (ann[key] for key in needed[:4])
-    if image not in sizes:
-        yield Fault(f'is of image {image}, which is not listed', 'are of images that are not listed')
-    if category not in categories:
-        yield Fault(f'is of category {category}, which is not listed', 'are of categories that are not listed')
-    if not are_numbers(bbox) or len(bbox) != 4:
-        rule = 'x, y, width, height'
-        yield Fault(f'has bbox {bbox}, which must be {rule}', f'have a bbox that is not {rule}')
-    if not isinstance(area, Real):
-        yield Fault(f'has area {area!r}, which must be a number', 'have an area that is no number')
+        return f'no {few(missing)}', ''
+    if ann['image_id'] not in sizes:
+        return 'an image_id that is not listed', ann['image_id']
+    if ann['category_id'] not in categories:
+        return 'a category_id that is not listed', ann['category_id']
+    if not are_numbers(ann['bbox']) or len(ann['bbox']) != 4:
+        return 'a bbox that is not x, y, width, height', ann['bbox']
+    if not isinstance(ann['area'], Real):
+        return 'an area that is no number', repr(ann['area'])
+    return None
 
 
-def _fault_of_mask(mask: Any) -> Fault | None:
+def _fault_of_mask(mask: Any) -> tuple[str, Any] | None:
     if isinstance(mask, Mapping):
-        return _fault_of_run_lengths(mask)
+        size, counts = mask.get('size'), mask.get('counts')
+        if not are_numbers(size) or len(size) != 2 or not isinstance(counts, (list, str)):
+            return 'a mask of neither polygons nor counts and size', ''
+        if isinstance(counts, list) and (not are_numbers(counts) or sum(counts) != size[0] * size[1]):
+            return 'a mask whose counts do not add up to its size', size
+        return None
     if not isinstance(mask, list) or not mask:
-        return Fault('has no mask', 'have no mask')
-    rule = 'not three or more pairs of numbers'
-    for polygon in mask:
-        if not are_numbers(polygon) or len(polygon) < 6 or len(polygon) % 2:
-            shown = few([str(polygon)])[:80]
-            return Fault(f'has a polygon that is {rule}: {shown}', f'have polygons that are {rule}')
-    return None
-
-
-def _fault_of_run_lengths(mask: Mapping[str, Any]) -> Fault | None:
-    size, counts = mask.get('size'), mask.get('counts')
-    if not are_numbers(size) or len(size) != 2 or not isinstance(counts, (list, str)):
-        rule = 'mask of neither polygons nor counts and size'
-        return Fault(f'has a {rule}', f'have a {rule}')
-    if isinstance(counts, list) and (not are_numbers(counts) or sum(counts) != size[0] * size[1]):
-        rule = 'mask whose counts do not add up to its size'
-        return Fault(f'has a {rule}, {size[0]} x {size[1]}', f'have a {rule}')
-    return None
+        return 'no mask', ''
+    broken = [part for part in mask if not are_numbers(part) or len(part) < 6 or len(part) % 2]
+    return ('a polygon that is not three or more pairs of numbers', broken[0]) if broken else None
 
 
 def are_numbers(values: Any) -> bool:
     """Say whether a value is a list of finite numbers."""
     try:
-        return isinstance(values, list) and math.isfinite(sum(values))  # at C speed: what is not finite stays in a sum
+        return isinstance(values, list) and math.isfinite(sum(values))  # NaN and infinity stay in a sum
     except TypeError:
         return False
 
 
 def _has_area(ann: Mapping[str, Any], size: tuple[float, float]) -> bool:
-    """Ask what MMDetection's ``CocoDataset`` asks before it takes a box."""
+    """Say whether MMDetection's ``CocoDataset`` takes a box."""
     x, y, width, height = ann['bbox']
     inside = min(x + width, size[0]) > max(x, 0) and min(y + height, size[1]) > max(y, 0)
     return inside and width >= 1 and height >= 1 and ann['area'] > 0

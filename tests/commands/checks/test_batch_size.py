@@ -1,4 +1,4 @@
-"""A global batch that is not the learning rate's is said in one line, with what to do about it."""
+"""A global batch that is not the learning rate's gets one line, with a remedy."""
 
 from types import SimpleNamespace
 
@@ -6,8 +6,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
+from mmrope.commands.checks import batch_size
 from mmrope.commands.checks.batch_size import ReportBatchSize, describe_mismatch, scale_by_step
-from mmrope.engine import batch_size
 
 VITDET = dict(base=64, batch_size=4, iterations=184375, images=118000)
 SWIN = dict(base=16, batch_size=2, epochs=12)
@@ -27,45 +27,21 @@ def test_nothing_is_said_of_the_batch_of_the_learning_rate(training: dict) -> No
     assert describe_mismatch(**training) is None
 
 
-@pytest.mark.parametrize(
-    ('training', 'words'),
-    [
-        (
-            dict(VITDET, processes=8),
-            [
-                'batch is 32 (8 processes x 4 images)',
-                'that of 64 (auto_scale_lr.base_batch_size)',
-                '184375 iterations see 50 epochs, in place of 100',
-                'train_dataloader.batch_size=8',
-                'optim_wrapper.accumulative_counts=2 and 2 times the iterations in train_cfg and param_scheduler',
-            ],
-        ),
-        (
-            dict(VITDET, processes=8, scaled=True),
-            ['scaled by 0.5 from that of 64', 'see 50 epochs, in place of 100', 'multiply the iterations', 'by 2'],
-        ),
-        (
-            dict(VITDET, processes=1),
-            ['batch is 4 ', 'see 6.25 epochs, in place of 100', 'batch_size=64', 'accumulative_counts=16 and 16 times'],
-        ),
-        (
-            dict(VITDET, processes=16, counts=2, iterations=368750),
-            [
-                'batch is 128 (16 processes x 4 images x 2 accumulated)',
-                'see 200 epochs, in place of 100',
-                'batch_size=2, or',
-                'accumulative_counts=1 and 0.5 times the iterations',
-            ],
-        ),
-        (
-            dict(SWIN, processes=1),
-            ['batch is 2 ', 'of 16 ', '12 epochs are seen', 'counts=8 and 8 times', 'in param_sch'],
-        ),
-        (dict(SWIN, processes=4, scaled=True), ['batch is 8 ', 'scaled by 0.5 from that of 16', '12 epochs are seen']),
-        (dict(SWIN, processes=3), ['batch is 6 ', 'of 16 ', '12 epochs are seen', 'use --auto-scale-lr']),
-    ],
-)
-def test_another_batch_is_said_with_both_numbers_the_epochs_and_a_remedy(training: dict, words: list[str]) -> None:
+WORDS: list[tuple[dict, list[str]]] = [
+    (dict(VITDET, processes=8), ['32 (8 processes x 4 images)', '64 (auto_scale_lr', 'see 50 epochs, in place of 100',
+        'batch_size=8', 'accumulative_counts=2 and 2 times the iterations in train_cfg and param_scheduler']),
+    (dict(VITDET, processes=8, scaled=True), ['by 0.5 from that of 64', 'see 50 epochs, in place of 100', 'by 2']),
+    (dict(VITDET, processes=1), ['is 4 ', 'see 6.25 epochs', 'batch_size=64', 'accumulative_counts=16 and 16 times']),
+    (dict(VITDET, processes=16, counts=2, iterations=368750), ['128 (16 processes x 4 images x 2 accumulated)',
+        'see 200 epochs, in place of 100', 'batch_size=2, or', 'accumulative_counts=1 and 0.5 times the iterations']),
+    (dict(SWIN, processes=1), ['is 2 ', 'of 16 ', '12 epochs are seen', 'counts=8 and 8 times', 'in param_sch']),
+    (dict(SWIN, processes=4, scaled=True), ['is 8 ', 'by 0.5 from that of 16', '12 epochs are seen']),
+    (dict(SWIN, processes=3), ['is 6 ', 'of 16 ', '12 epochs are seen', 'set --auto-scale-lr']),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(('training', 'words'), WORDS)
+def test_another_batch_comes_with_both_numbers_the_epochs_and_a_remedy(training: dict, words: list[str]) -> None:
     line = describe_mismatch(**training)
     assert '\n' not in line
     assert [word for word in words if word not in line] == []
@@ -105,23 +81,19 @@ def loader(size: int | None = 2) -> SimpleNamespace:
 @pytest.mark.parametrize(
     ('loop', 'words'),
     [
-        (Loops.iterations(dataloader=loader(), _max_iters=80, _max_epochs=1), 'batch is 4 (2 processes x 2 images)'),
-        (
-            Loops.iterations(dataloader=loader(), _max_iters=80, _max_epochs=1),
-            '80 iterations see 8 epochs, in place of 32',
-        ),
+        (Loops.iterations(dataloader=loader(), _max_iters=80, _max_epochs=1), '80 iterations see 8 epochs, in place'),
         (Loops.epochs(dataloader=loader(), _max_epochs=3), '3 epochs are seen'),
     ],
-)
+)  # fmt: skip
 def test_the_hook_reads_both_kinds_of_loop(monkeypatch: pytest.MonkeyPatch, loop: object, words: str) -> None:
     monkeypatch.setattr(batch_size, 'get_world_size', lambda: 2)
     run = runner(loop)
     ReportBatchSize().before_train(run)
     (line,) = run.said
-    assert words in line
+    assert 'batch is 4 (2 processes x 2 images)' in line and words in line
 
 
-def test_the_hook_leaves_alone_what_says_no_batch() -> None:
+def test_the_hook_is_silent_where_a_number_is_unknown() -> None:
     run = runner(Loops.epochs(dataloader=loader(None), _max_epochs=3))
     ReportBatchSize().before_train(run)
     run.train_loop.dataloader, run.cfg.auto_scale_lr = loader(), None
@@ -135,9 +107,7 @@ def test_the_hook_leaves_alone_what_says_no_batch() -> None:
 def test_the_rate_is_scaled_by_the_images_of_a_step(counts: int, expected: float) -> None:
     """MMEngine scales by those of an iteration, over what it is told the base is."""
     run = runner(None)
-    run.auto_scale_lr, run.cfg.optim_wrapper = (
-        dict(run.cfg.auto_scale_lr, enable=True),
-        dict(accumulative_counts=counts),
-    )
+    run.auto_scale_lr = dict(run.cfg.auto_scale_lr, enable=True)
+    run.cfg.optim_wrapper = dict(accumulative_counts=counts)
     scale_by_step(run)
     assert run.auto_scale_lr == dict(base_batch_size=expected, enable=True)

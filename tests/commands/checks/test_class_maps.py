@@ -6,17 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mmcv.transforms import BaseTransform
 from mmengine.config import Config
+from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
+from mmrope.commands.checks import class_maps
 from mmrope.commands.checks.config import CommandError, check_data
-from mmrope.commands.checks.images import Size, header_size, spread
-from mmrope.engine import class_maps, images
+from mmrope.commands.checks.images import Size, header_size, read_sizes, spread
 
-# A data set that is right passes without a word.
+# A good data set passes without a warning.
 pytestmark = pytest.mark.filterwarnings('error:.*reads:UserWarning')
 
-CLASSES = ('road', 'car', 'sky')
+LOAD, CLASSES, TWO = dict(type='LoadImageFromFile'), ('road', 'car', 'sky'), dict(classes=('road', 'car'))
 
 
 @pytest.fixture
@@ -26,8 +28,7 @@ def root(tmp_path: Path) -> Path:
         for folder in ('images', 'maps'):
             (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new('RGB', (32, 24)).save(tmp_path / 'images' / f'{name}.jpg')
-        values = np.arange(24 * 32, dtype=np.uint8).reshape(24, 32) % 4
-        save(tmp_path, name, np.where(values == 3, 255, values).astype(np.uint8))
+    fill(tmp_path, tiled(0, 1, 2, 255))
     return tmp_path
 
 
@@ -35,31 +36,13 @@ def save(root: Path, name: str, values: np.ndarray, mode: str | None = None) -> 
     Image.fromarray(values).convert(mode).save(root / 'maps' / f'{name}.png')
 
 
-def config(root: Path, stage: str = 'train', head: dict | None = None, **dataset: Any) -> Config:
-    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
-    dataset = {
-        'type': 'BaseSegDataset', 'data_root': str(root), 'metainfo': dict(classes=CLASSES), 'pipeline': pipeline,
-        'data_prefix': dict(img_path='images', seg_map_path='maps'), **dataset,
-    }  # fmt: skip
-    number = len(dataset['metainfo']['classes'])
-    model = dict(decode_head=dict(dict(type='FCNHead', num_classes=number), **head or {}))
-    return Config(
-        {'default_scope': 'mmseg', 'model': model, f'{stage}_dataloader': dict(dataset=dataset), f'{stage}_cfg': dict()}
-    )
+def fill(root: Path, values: np.ndarray) -> None:
+    for name in ('1', '2', 'b/3'):
+        save(root, name, values)
 
 
-def refused(cfg: Config, words: str, stage: str = 'train') -> None:
-    with pytest.raises(CommandError, match=words) as caught:
-        check_data(cfg, (stage,))
-    assert '\n' not in str(caught.value)
-
-
-def load_by_host(root: Path, name: str, **sample: Any) -> np.ndarray:
-    from mmseg.datasets.transforms import LoadAnnotations
-
-    path = str(root / 'maps' / f'{name}.png')
-    results = dict(seg_map_path=path, seg_fields=[], reduce_zero_label=False, label_map=None) | sample
-    return LoadAnnotations()(results)['gt_seg_map']
+def tiled(*values: int, height: int = 24, width: int = 32) -> np.ndarray:
+    return np.tile(np.array(values, np.uint8), (height, width // len(values)))
 
 
 def with_value(value: int) -> np.ndarray:
@@ -68,56 +51,85 @@ def with_value(value: int) -> np.ndarray:
     return values
 
 
-# What maps hold.
+def config(root: Path, stage: str = 'train', head: dict | None = None, **dataset: Any) -> Config:
+    dataset = {
+        'type': 'BaseSegDataset', 'data_root': str(root), 'metainfo': dict(classes=CLASSES),
+        'pipeline': [LOAD, dict(type='LoadAnnotations'), dict(type='PackSegInputs')],
+        'data_prefix': dict(img_path='images', seg_map_path='maps'), **dataset,
+    }  # fmt: skip
+    model = dict(decode_head=dict(type='FCNHead', num_classes=len(dataset['metainfo']['classes'])) | (head or {}))
+    return Config(
+        {'default_scope': 'mmseg', 'model': model, f'{stage}_dataloader': dict(dataset=dataset), f'{stage}_cfg': dict()}
+    )
 
 
-def test_a_good_data_set_passes(root: Path) -> None:
-    for stage in ('train', 'val', 'test'):
-        check_data(config(root, stage), (stage,))
+def check(root: Path, stage: str = 'train', **options: Any) -> None:
+    check_data(config(root, stage, **options), (stage,))
+
+
+def refused(root: Path, words: str, stage: str = 'train', **options: Any) -> None:
+    with pytest.raises(CommandError, match=words) as caught:
+        check(root, stage, **options)
+    assert '\n' not in str(caught.value)
+
+
+def warned(root: Path, words: str, stage: str = 'train', **options: Any) -> None:
+    with pytest.warns(UserWarning, match=words):
+        check(root, stage, **options)
+
+
+def load_by_host(root: Path, name: str, **sample: Any) -> np.ndarray:
+    path = str(root / 'maps' / f'{name}.png')
+    results = dict(seg_map_path=path, seg_fields=[], reduce_zero_label=False, label_map=None) | sample
+    return LoadAnnotations()(results)['gt_seg_map']
+
+
+# Values of the maps.
+
+
+@pytest.mark.parametrize('stage', ['train', 'val', 'test'])
+def test_a_good_data_set_passes(root: Path, stage: str) -> None:
+    check(root, stage)
 
 
 @pytest.mark.parametrize('value', [57, 3])
 def test_a_value_of_no_class_is_named_with_its_file(root: Path, value: int) -> None:
     save(root, 'b/3', with_value(value))
-    words = rf'values of no class: {value} in .*maps/b/3\.png; classes are 0 to 2, and pixels to ignore are 255'
-    refused(config(root), words)
-    with pytest.warns(UserWarning, match=f'{words}: the metrics pass over'):
-        check_data(config(root, 'val'), ('val',))
+    words = rf'no class: {value} in .*maps/b/3\.png; classes are 0 to 2, and pixels to ignore are 255'
+    refused(root, words)
+    warned(root, f'{words}: the metrics', 'val')
 
 
-def test_what_the_loss_ignores_may_occur_and_nothing_else(root: Path) -> None:
-    save(root, '1', with_value(3))
-    refused(config(root, head=dict(ignore_index=3)), 'values of no class: 255 in .*pixels to ignore are 3')
-    for name in ('1', '2', 'b/3'):
-        save(root, name, np.where(with_value(3), 3, np.tile(np.arange(2, dtype=np.uint8), (24, 16))).astype(np.uint8))
-    check_data(config(root, head=dict(ignore_index=3)), ('train',))
+def test_only_values_that_the_loss_ignores_may_occur_beside_classes(root: Path) -> None:
+    refused(root, 'no class: 255 in .*pixels to ignore are 3', head=dict(ignore_index=3))
+    fill(root, tiled(0, 1, 2, 3))
+    check(root, head=dict(ignore_index=3))
 
 
 def test_values_are_those_of_the_file_where_zero_is_reduced(root: Path) -> None:
-    save(root, '1', np.tile(np.arange(4, dtype=np.uint8), (24, 8)))
-    check_data(config(root, reduce_zero_label=True), ('train',))
+    fill(root, tiled(0, 1, 2, 3))
+    check(root, reduce_zero_label=True)
     save(root, '1', with_value(4))
-    assert load_by_host(root, '1', reduce_zero_label=True).max() == 255
-    assert load_by_host(root, '1', reduce_zero_label=True)[3, 4] == 3
+    read = load_by_host(root, '1', reduce_zero_label=True)
+    assert (read.max(), read[3, 4]) == (255, 3)
     words = r'no class: 4 in .*1\.png; classes are 1 to 3, and pixels to ignore are 0 or 255'
-    refused(config(root, reduce_zero_label=True), words)
+    refused(root, words, reduce_zero_label=True)
 
 
 def test_values_are_mapped_as_the_host_maps_classes(root: Path) -> None:
     chosen = dict(type='CityscapesDataset', img_suffix='.jpg', seg_map_suffix='.png')
     chosen['metainfo'] = dict(classes=('car', 'road'))
-    for name in ('1', '2', 'b/3'):
-        save(root, name, np.tile(np.array([0, 13, 18, 255], np.uint8), (24, 8)))
-    check_data(config(root, **chosen), ('train',))
+    fill(root, tiled(0, 13, 18, 255))
+    check(root, **chosen)
     save(root, '2', with_value(19))
-    refused(config(root, **chosen), r'no class: 19 in .*2\.png; classes are 0 to 18')
+    refused(root, r'no class: 19 in .*2\.png; classes are 0 to 18', **chosen)
 
 
+@pytest.mark.parametrize('stage', ['train', 'val'])
 @pytest.mark.parametrize('mode, channels', [('RGB', 3), ('RGBA', 4), ('LA', 2)])
-def test_maps_of_several_channels_are_refused(root: Path, mode: str, channels: int) -> None:
+def test_maps_of_several_channels_are_refused(root: Path, mode: str, channels: int, stage: str) -> None:
     save(root, '2', with_value(1), mode)
-    for stage in ('train', 'val'):
-        refused(config(root, stage), rf'maps of {channels} channels, as .*maps/2\.png \({mode}; 1 of 3', stage)
+    refused(root, rf'{channels} channels, as .*maps/2\.png \({mode}; 1 of 3', stage)
 
 
 def test_palettes_one_bit_and_sixteen_bits_are_right(root: Path) -> None:
@@ -128,91 +140,63 @@ def test_palettes_one_bit_and_sixteen_bits_are_right(root: Path) -> None:
     Image.fromarray(with_value(2).astype(np.uint16)).save(root / 'maps' / 'b' / '3.png')
     assert header_size(str(root / 'maps' / '1.png')) == (32, 24, 1)
     assert [load_by_host(root, name)[3, 4] for name in ('1', '2', 'b/3')] == [2, 1, 2]
-    check_data(config(root), ('train',))
-    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', imdecode_backend='cv2')]
-    refused(config(root, pipeline=pipeline), r"1\.png \(P; .*imdecode_backend='pillow'")
+    check(root)
+    pipeline = [LOAD, dict(type='LoadAnnotations', imdecode_backend='cv2')]
+    refused(root, r"1\.png \(P; .*imdecode_backend='pillow'", pipeline=pipeline)
 
 
 def test_a_value_that_eight_bits_do_not_hold_is_refused(root: Path) -> None:
-    values = with_value(1).astype(np.uint16)
-    values[5, 5] = 258
-    Image.fromarray(values).save(root / 'maps' / '2.png')
-    assert load_by_host(root, '2')[5, 5] == 2
-    refused(config(root), r'the value 258, which is read as 2 .*maps/2\.png')
-    values[5, 5] = 65535  # which is read as 255
-    Image.fromarray(values).save(root / 'maps' / '2.png')
-    check_data(config(root), ('train',))
+    values = tiled(0, 1).astype(np.uint16)
+    for value, read in ((258, 2), (65535, 255)):  # the latter is ignored
+        values[5, 5] = value
+        Image.fromarray(values).save(root / 'maps' / '2.png')
+        assert load_by_host(root, '2')[5, 5] == read
+        if read == 2:
+            refused(root, r'258, which is read as 2 .*maps/2\.png')
+    check(root)
 
 
 def test_two_classes_stored_as_0_and_255_are_refused(root: Path) -> None:
-    for name in ('1', '2', 'b/3'):
-        save(root, name, with_value(255))
-    words = 'one class only, 0, in all class maps.*255 is ignored; two classes are stored as 0 and 1'
-    refused(config(root, metainfo=dict(classes=('road', 'car'))), words)
+    fill(root, with_value(255))
+    refused(root, 'one class only, 0, in all class maps.*two classes are stored as 0 and 1', metainfo=TWO)
     save(root, '2', with_value(1))
-    check_data(config(root, metainfo=dict(classes=('road', 'car'))), ('train',))
+    check(root, metainfo=TWO)
 
 
 def test_maps_of_ignored_pixels_only_are_a_warning_and_refused_where_all_are(root: Path) -> None:
-    save(root, '2', np.full((24, 32), 255, np.uint8))
-    with pytest.warns(
-        UserWarning, match=r'1 class maps of ignored pixels only, of 3 .* as .*maps/2\.png \(value 255\)'
-    ):
-        check_data(config(root), ('train',))
-    for name in ('1', 'b/3'):
-        save(root, name, np.full((24, 32), 255, np.uint8))
-    refused(config(root), r'nothing to learn from: all class maps are of ignored pixels only \(255\)')
+    save(root, '2', tiled(255))
+    warned(root, r'1 class maps of ignored pixels only, of 3 .* as .*maps/2\.png \(value 255\)')
+    fill(root, tiled(255))
+    refused(root, r'nothing to learn from: all class maps are of ignored pixels only \(255\)')
 
 
-def test_a_single_class_is_a_warning(root: Path) -> None:
-    for name in ('1', '2', 'b/3'):
-        save(root, name, np.ones((24, 32), np.uint8))
-    with pytest.warns(UserWarning, match='one class only, 1, in all class maps'):
-        check_data(config(root), ('train',))
+def test_a_single_class_of_several_is_a_warning_and_the_only_one_has_a_background(root: Path) -> None:
+    fill(root, tiled(1))
+    warned(root, 'one class only, 1, in all class maps')
+    fill(root, with_value(1))
+    check(root, metainfo=dict(classes=('car',)))
+    save(root, '2', with_value(2))
+    refused(root, 'no class: 2 in', metainfo=dict(classes=('car',)))
 
 
-def test_a_map_that_is_no_image_is_a_warning(root: Path) -> None:
+def test_an_unreadable_map_is_a_warning_with_the_error_of_the_host(root: Path) -> None:
+    pipeline = [LOAD, dict(type='LoadAnnotations', reduce_zero_label=True)]  # against the data set
+    warned(root, 'cannot be read: .*Initialize dataset with `reduce_zero_label`', pipeline=pipeline)
     (root / 'maps' / '2.png').write_bytes(b'no image')
-    with pytest.warns(UserWarning, match=r'class maps that cannot be read: .*maps/2\.png'):
-        check_data(config(root), ('train',))
+    warned(root, r'cannot be read: .*maps/2\.png')
 
 
-def test_a_transform_of_the_users_may_mend_values(root: Path) -> None:
-    from mmcv.transforms import BaseTransform
-
+def test_steps_of_the_users_may_mend_or_read_maps_in_their_own_way(root: Path) -> None:
     class Merge(BaseTransform):
         def transform(self, results: dict) -> dict:
             return results
 
-    save(root, '2', with_value(57))
-    cfg = config(root)
-    cfg.train_dataloader.dataset.pipeline.insert(2, dict(type=Merge))
-    with pytest.warns(UserWarning, match='values of no class: 57'):
-        check_data(cfg, ('train',))
-
-
-def test_a_single_class_is_told_from_what_is_none_of_it(root: Path) -> None:
-    for name in ('1', '2', 'b/3'):
-        save(root, name, with_value(1))
-    check_data(config(root, metainfo=dict(classes=('car',))), ('train',))
-    save(root, '2', with_value(2))
-    refused(config(root, metainfo=dict(classes=('car',))), 'values of no class: 2 in')
-
-
-def test_maps_that_a_step_of_the_users_reads_are_not_judged(root: Path) -> None:
-    from mmseg.datasets.transforms import LoadAnnotations
-
     class LoadColours(LoadAnnotations):
         pass
 
-    save(root, '2', with_value(1), 'RGB')
-    check_data(config(root, pipeline=[dict(type='LoadImageFromFile'), dict(type=LoadColours)]), ('train',))
-
-
-def test_a_step_that_contradicts_the_data_set_is_told_with_its_own_words(root: Path) -> None:
-    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=True)]
-    with pytest.warns(UserWarning, match='cannot be read: .*Initialize dataset with `reduce_zero_label`'):
-        check_data(config(root, pipeline=pipeline), ('train',))
+    save(root, '2', with_value(57))
+    warned(root, 'no class: 57', pipeline=[LOAD, dict(type='LoadAnnotations'), dict(type=Merge)])
+    check(root, pipeline=[LOAD, dict(type=LoadColours)])
 
 
 # Sizes.
@@ -220,52 +204,53 @@ def test_a_step_that_contradicts_the_data_set_is_told_with_its_own_words(root: P
 
 @pytest.mark.parametrize('stage', ['train', 'val'])
 def test_a_map_of_another_size_than_its_image_is_refused(root: Path, stage: str) -> None:
-    save(root, '2', np.tile(np.arange(2, dtype=np.uint8), (24, 15)))
-    refused(
-        config(root, stage), r'1 of 3 looked at, as .*images/2\.jpg: 32 x 24 where the map is 30 x 24: scale', stage
-    )
+    save(root, '2', tiled(0, 1, width=30))
+    refused(root, r'1 of 3 looked at, as .*images/2\.jpg: 32 x 24 where the map is 30 x 24: scale', stage)
 
 
-def test_sizes_that_resizing_makes_equal_are_a_warning_in_training(root: Path) -> None:
-    for name in ('1', '2', 'b/3'):
-        save(root, name, np.tile(np.arange(2, dtype=np.uint8), (12, 8)))
-    resizing = [dict(type='RandomResize', scale=(64, 64), keep_ratio=True)]
-    cfg = config(root)
-    refused(cfg, '32 x 24 where the map is 16 x 12')
-    cfg.train_dataloader.dataset.pipeline += resizing
-    with pytest.warns(UserWarning, match='32 x 24 where the map is 16 x 12'):
-        check_data(cfg, ('train',))
-
-
-def test_another_shape_is_mended_only_by_resizing_to_one_size(root: Path) -> None:
-    save(root, '2', np.tile(np.arange(2, dtype=np.uint8), (24, 15)))
-    cfg = config(root)
-    cfg.train_dataloader.dataset.pipeline += [dict(type='RandomResize', scale=(64, 64), keep_ratio=True)]
-    refused(cfg, '32 x 24 where the map is 30 x 24')
-    cfg.train_dataloader.dataset.pipeline[-1].keep_ratio = False
-    with pytest.warns(UserWarning, match='32 x 24 where the map is 30 x 24'):
-        check_data(cfg, ('train',))
+@pytest.mark.parametrize('height, width, kept', [(12, 16, True), (24, 30, False)])
+def test_sizes_that_resizing_makes_equal_are_a_warning_in_training(
+    root: Path, height: int, width: int, kept: bool
+) -> None:
+    fill(root, tiled(0, 1, height=height, width=width))
+    words = f'32 x 24 where the map is {width} x {height}'
+    refused(root, words)
+    pipeline = [LOAD, dict(type='LoadAnnotations'), dict(type='RandomResize', scale=(64, 64), keep_ratio=kept)]
+    warned(root, words, pipeline=pipeline)
+    if not kept:  # another shape stays one if the ratio is kept
+        refused(root, words, pipeline=[*pipeline[:-1], pipeline[-1] | dict(keep_ratio=True)])
 
 
 def test_a_photo_that_exif_turns_away_from_its_map_is_refused(root: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new('RGB', (32, 24)).save(root / 'images' / '2.jpg', exif=exif)
-    words = r'images/2\.jpg: 24 x 32 where the map is 32 x 24, because EXIF turns it \(orientation 6\): set color_type'
-    refused(config(root), words)
+    refused(root, r'2\.jpg: 24 x 32 where the map is 32 x 24, because EXIF turns it \(orientation 6\): set color_type')
     Image.new('RGB', (24, 32)).save(root / 'images' / '2.jpg', exif=exif)
-    check_data(config(root), ('train',))
+    check(root)
 
 
-# Which files.
+def test_sizes_come_from_headers_where_these_tell(tmp_path: Path) -> None:
+    Image.new('RGB', (32, 24)).save(tmp_path / 'a.png')
+    (tmp_path / 'b.png').write_bytes(b'no image')
+    expected = {str(tmp_path / name): (32, 24) for name in ('a.png', 'b.png', 'none.png')}
+    assert read_sizes(expected, read=None) == {str(tmp_path / 'a.png'): Size(32, 24)}
+
+
+# Files.
 
 
 def test_hidden_files_and_other_suffixes_are_no_samples(root: Path) -> None:
-    for name in ('._1.jpg', '.DS_Store', 'b/._3.jpg', 'notes.txt', '2.jpeg'):
-        (root / 'images' / name).write_bytes(b'x')
-    for name in ('._1.png', 'Thumbs.db'):
-        (root / 'maps' / name).write_bytes(b'x')
-    check_data(config(root), ('train',))
+    for name in (
+        'images/._1.jpg',
+        'images/b/._3.jpg',
+        'images/notes.txt',
+        'images/2.jpeg',
+        'maps/._1.png',
+        'maps/x.db',
+    ):
+        (root / name).write_bytes(b'x')
+    check(root)
 
 
 MISSING: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -282,42 +267,39 @@ def test_a_sample_without_a_file_is_named(root: Path, case: str, listed: bool) -
     (root / 'train.txt').write_text('1\n2\nb/3\n')
     spoil(root)
     source, verb = (r'train\.txt', 'names') if listed else ('images', 'has')
-    refused(config(root, ann_file='train.txt' if listed else ''), f'reads [^ ]*{source}, which {verb} .*{words}')
+    refused(root, f'reads [^ ]*{source}, which {verb} .*{words}', ann_file='train.txt' if listed else '')
 
 
-def test_a_listed_image_that_does_not_exist_is_named(root: Path) -> None:
-    (root / 'train.txt').write_text('1\n4\n')
-    refused(config(root, ann_file='train.txt'), r'train\.txt, which names images that do not exist \(\*\.jpg\).*: 4$')
-    (root / 'train.txt').write_text('1.jpg\n2.jpg\n')
-    refused(config(root, ann_file='train.txt'), r": 1\.jpg, 2\.jpg; names are listed without img_suffix='\.jpg'")
-
-
-@pytest.mark.parametrize('text, line', [('1\n2\n\n', 3), ('1\n \n2\n', 2), ('\n1\n', 1)])
-def test_a_blank_line_is_an_image_without_a_name(root: Path, text: str, line: int) -> None:
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        ('1\n4\n', r'images that do not exist \(\*\.jpg\).*: 4$'),
+        ('1.jpg\n2.jpg\n', r": 1\.jpg, 2\.jpg; names are listed without img_suffix='\.jpg'"),
+        ('1\n2\n\n', 'blank lines.*: line 3;'),
+        ('1\n \n2\n', 'blank lines.*: line 2;'),
+        ('\n1\n', 'blank lines.*: line 1;'),
+    ],
+)
+def test_a_wrong_line_of_a_list_is_named(root: Path, text: str, words: str) -> None:
     (root / 'train.txt').write_text(text)
-    refused(config(root, ann_file='train.txt'), rf'train\.txt, which has blank lines, .*: line {line};')
+    refused(root, rf'train\.txt, which .*{words}', ann_file='train.txt')
 
 
 @pytest.mark.parametrize('text', ['1\n2', '1 \n2\t\n', '1\r\n2\r\n'])
-def test_white_space_around_a_name_is_none_of_it(root: Path, text: str) -> None:
+def test_white_space_around_a_name_is_no_part_of_it(root: Path, text: str) -> None:
     (root / 'train.txt').write_text(text)
     (root / 'images' / 'unlisted.jpg').write_bytes(b'')
-    check_data(config(root, ann_file='train.txt'), ('train',))
+    check(root, ann_file='train.txt')
 
 
 def test_a_folder_without_images_of_the_suffix_names_those_there_are(root: Path) -> None:
-    refused(
-        config(root, img_suffix='.tif'), r'images, which has no images that end in \.tif, but \.jpg: set img_suffix'
-    )
+    refused(root, r'no images that end in \.tif, but \.jpg: set img_suffix', img_suffix='.tif')
 
 
-def test_images_that_the_data_set_does_not_take_may_lack_a_map(root: Path) -> None:
+def test_images_that_the_data_set_does_not_take_and_test_sets_need_no_map(root: Path) -> None:
     (root / 'maps' / 'b' / '3.png').unlink()
-    check_data(config(root, indices=2), ('train',))
-
-
-def test_a_test_set_without_maps_passes(root: Path) -> None:
-    check_data(config(root, 'test', data_prefix=dict(img_path='images')), ('test',))
+    check(root, indices=2)
+    check(root, 'test', data_prefix=dict(img_path='images'))
 
 
 # Samples.
@@ -326,8 +308,7 @@ def test_a_test_set_without_maps_passes(root: Path) -> None:
 def test_a_sample_is_spread_and_always_the_same() -> None:
     items = list(range(20_000))
     drawn = spread(items, 100)
-    assert drawn == spread(items, 100) and len(drawn) == 100
-    assert all(200 * i <= item < 200 * (i + 1) for i, item in enumerate(drawn))
+    assert drawn == spread(items, 100) and [item // 200 for item in drawn] == list(range(100))
     assert len({item % 200 for item in drawn}) > 50  # not the first of each
     assert spread(items[:100], 100) == items[:100]
 
@@ -335,18 +316,9 @@ def test_a_sample_is_spread_and_always_the_same() -> None:
 def test_of_many_maps_a_sample_is_opened(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
     monkeypatch.setattr(class_maps, '_look_at', lambda sample, load: opened.append(sample['seg_map_path']) or OSError())
-    names = [str(i) for i in range(300)]
-    for name in names:
-        (root / 'images' / f'{name}.jpg').write_bytes(b'x')
-        save(root, name, with_value(1))
     monkeypatch.setattr(class_maps, 'MOST_PIXELS', 0)
-    with pytest.warns(UserWarning, match='cannot be read'):
-        check_data(config(root), ('train',))
+    for i in range(300):
+        (root / 'images' / f'{i}.jpg').write_bytes(b'x')
+        save(root, str(i), with_value(1))
+    warned(root, 'cannot be read')
     assert len(opened) == len(set(opened)) == 50
-
-
-def test_sizes_come_from_headers_where_these_tell(tmp_path: Path) -> None:
-    Image.new('RGB', (32, 24)).save(tmp_path / 'a.png')
-    (tmp_path / 'b.png').write_bytes(b'no image')
-    expected = {str(tmp_path / name): (32, 24) for name in ('a.png', 'b.png', 'none.png')}
-    assert images.read_sizes(expected, read=None) == {str(tmp_path / 'a.png'): Size(32, 24)}

@@ -1,4 +1,4 @@
-"""Heads, data sets and checkpoints have the same classes, or it is said before anything is built."""
+"""Heads, data sets and checkpoints have the same classes, or an error says so before anything is built."""
 
 import json
 from pathlib import Path
@@ -50,25 +50,18 @@ def box_head(number: int) -> dict[str, Any]:
 
 TWO_STAGES = dict(rpn_head=dict(type='RPNHead', num_classes=1), backbone=dict(type='ResNet', num_classes=1000))
 PANOPTIC = dict(type='Mask2FormerHead', num_things_classes=3, num_stuff_classes=0)
+MASKS, LISTED = dict(type='FCNMaskHead', num_classes=80), [dict(num_classes=150), dict(num_classes=2)]
 HEADS: dict[str, tuple[dict[str, Any], str]] = {
-    'a box head': (dict(roi_head=dict(bbox_head=box_head(10))), r'model\.roi_head\.bbox_head\.num_classes is 10'),
+    'box': (dict(roi_head=dict(bbox_head=box_head(10))), r'model\.roi_head\.bbox_head\.num_classes is 10'),
     'too few': (dict(roi_head=dict(bbox_head=box_head(1))), r'bbox_head\.num_classes is 1, but'),
-    'a mask head': (
-        dict(roi_head=dict(bbox_head=box_head(2), mask_head=dict(type='FCNMaskHead', num_classes=80))),
-        r'^model\.roi_head\.mask_head\.num_classes is 80, but',
-    ),
-    'one of a cascade': (
-        dict(roi_head=dict(bbox_head=[box_head(2), box_head(3), box_head(2)])),
-        r'model\.roi_head\.bbox_head\.1\.num_classes is 3, but',
-    ),
+    'mask': (dict(roi_head=dict(bbox_head=box_head(2), mask_head=MASKS)), r'^model\.roi_head\.mask_head\..* is 80,'),
+    'cascade': (dict(roi_head=dict(bbox_head=[box_head(2), box_head(3)])), r'^model\..*bbox_head\.1\..* is 3,'),
     'one stage': (dict(bbox_head=dict(type='DINOHead', num_classes=80)), r'model\.bbox_head\.num_classes is 80'),
     'a default': (dict(roi_head=dict(bbox_head=dict(type='Shared2FCBBoxHead'))), r'bbox_head\.num_classes is 80'),
-    'things and stuff': (dict(panoptic_head=PANOPTIC), r'num_things_classes \+ num_stuff_classes is 3'),
-    'with augmentation': (dict(module=dict(bbox_head=box_head(5))), r'^model\.bbox_head\.num_classes is 5'),
-    'decode and auxiliary heads': (
-        dict(decode_head=dict(num_classes=150), auxiliary_head=[dict(num_classes=150), dict(num_classes=2)]),
-        r'decode_head\.num_classes is 150, model\.auxiliary_head\.0\.num_classes is 150, but',
-    ),
+    'panoptic': (dict(panoptic_head=PANOPTIC), r'num_things_classes \+ num_stuff_classes is 3'),
+    'augmented': (dict(module=dict(bbox_head=box_head(5))), r'^model\.bbox_head\.num_classes is 5'),
+    'auxiliary': (dict(decode_head=dict(num_classes=150), auxiliary_head=LISTED),
+                  r'decode_head\.num_classes is 150, model\.auxiliary_head\.0\.num_classes is 150, but'),
 }  # fmt: skip
 
 
