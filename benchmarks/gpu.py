@@ -25,7 +25,6 @@ import peers  # noqa: F401  registers timm's ViTs
 import torch
 import torch.nn.functional as F
 from gpu_count import ROWS
-from mmrope.engine.launch import sentence
 from torch import Tensor, nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
@@ -33,6 +32,7 @@ from torch.utils.benchmark import Timer
 
 from mmrope import RoPESwin, RoPEViT
 from mmrope.analysis.benchmark import MODES, Setting, build_candidate, compare, environment, step, time_step
+from mmrope.commands.errors import sentence
 from mmrope.layers import Attention, RoPE, attention, even_windows, kernels, one_window, qkv, varlen
 
 # What is checked against float64 on the CPU: models by name, and the largest error over the norm, by dtype.
