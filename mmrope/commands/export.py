@@ -42,10 +42,12 @@ def run(args: argparse.Namespace) -> None:
     """Export as the command line says."""
     from ..analysis.onnx import export_onnx, output_names
     from ..checkpoints.files import write_whole
+    from .checks.config import check_checkpoint
     from .config import read_config
     from .sizes import size_of_tests
 
     check_output(args.out, args.overwrite)
+    check_checkpoint(args.checkpoint, '--checkpoint')
     cfg = read_config(args)
     model = load_backbone(cfg, args.checkpoint)
     size, source = (tuple(args.size), '--size') if args.size else size_of_tests(cfg) or NO_SIZE

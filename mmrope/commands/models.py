@@ -81,9 +81,9 @@ def backbone_config(cfg: Config) -> dict[str, Any]:
     for _ in range(2):  # a wrapper, such as mmdet's batch fixer, holds the model
         if 'backbone' in model:
             backbone = _plain(model['backbone'])
-            named = isinstance(backbone.get('type'), str) and '.' in backbone['type']
-            scope = None if named else scope_of(cfg)
-            return ({'_scope_': scope} if scope else {}) | backbone
+            kind = backbone.get('type')
+            named = isinstance(kind, str) and '.' in kind
+            return {'_scope_': kind.partition('.')[0] if named else scope_of(cfg) or 'mmrope'} | backbone
         model = model.get('model', {})
     raise CommandError(f'{cfg.filename}: the config has no model.backbone')
 

@@ -83,7 +83,7 @@ def test_a_bad_config_is_named_and_the_others_are_measured(tmp_path, capsys):
         ([str(CONFIG), '--rows', 'swin'], '--rows chooses from a --suite'),
         (['--suite', 'benchmarks/cpu.py', '--rows', 'resnet'], '--rows must be of .*vit_global.*resnet'),
         (['configs/nothing.py'], 'nothing.py'),
-        (['configs/_base_/default_runtime.py'], 'model.backbone.*default_runtime.py'),
+        (['configs/_base_/default_runtime.py'], 'default_runtime.py.*model.backbone'),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, named, tmp_path, monkeypatch, capsys):
@@ -169,7 +169,7 @@ def candidate(path: str) -> dict:
 def test_backbones_of_configs_and_wrappers(tmp_path):
     assert candidate('mask_rcnn_rope_mixed_swin_t_coco')['type'] == 'mmrope.RoPESwin'
     wrapped = config_of(tmp_path, 'model = dict(type="Wrapper", model=dict(backbone=dict(type="A")))')
-    assert candidate(wrapped) == dict(type='A')
+    assert candidate(wrapped) == dict(type='A', _scope_='mmrope')
 
 
 HOST_CONFIGS = {

@@ -108,7 +108,7 @@ def test_one_image_of_one_size(run, tmp_path):
         (dict(VIT, window_size=3), ['--dynamic-size'], r'dynamic_size=True .*window_size = 3'),
         (VIT, ['--opset', '16'], 'opset must be at least 18, but got 16'),
         (dict(type='mmdet.ResNet', depth=18), [], 'model.backbone must be .*RoPEViT or mmrope.RoPESwin, .*ResNet'),
-        (VIT, ['--checkpoint', 'nowhere.pth'], 'nowhere.pth'),
+        (VIT, ['--checkpoint', 'nowhere.pth'], '--checkpoint: .*nowhere.pth'),
     ],
 )
 def test_what_cannot_be_is_one_sentence_and_leaves_no_file(run, tmp_path, capsys, backbone, arguments, message):
