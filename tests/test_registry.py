@@ -45,6 +45,20 @@ def test_backbone_needs_neither_host_nor_mmcv(backbone):
     assert run(code) == []
 
 
+WEIGHTS = """
+import sys
+from mmengine.registry import WEIGHT_INITIALIZERS, build_from_cfg
+from mmrope import RoPESwin, RoPEViT
+print('mmrope.weights' in sys.modules)
+print(type(build_from_cfg(dict(type='mmrope.PretrainedBackbone', checkpoint='x'), WEIGHT_INITIALIZERS)).__module__)
+"""
+
+
+def test_weights_are_found_by_name_and_imported_when_asked_for():
+    built = [word for word in run(WEIGHTS) if word in ('True', 'False') or word.startswith('mmrope.weights')]
+    assert built == ['False', 'mmrope.weights.loading']
+
+
 def test_public_names_are_there():
     for name in mmrope.__all__:
         assert getattr(mmrope, name)

@@ -1,4 +1,4 @@
-"""What kind of file lies where a checkpoint was expected, by how it begins."""
+"""The kind of a file that was expected to be a checkpoint, by its first bytes."""
 
 import os
 import re

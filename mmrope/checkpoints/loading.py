@@ -55,16 +55,16 @@ def load_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) 
     """Load a checkpoint, weights only.
 
     Args:
-        filename: A path, a URL or another name that ``sources.fetch`` knows.
-        map_location: As in ``torch.load``.
+        filename: a path, a URL or another name that ``sources.fetch`` knows.
+        map_location: as in ``torch.load``.
 
     Returns:
         What the file holds, without ``meta['config']``.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        SourceError: If it cannot be downloaded.
-        UnsafeCheckpointError: If the file asks for anything but tensors, plain containers and ``runner_globals()``, or
+        FileNotFoundError: if there is no such file.
+        SourceError: if it cannot be downloaded.
+        UnsafeCheckpointError: if the file asks for anything but tensors, plain containers and ``runner_globals()``, or
             is no checkpoint at all.
     """
     path = fetch(filename)
@@ -81,9 +81,9 @@ def load_trusted_checkpoint(filename: str | os.PathLike[str], map_location: Any 
     Only for an old file of one's own that ``load_checkpoint`` refuses.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        SourceError: If it cannot be downloaded.
-        UnsafeCheckpointError: If it is no checkpoint, or needs a module that is not installed.
+        FileNotFoundError: if there is no such file.
+        SourceError: if it cannot be downloaded.
+        UnsafeCheckpointError: if it is no checkpoint, or needs a module that is not installed.
     """
     path = fetch(filename)
     if is_safetensors(path):
@@ -100,7 +100,7 @@ def refuse_code_in_checkpoints(trusted: str | None = None) -> None:
     through this module, for its list of safe types and its errors, also when MMEngine's runner loads it.
 
     Args:
-        trusted: The one checkpoint that may run code, by the name that it will be loaded by.
+        trusted: the one checkpoint that may run code, by the name that it will be loaded by.
     """
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'

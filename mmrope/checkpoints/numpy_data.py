@@ -20,9 +20,9 @@ class PlainDtype:
     """A type of plain data, in place of ``numpy.dtype``.
 
     Args:
-        code: As NumPy writes it, ``'f8'`` say.
-        align: Without a meaning for plain data.
-        copy: Without a meaning here.
+        code: as NumPy writes it, ``'f8'`` say.
+        align: without a meaning for plain data.
+        copy: without a meaning here.
 
     Raises:
         pickle.UnpicklingError: If it is a type of objects, a structure, or none.

@@ -1,4 +1,4 @@
-"""What MMEngine's runner uses."""
+"""Hooks and the optimiser constructor, as configs name them for MMEngine's runner."""
 
 from .checkpoint_hook import WholeCheckpointHook
 from .compile_hook import CompileBackboneHook

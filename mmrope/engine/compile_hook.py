@@ -18,7 +18,7 @@ class CompileBackboneHook(Hook):
     ``torch._dynamo.config.recompile_limit``.
 
     Args:
-        options: What ``torch.nn.Module.compile`` takes, ``mode='max-autotune'`` say.
+        options: what ``torch.nn.Module.compile`` takes, ``mode='max-autotune'`` say.
     """
 
     priority = 'VERY_LOW'  # after the hooks that copy the model
@@ -30,6 +30,6 @@ class CompileBackboneHook(Hook):
         """Compile what a call of the backbone does; the module and the names in its checkpoints stay.
 
         Raises:
-            AttributeError: If the model has no backbone.
+            AttributeError: if the model has no backbone.
         """
         unwrapped(runner.model).backbone.compile(**self.options)

@@ -1,4 +1,4 @@
-"""What a test wants of its checkpoint: every parameter of the model."""
+"""A check that a checkpoint holds every parameter of the model to test."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ class CompleteCheckpoint(Hook):
     An ``ImageClassifier`` around a backbone of mmrope also takes the checkpoint of the published classifier as it is.
 
     Args:
-        source: The name of the checkpoint.
+        source: the name of the checkpoint.
     """
 
     priority = 'VERY_HIGH'  # before hooks that read the checkpoint, and before the run counts as started
@@ -32,7 +32,7 @@ class CompleteCheckpoint(Hook):
         """Give weights the model's names, and note the state of each parameter before it is set.
 
         Raises:
-            WeightsError: If the checkpoint holds no weights for this backbone.
+            WeightsError: if the checkpoint holds no weights for this backbone.
         """
         self.note(unwrapped(runner.model), checkpoint)
 
@@ -40,12 +40,12 @@ class CompleteCheckpoint(Hook):
         """Check that all parameters have been set.
 
         Raises:
-            CheckpointError: If some have not.
+            CheckpointError: if some have not.
         """
         self.check(unwrapped(runner.model))
 
     def note(self, model: nn.Module, checkpoint: dict[str, Any]) -> None:
-        """What ``after_load_checkpoint`` does, for a model without a runner."""
+        """Do as ``after_load_checkpoint``, for a model without a runner."""
         if is_image_classifier(model) and is_published_classifier(checkpoint):
             checkpoint['state_dict'] = classifier_state_dict(model, checkpoint, self.source)
         remove_wrappers(checkpoint.get('state_dict', checkpoint), model)
@@ -54,7 +54,7 @@ class CompleteCheckpoint(Hook):
         self.versions = {name: param._version for name, param in model.named_parameters()}
 
     def check(self, model: nn.Module) -> None:
-        """What ``before_test`` does, for a model without a runner."""
+        """Do as ``before_test``, for a model without a runner."""
         params = dict(model.named_parameters())
         unset = [name for name, version in self.versions.items() if params[name]._version == version]
         if unset:

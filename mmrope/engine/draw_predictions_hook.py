@@ -1,4 +1,4 @@
-"""What is kept of the predictions of a test: drawings in a folder, and a file."""
+"""Predictions of a test, kept as drawings in a folder and in a file."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ class DrawPredictionsHook(Hook):
     A file has the path of its image below the image folder of the data set.
 
     Args:
-        folder: Where to.
-        score_thr: The score from which on a detector's predictions are drawn.
-        show: Whether to show them in a window, too.
-        wait_time: For how many seconds.
-        backend_args: Of the storage that the images are read from.
+        folder: the folder to draw into.
+        score_thr: the score from which on a detector's predictions are drawn.
+        show: whether to show them in a window, too.
+        wait_time: seconds to show each for.
+        backend_args: arguments of the storage that the images are read from.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What configs name: backbones and necks."""
+"""Backbones and necks, as configs name them."""
 
 from .simple_feature_pyramid import SimpleFeaturePyramid
 from .swin import RoPESwin

@@ -40,13 +40,13 @@ class Traits:
 
     Attributes:
         family: ``'RoPEViT'`` or ``'RoPESwin'``.
-        embed_dims: Channels of a token (of the first stage).
-        depths: Blocks of each stage; one number for a ViT.
-        patch_size: Side of a patch, in pixels.
-        in_channels: Channels of the image.
-        ropes: Values of ``rope`` that such weights are for, as far as they show it.
-        options: Those of ``OPTIONS`` that they have.
-        rope_theta: Of stored axial frequencies, else ``None``.
+        embed_dims: channels of a token (of the first stage).
+        depths: blocks of each stage; one number for a ViT.
+        patch_size: side of a patch, in pixels.
+        in_channels: channels of the image.
+        ropes: values of ``rope`` that such weights are for, as far as they show it.
+        options: those of ``OPTIONS`` that they have.
+        rope_theta: of stored axial frequencies, else ``None``.
     """
 
     family: str
@@ -154,7 +154,7 @@ def check_grid(pos_grid: tuple[int, int], state: Mapping[str, Any]) -> None:
     """Check that a grid has as many places as the position embedding.
 
     Raises:
-        WeightsError: If it has not, or there is no position embedding.
+        WeightsError: if it has not, or there is no position embedding.
     """
     places = state['pos_embed'].shape[1] if 'pos_embed' in state else 0
     if len(pos_grid) != 2 or math.prod(pos_grid) != places:

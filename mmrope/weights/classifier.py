@@ -24,7 +24,7 @@ def is_published_classifier(checkpoint: Any) -> bool:
     """Say whether a checkpoint holds a classifier of RoPE-ViT's authors or timm, and not one of MMPreTrain.
 
     Raises:
-        WeightsError: If it holds no weights.
+        WeightsError: if it holds no weights.
     """
     return not unwrap(checkpoint).state.keys().isdisjoint(HEAD)
 
@@ -33,12 +33,12 @@ def classifier_state_dict(model: nn.Module, checkpoint: Mapping[str, Any], sourc
     """Convert a published classifier to the names of an ``ImageClassifier``: ``backbone.*`` and ``head.fc.*``.
 
     Args:
-        model: The ``ImageClassifier``, which stays as it is; its backbone gets a report as in ``load_pretrained``.
-        checkpoint: In any layout that ``to_mmrope`` knows.
-        source: The name of the checkpoint.
+        model: the ``ImageClassifier``, which stays as it is; its backbone gets a report as in ``load_pretrained``.
+        checkpoint: in any layout that ``to_mmrope`` knows.
+        source: the name of the checkpoint.
 
     Raises:
-        WeightsError: If the weights do not fit the backbone.
+        WeightsError: if the weights do not fit the backbone.
     """
     converted = convert_checkpoint(model.backbone, checkpoint, source)
     head = {new: converted.state.pop(old) for old, new in HEAD.items() if old in converted.state}

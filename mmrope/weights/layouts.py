@@ -33,13 +33,13 @@ class Converted:
 
     Attributes:
         family: ``'RoPEViT'`` or ``'RoPESwin'``.
-        state: The weights.
-        renamed: Their names that were others before, and those.
-        dropped: Names left out, and why.
-        assumed: What the weights do not say, and what was taken for it.
-        pos_grid: The ``(H, W)`` that ``pos_embed`` was learned on, ``None`` if nothing says it.
-        num_heads: Heads of each stage, of which a ViT has one; ``None`` if nothing says it.
-        taken: Which of several sets of weights these are.
+        state: the weights.
+        renamed: their names that were others before, and those.
+        dropped: names left out, and why.
+        assumed: what the weights do not say, and what was taken for it.
+        pos_grid: the ``(H, W)`` that ``pos_embed`` was learned on, ``None`` if nothing says it.
+        num_heads: heads of each stage, of which a ViT has one; ``None`` if nothing says it.
+        taken: which of several sets of weights these are.
     """
 
     family: str
@@ -62,7 +62,7 @@ def family_of(state: Mapping[str, Tensor]) -> str:
     """Tell a ViT, ``'RoPEViT'``, from a Swin, ``'RoPESwin'``, by its names.
 
     Raises:
-        WeightsError: If it is neither.
+        WeightsError: if it is neither.
     """
     if 'blocks.0.attn.qkv.weight' in state:
         return 'RoPEViT'
@@ -84,13 +84,13 @@ def to_mmrope(state: Mapping[str, Tensor], num_heads: int | None = None) -> Conv
     """Convert from any layout, recognised by its names, to mmrope's.
 
     Args:
-        state: Weights of RoPE-ViT's authors (ViT or Swin), of timm (ViT), of a Swin without RoPE (Microsoft's or
+        state: weights of RoPE-ViT's authors (ViT or Swin), of timm (ViT), of a Swin without RoPE (Microsoft's or
             timm's), or of mmrope.
-        num_heads: Heads of the ViT that they are for. The authors' ``freqs`` does not say how many it has: a published
+        num_heads: heads of the ViT that they are for. The authors' ``freqs`` does not say how many it has: a published
             size has those that were published, another size ``num_heads``, or else heads of 64 channels.
 
     Raises:
-        WeightsError: If ``state`` is none of these, or a bias table belongs to windows that are not square.
+        WeightsError: if ``state`` is none of these, or a bias table belongs to windows that are not square.
     """
     family = family_of(state)
     converted = Converted(family)
@@ -115,7 +115,7 @@ def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert a ViT from mmrope's layout to timm's.
 
     Raises:
-        WeightsError: If it is a Swin, which timm does not have with RoPE, or frequencies of a block are missing.
+        WeightsError: if it is a Swin, which timm does not have with RoPE, or frequencies of a block are missing.
     """
     if family_of(state) != 'RoPEViT':
         raise WeightsError('timm has no Swin with RoPE: these weights have no layout there')
@@ -162,7 +162,7 @@ def _check_windows(state: Mapping[str, Tensor]) -> None:
     """Check that bias tables are of square windows, where the index beside them tells how many tokens these have.
 
     Raises:
-        WeightsError: If one is not, such as that of 5 x 13 tokens, which has as many rows as that of 8 x 8.
+        WeightsError: if one is not, such as that of 5 x 13 tokens, which has as many rows as that of 8 x 8.
     """
     for key, index in state.items():
         table = state.get(key.replace('relative_position_index', 'relative_position_bias_table'))

@@ -66,22 +66,22 @@ def load_pretrained(
     """Load the weights of a backbone from a checkpoint in any layout that ``to_mmrope`` knows, and log the report.
 
     Args:
-        model: The backbone; it stays as it is where this function raises.
-        checkpoint: A path, a URL, ``hf-hub:OWNER/NAME[@REVISION][/FILE]`` or ``timm:NAME``.
-        prefix: What the backbone's names in the checkpoint begin with; ``None`` to find out.
-        strict: Whether weights that do not fit are an error; else what fits is loaded, and the report is a warning.
-        allow_missing: Ends of the names of parameters that may keep their initial values.
-        map_location: As in ``torch.load``.
-        pos_grid: The ``(H, W)`` in tokens that ``pos_embed`` was learned on; ``None`` for what the checkpoint says, as
+        model: the backbone; it stays as it is where this function raises.
+        checkpoint: a path, a URL, ``hf-hub:OWNER/NAME[@REVISION][/FILE]`` or ``timm:NAME``.
+        prefix: what the backbone's names in the checkpoint begin with; ``None`` to find out.
+        strict: whether weights that do not fit are an error; else what fits is loaded, and the report is a warning.
+        allow_missing: ends of the names of parameters that may keep their initial values.
+        map_location: as in ``torch.load``.
+        pos_grid: the ``(H, W)`` in tokens that ``pos_embed`` was learned on; ``None`` for what the checkpoint says, as
             mmrope's do, or else the grid of the model if it has as many tokens, or else a square one.
 
     Returns:
         The report.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        CheckpointError: If the checkpoint cannot be had, is no checkpoint or would run code.
-        WeightsError: If the weights do not fit.
+        FileNotFoundError: if there is no such file.
+        CheckpointError: if the checkpoint cannot be had, is no checkpoint or would run code.
+        WeightsError: if the weights do not fit.
     """
     converted = convert_checkpoint(model, load_checkpoint(checkpoint, map_location), checkpoint, prefix)
     if pos_grid is not None:
@@ -94,7 +94,7 @@ def convert_checkpoint(model: Backbone, checkpoint: Any, source: str, prefix: st
     """Take the weights for a backbone out of what a file holds, in mmrope's layout.
 
     Raises:
-        WeightsError: If there are none; the text begins with ``source``.
+        WeightsError: if there are none; the text begins with ``source``.
     """
     heads = model.notes()['num_heads']
     try:

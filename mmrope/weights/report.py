@@ -1,4 +1,4 @@
-"""What loading weights did, in words."""
+"""The report about loading weights, and its words."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -34,22 +34,22 @@ def reasons(dropped: Mapping[str, str]) -> list[str]:
 
 @dataclass
 class LoadReport:
-    """What became of every tensor of a checkpoint and of every parameter of a backbone.
+    """A list of what was done with every tensor of a checkpoint and every parameter of a backbone.
 
     Attributes:
-        source: The checkpoint.
-        model: The class of the backbone.
-        loaded: Parameters that were set.
-        renamed: Of these, those with another name in the checkpoint, and that name.
-        resized: Of these, those of another size in the checkpoint: the shapes from and to.
-        dropped: Keys left out on purpose, and why.
-        initial: Parameters that keep their initial values by design.
-        missing: Parameters that the checkpoint should have and has not.
-        misfits: Keys of another shape than the model's: the shapes of checkpoint and model.
-        left_over: Keys for which the model has no place.
-        conflicts: What the model has otherwise than the weights without a key or a shape that shows it.
-        assumed: What the checkpoint does not say, and what was taken for it.
-        taken: Which of several sets of weights in the checkpoint was taken, and which not.
+        source: the checkpoint.
+        model: the class of the backbone.
+        loaded: parameters that were set.
+        renamed: of these, those with another name in the checkpoint, and that name.
+        resized: of these, those of another size in the checkpoint: the shapes from and to.
+        dropped: keys left out on purpose, and why.
+        initial: parameters that keep their initial values by design.
+        missing: parameters that the checkpoint should have and has not.
+        misfits: keys of another shape than the model's: the shapes of checkpoint and model.
+        left_over: keys for which the model has no place.
+        conflicts: what the model has otherwise than the weights without a key or a shape that shows it.
+        assumed: what the checkpoint does not say, and what was taken for it.
+        taken: which of several sets of weights in the checkpoint was taken, and which not.
     """
 
     source: str
@@ -68,7 +68,7 @@ class LoadReport:
 
     @property
     def problems(self) -> str:
-        """What is wrong, in a sentence; empty if the weights fit."""
+        """The misfits in a sentence; empty if the weights fit."""
         shapes = [f'{key} is {old} and not {new}' for key, (old, new) in self.misfits.items()]
         parts = {
             'other than the model': self.conflicts,

@@ -27,10 +27,10 @@ class Unwrapped:
     """The tensors of a backbone under their own names.
 
     Attributes:
-        state: The tensors.
-        others: The names of those around it.
-        taken: Which weights of several these are; empty if there is one set.
-        stated: What mmrope wrote beside the weights of its own: ``pos_grid`` and ``num_heads``.
+        state: the tensors.
+        others: the names of those around it.
+        taken: which weights of several these are; empty if there is one set.
+        stated: what mmrope wrote beside the weights of its own: ``pos_grid`` and ``num_heads``.
     """
 
     state: dict[str, Tensor]
@@ -40,7 +40,7 @@ class Unwrapped:
 
     @property
     def size(self) -> int:
-        """How many weights of blocks it has."""
+        """The number of weights of blocks."""
         return sum(BODY.match(key) is not None and BUFFERS.fullmatch(key) is None for key in self.state)
 
     def below(self, prefix: str) -> 'Unwrapped':
@@ -57,11 +57,11 @@ def unwrap(checkpoint: Any, prefix: str | None = None) -> Unwrapped:
     Of several sets of weights the first of ``NESTED`` is taken that has as many weights of a backbone as any other.
 
     Args:
-        checkpoint: What ``load_checkpoint`` returns.
-        prefix: What the backbone's names begin with, without those of wrappers; ``None`` to find out.
+        checkpoint: what ``load_checkpoint`` returns.
+        prefix: what the backbone's names begin with, without those of wrappers; ``None`` to find out.
 
     Raises:
-        WeightsError: If there are no weights, or none with this prefix.
+        WeightsError: if there are no weights, or none with this prefix.
     """
     sets = dict(_sets_of_weights(checkpoint))
     if not sets:
@@ -83,7 +83,7 @@ def converted_from(unwrapped: Unwrapped, num_heads: int | None = None) -> Conver
     """Convert what ``unwrap`` found as ``to_mmrope`` does, and go on with what is known of it.
 
     Raises:
-        WeightsError: As ``to_mmrope`` does.
+        WeightsError: as ``to_mmrope`` does.
     """
     converted = to_mmrope(unwrapped.state, num_heads)
     converted.dropped.update({key: 'of other parts of the model' for key in unwrapped.others})

@@ -287,6 +287,24 @@ def test_stored_axial_frequencies_are_compared_and_mixed_ones_loaded(saved: Call
             load_pretrained(ours, saved(state))
 
 
+class Cautious(RoPEViT):
+    """A family that can do without some weights, in both directions."""
+
+    def weights_may_miss(self, key: str) -> bool:
+        return key == 'cls_token'
+
+    def weights_unused(self, key: str) -> str | None:
+        return 'of a decoder' if key == 'mask_token' else super().weights_unused(key)
+
+
+def test_a_backbone_says_which_weights_it_can_do_without(saved: Callable) -> None:
+    name = saved({**tiny_vit().state_dict(), 'mask_token': torch.ones(1)})
+    report = load_pretrained(Cautious(**TINY, with_cls_token=True), name)
+    assert report.initial == ['cls_token'] and report.dropped == {'mask_token': 'of a decoder'}
+    with pytest.raises(WeightsError, match='missing: cls_token; left over: mask_token'):
+        load_pretrained(tiny_vit(with_cls_token=True), name)
+
+
 def test_a_config_can_ask_for_what_fits(saved: Callable, log: pytest.LogCaptureFixture) -> None:
     cfg = dict(type='Pretrained', checkpoint=saved(tiny_vit(ape=True).state_dict()), strict=False)
     tiny_vit(init_cfg=cfg).init_weights()
