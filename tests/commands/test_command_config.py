@@ -38,7 +38,7 @@ before = dict(os.environ), torch.load, dict(CheckpointLoader._schemes)
 cfg = load_config(sys.argv[1], {'train_dataloader.batch_size': 3})
 assert cfg.train_dataloader.batch_size == 3
 assert (dict(os.environ), torch.load, dict(CheckpointLoader._schemes)) == before
-print(*sorted({'mmdet', 'mmseg', 'mmpretrain', 'matplotlib'} & set(sys.modules)))
+print(*sorted({'mmdet', 'mmseg', 'mmpretrain'} & set(sys.modules)))
 """
 
 
