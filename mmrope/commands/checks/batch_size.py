@@ -53,7 +53,7 @@ def describe_mismatch(
             ways.insert(0, f'optim_wrapper.accumulative_counts={needed} and {times}')
         if base % (processes * counts) == 0:
             ways.insert(0, f'train_dataloader.batch_size={base // (processes * counts)}')
-        remedy = f'; to train as configured, set {", or ".join(ways)}'
+        remedy = f'; to train as configured, {"set" if len(ways) > 1 else "use"} {", or ".join(ways)}'
     return (
         f'the global batch is {total} ({processes} processes x {batch_size} images{accumulated}) and the learning rate '
         f'is {rate} {base} (auto_scale_lr.base_batch_size): {length}{remedy}'

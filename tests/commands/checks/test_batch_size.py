@@ -36,7 +36,7 @@ WORDS: list[tuple[dict, list[str]]] = [
         'see 200 epochs, in place of 100', 'batch_size=2, or', 'accumulative_counts=1 and 0.5 times the iterations']),
     (dict(SWIN, processes=1), ['is 2 ', 'of 16 ', '12 epochs are seen', 'counts=8 and 8 times', 'in param_sch']),
     (dict(SWIN, processes=4, scaled=True), ['is 8 ', 'by 0.5 from that of 16', '12 epochs are seen']),
-    (dict(SWIN, processes=3), ['is 6 ', 'of 16 ', '12 epochs are seen', 'set --auto-scale-lr']),
+    (dict(SWIN, processes=3), ['is 6 ', 'of 16 ', '12 epochs are seen', 'use --auto-scale-lr']),
 ]  # fmt: skip
 
 
