@@ -85,7 +85,6 @@ def test_an_error_is_one_sentence_or_with_traceback_all_of_it(capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         main(['flops', 'nowhere.py'])
     line = capsys.readouterr().err.splitlines()[-1]
-    line = capsys.readouterr().err.splitlines()[-1]
     assert stop.value.code == 1 and line.startswith('mmrope flops: error: ') and 'nowhere.py' in line
     with pytest.raises(CommandError, match=r'nowhere\.py'):
         main(['flops', 'nowhere.py', '--traceback'])
