@@ -98,12 +98,14 @@ def report(results: list[dict[str, Any]], folder: Path, metric: str | None) -> N
     import json
 
     from ..analysis.plotting import add_tick, draw_panels
-    from .resolutions import check_metric, make_table, write_atomically, write_csv
+    from ..checkpoints.files import write_whole
+    from .resolutions import check_metric, make_table, write_csv
 
     metric = check_metric(metric, results)
     print_table(make_table(results))
     write_csv(results, folder / 'resolutions.csv')
-    write_atomically(folder / 'resolutions.json', json.dumps(results, indent=2) + '\n')
+    with write_whole(folder / 'resolutions.json') as part:
+        part.write_text(json.dumps(results, indent=2) + '\n')
     drawn = [result for result in results if metric in result['metrics']]
     ticks: dict[float, str] = {}
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {metric: {}, 'time (ms / image)': {}}

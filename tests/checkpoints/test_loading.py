@@ -18,6 +18,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from safetensors.torch import save_file
 
+from mmrope.checkpoints import loading as module
 from mmrope.checkpoints.loading import (
     UnsafeCheckpointError,
     history_statistic,
@@ -26,7 +27,6 @@ from mmrope.checkpoints.loading import (
     refuse_code_in_checkpoints,
 )
 from mmrope.checkpoints.sources import SourceError
-from mmrope.engine import checkpoint as module
 
 
 class Malicious:
