@@ -6,7 +6,7 @@ Both serve detection, segmentation and classification configs; what differs betw
 import argparse
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,8 @@ import torch
 from mmengine.config import Config
 from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
-from torch import nn
 
 from ..checkpoints.loading import refuse_code_in_checkpoints
 from ..engine.checkpoint_hook import checkpoint_folder, last_checkpoint
@@ -260,16 +258,15 @@ def build_runner(cfg: Config, run: Run, training: bool, notes: Sequence[str] = (
     notes = list(notes)
     if training and not has_accelerator():
         notes += use_full_precision(cfg)
-    on_cpus = cfg.launcher != 'none' and not has_accelerator()
-    if on_cpus:
+    if cfg.launcher != 'none' and not has_accelerator():
         join_with_gloo(cfg)
+        if use_local_batch_norm(cfg._cfg_dict) and training:  # a test normalises by what was learned
+            notes.append('SyncBN needs an accelerator: each process normalises by its own batch, with BN.')
     if not images_have_one_size(cfg, training):
         attend_without_plans()
     if training:
         use_whole_checkpoints(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    if on_cpus and use_local_batch_norm(runner.model) and training:  # a test normalises by what was learned
-        notes.append('SyncBN needs an accelerator: each process normalises by its own batch, with BN.')
     runner.register_hook(RunStarted(run))
     if training:
         runner.register_hook(SeedEachIteration())
@@ -335,11 +332,13 @@ def join_with_gloo(cfg: Config) -> None:
     cfg.model_wrapper_cfg = {**wrapper, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
 
 
-def use_local_batch_norm(model: nn.Module) -> bool:
-    """Replace SyncBN, which processes train with on accelerators only; return whether there was any."""
-    found = any(type(module).__name__ == 'SyncBatchNorm' for module in model.modules())
-    revert_sync_batchnorm(model)
-    return found
+def use_local_batch_norm(node: Any) -> bool:
+    """Replace SyncBN below a node of a config, which DDP takes on accelerators only; return whether there was any."""
+    found = isinstance(node, Mapping) and node.get('type') in ('SyncBN', 'MMSyncBN')
+    if found:
+        node['type'] = 'BN'
+    children = node.values() if isinstance(node, Mapping) else node if isinstance(node, (list, tuple)) else ()
+    return any([use_local_batch_norm(child) for child in children]) or found
 
 
 def _type_name(cfg: dict[str, Any], default: str = '') -> str:

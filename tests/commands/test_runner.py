@@ -11,7 +11,6 @@ import torch
 from isolation import isolated
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper
-from torch import nn
 
 from mmrope.checkpoints.sources import CheckpointError
 from mmrope.commands import config as configs
@@ -113,11 +112,10 @@ def test_amp_of_mmengine_needs_an_accelerator_still() -> None:
 
 
 class FakeRunner:
-    """Takes the place of the runner, and remembers; its model has a layer of SyncBN."""
+    """Takes the place of the runner, and remembers."""
 
     def __init__(self, cfg: Config) -> None:
         self.cfg, self.hooks, self.warnings = cfg, [], []
-        self.model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.SyncBatchNorm(4, eps=1e-3)))
         self.logger = SimpleNamespace(warning=self.warnings.append)
 
     def register_hook(self, hook: Any) -> None:
@@ -136,7 +134,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def recipe(launcher: str = 'none', **parts: Any) -> Config:
     amp = dict(type='AmpOptimWrapper', loss_scale='dynamic')
-    return Config(dict(launcher=launcher, model={}, optim_wrapper=amp, find_unused_parameters=True, **parts))
+    model = dict(norm_cfg=dict(type='SyncBN'), heads=[dict(norm_cfg=dict(type='MMSyncBN', eps=1e-3))])
+    return Config(dict(launcher=launcher, model=model, optim_wrapper=amp, find_unused_parameters=True, **parts))
 
 
 @pytest.mark.parametrize('launcher', ['none', 'pytorch', 'slurm'])
@@ -146,7 +145,6 @@ def test_with_an_accelerator_a_config_is_run_as_it_is(machine: SimpleNamespace, 
     built = runner.build_runner(recipe(launcher), Run(), training)
     assert built.cfg.to_dict() == recipe(launcher).to_dict()
     assert built.warnings == [] and machine.joined == []
-    assert isinstance(built.model[1][0], nn.SyncBatchNorm)
 
 
 def test_processes_without_an_accelerator(machine: SimpleNamespace) -> None:
@@ -157,9 +155,8 @@ def test_processes_without_an_accelerator(machine: SimpleNamespace) -> None:
     assert built.cfg.model_wrapper_cfg == dict(
         type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=True, device_ids=None
     )
-    norm = built.model[1][0]
-    assert not isinstance(norm, nn.SyncBatchNorm) and isinstance(norm, nn.modules.batchnorm._BatchNorm)
-    assert norm.eps == 1e-3
+    assert built.cfg.model.norm_cfg.type == 'BN'
+    assert built.cfg.model.heads[0].norm_cfg == dict(type='BN', eps=1e-3)
     assert ['AmpOptimWrapper' in built.warnings[0], 'SyncBN' in built.warnings[1]] == [True, True]
     assert len(built.warnings) == 2
 
@@ -168,13 +165,14 @@ def test_one_process_without_an_accelerator(machine: SimpleNamespace) -> None:
     built = runner.build_runner(recipe(), Run(), training=True)
     assert machine.joined == []
     assert 'model_wrapper_cfg' not in built.cfg
+    assert built.cfg.model == recipe().model  # MMEngine reverts SyncBN by itself
     assert len(built.warnings) == 1
 
 
 def test_a_test_needs_no_optimizer_and_no_word_on_its_norms(machine: SimpleNamespace) -> None:
     built = runner.build_runner(recipe('pytorch'), Run(), training=False)
     assert built.warnings == []
-    assert not isinstance(built.model[1][0], nn.SyncBatchNorm)
+    assert built.cfg.model.norm_cfg.type == 'BN'
 
 
 def test_a_model_wrapper_of_the_config_is_kept(machine: SimpleNamespace) -> None:
