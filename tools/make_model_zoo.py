@@ -31,15 +31,17 @@ brackets is the number of the source, see the end. `python tools/list_weights.py
 [weights.md](weights.md) says how they are loaded.
 
 A config is a backbone of `configs/_base_/backbones/` in a recipe of `configs/_base_/recipes/`. A pair that has no row
-here takes three lines:
+here is a config of your own, in any folder:
 
 ```python
-_base_ = ['./_base_/backbones/rope_axial_swin_s.py', './_base_/recipes/upernet_swin.py']
+_base_ = [
+    __import__('mmrope').config_path('_base_/backbones/rope_axial_swin_s.py'),
+    __import__('mmrope').config_path('_base_/recipes/upernet_swin.py'),
+]
 model = dict(backbone=_base_.backbone)
 ```
 
-On a Swin-B, ViT-S or ViT-L the channels of the neck and the heads are to be set as well; the configs of these sizes
-show it.
+For a ViT-S, ViT-L or Swin-B set the channels of the neck and the heads as well, as the configs of these sizes do.
 
 This page is made by `python tools/{Path(__file__).name}`, of the configs, of the table of
 [known weights](../mmrope/weights/known.py) and of the measurements in [configs/metafile.yml](../configs/metafile.yml).

@@ -47,7 +47,7 @@ def test_transformers_5_leaves_mmpretrain_whole_but_for_its_multimodal_models(tm
     )
     root = str(Path(__file__).parents[2])
     environment = os.environ | {'PYTHONPATH': os.pathsep.join([root, str(tmp_path), os.environ.get('PYTHONPATH', '')])}
-    config = config_path('mask2former_rope_mixed_swin_t_ade20k.py')
+    config = config_path('mask2former_rope_mixed_swin_s_ade20k.py')
     command = [sys.executable, '-W', 'ignore', '-c', code, config]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.stdout.split() == ['mmpretrain'], done.stderr[-2000:]

@@ -65,7 +65,7 @@ def test_options_change_the_model(tmp_path: Path) -> None:
     assert (cost['rotation_flops'], cost['table_flops'], cost['rotation_share']) == (0, 0, 0)
 
 
-@pytest.mark.parametrize('config', ['mask2former_rope_mixed_swin_t_ade20k', 'dino_rope_mixed_swin_t_coco'])
+@pytest.mark.parametrize('config', ['mask2former_rope_mixed_swin_s_ade20k', 'dino_rope_mixed_swin_b_coco'])
 def test_heads_with_queries_count(config: str, tmp_path: Path) -> None:
     out = tmp_path / 'flops.json'
     load_tool('get_flops').main([str(ROOT / 'configs' / f'{config}.py'), '--size', '256x192', '--out', str(out)])
