@@ -34,9 +34,10 @@ def recipe(name: str) -> str:
     return found.group(1) if found else name
 
 
-def cost(name: str) -> tuple[bool, bool, int]:
-    """A key that puts small models without an embedding or a bias of their own first."""
-    return 'ape' in name, 'rope_mixed_' not in name or '_rpb' in name, 'tsbl'.find(re.split('_vit_|_swin_', name)[1][0])
+def cost(name: str) -> tuple[bool, bool, int, str]:
+    """A key that puts small models with RoPE-Mixed alone first."""
+    size = re.split('_vit_|_swin_', name)[1][0]
+    return 'ape' in name, 'rope_mixed_' not in name or '_rpb' in name, 'tsbl'.index(size), name
 
 
 CONFIGS = sorted((path.stem for path in ROOT.glob('*.py')), key=cost)

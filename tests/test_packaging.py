@@ -45,6 +45,16 @@ def test_the_wheel_holds_the_package_and_the_configs(wheel):
     assert not [name for name in names if name.startswith(('tests', 'tools', 'configs'))]
 
 
+def test_recipes_of_the_wheel_resolve_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    recipes = sorted((tmp_path / 'mmrope/.mim/configs/_base_/recipes').glob('*.py'))
+    assert [path.name for path in recipes] == sorted(
+        path.name for path in (ROOT / 'configs/_base_/recipes').glob('*.py')
+    )
+    for path in recipes:
+        assert {'model', 'test_dataloader', 'default_scope'} <= set(Config.fromfile(path))
+
+
 def test_config_path_names_configs_of_the_checkout():
     path = mmrope.config_path('_base_/backbones/rope_mixed_vit_b.py')
     assert Config.fromfile(path).backbone.type == 'mmrope.RoPEViT'
