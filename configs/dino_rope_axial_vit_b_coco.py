@@ -1,5 +1,2 @@
-_base_ = [
-    './_base_/backbones/rope_axial_vit_b.py',
-    './_base_/models/dino_vit.py',
-]
+_base_ = ['./_base_/backbones/rope_axial_vit_b.py', './_base_/recipes/dino_vit.py']
 model = dict(backbone=_base_.backbone)

@@ -1,5 +1,2 @@
-_base_ = [
-    './_base_/backbones/rope_mixed_swin_b.py',
-    './_base_/models/dino_swin.py',
-]
+_base_ = ['./_base_/backbones/rope_mixed_swin_b.py', './_base_/recipes/dino_swin.py']
 model = dict(backbone=_base_.backbone, neck=dict(in_channels=[256, 512, 1024]))

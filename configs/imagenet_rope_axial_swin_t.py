@@ -1,7 +1,2 @@
-_base_ = [
-    './_base_/backbones/rope_axial_swin_t.py',
-    './_base_/models/imagenet_swin.py',
-    './_base_/datasets/imagenet_swin.py',
-    './_base_/classification_runtime.py',
-]
+_base_ = ['./_base_/backbones/rope_axial_swin_t.py', './_base_/recipes/imagenet_swin.py']
 model = dict(backbone=_base_.backbone)

@@ -1,8 +1,2 @@
-_base_ = [
-    './_base_/backbones/rope_mixed_swin_t.py',
-    './_base_/models/mask_rcnn_swin.py',
-    './_base_/datasets/coco_instance_ms_crop.py',
-    './_base_/schedules/swin_3x.py',
-    './_base_/detection_runtime.py',
-]
+_base_ = ['./_base_/backbones/rope_mixed_swin_t.py', './_base_/recipes/mask_rcnn_swin_3x.py']
 model = dict(backbone=_base_.backbone)

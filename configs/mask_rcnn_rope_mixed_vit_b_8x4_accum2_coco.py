@@ -1,8 +1,2 @@
-_base_ = [
-    './_base_/backbones/rope_mixed_vit_b.py',
-    './_base_/models/mask_rcnn_vitdet.py',
-    './_base_/datasets/coco_instance_lsj.py',
-    './_base_/schedules/vitdet_100e_8x4_accum2.py',
-    './_base_/detection_runtime.py',
-]
+_base_ = ['./_base_/backbones/rope_mixed_vit_b.py', './_base_/recipes/mask_rcnn_vit_8x4_accum2.py']
 model = dict(backbone=_base_.backbone)

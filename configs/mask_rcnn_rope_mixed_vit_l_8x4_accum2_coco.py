@@ -1,10 +1,4 @@
-_base_ = [
-    './_base_/backbones/rope_mixed_vit_l.py',
-    './_base_/models/mask_rcnn_vitdet.py',
-    './_base_/datasets/coco_instance_lsj.py',
-    './_base_/schedules/vitdet_100e_8x4_accum2.py',
-    './_base_/detection_runtime.py',
-]
+_base_ = ['./_base_/backbones/rope_mixed_vit_l.py', './_base_/recipes/mask_rcnn_vit_8x4_accum2.py']
 model = dict(
     backbone=dict(**_base_.backbone, global_attn_indexes=(5, 11, 17, 23), drop_path_rate=0.4),
     neck=dict(in_channels=1024),

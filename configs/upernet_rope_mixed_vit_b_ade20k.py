@@ -1,8 +1,2 @@
-_base_ = [
-    './_base_/backbones/rope_mixed_vit_b.py',
-    './_base_/models/upernet_vit.py',
-    './_base_/datasets/ade20k.py',
-    './_base_/schedules/upernet_160k.py',
-    './_base_/segmentation_runtime.py',
-]
+_base_ = ['./_base_/backbones/rope_mixed_vit_b.py', './_base_/recipes/upernet_vit.py']
 model = dict(backbone=_base_.backbone)

@@ -100,6 +100,13 @@ def test_snippets_that_inherit_work_on_every_config(path: Path, tmp_path: Path) 
         assert before == ['mmrope.FiniteLossHook', 'mmrope.LogFreqsHook'] and f"'{added}'" in text
 
 
+@pytest.mark.parametrize('text', [text for text in blocks('python') if 'config_path(' in text])
+def test_snippets_that_inherit_by_path_are_configs_of_a_backbone(text: str, tmp_path: Path) -> None:
+    (tmp_path / 'child.py').write_text(text)
+    model = Config.fromfile(tmp_path / 'child.py').model
+    assert model.backbone.type.startswith('mmrope.') and model.type in ('EncoderDecoder', 'FasterRCNN')
+
+
 STANDALONE = [text for text in blocks('python') if re.match(r'(model|init_cfg|optim_wrapper|custom_hooks) = ', text)]
 
 

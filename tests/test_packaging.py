@@ -60,6 +60,16 @@ def run_in(folder: Path, *command: str, path: tuple[Path, ...]) -> subprocess.Co
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
+def test_recipes_of_the_wheel_resolve_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    recipes = sorted((tmp_path / 'mmrope/.mim/configs/_base_/recipes').glob('*.py'))
+    assert [path.name for path in recipes] == sorted(
+        path.name for path in (ROOT / 'configs/_base_/recipes').glob('*.py')
+    )
+    for path in recipes:
+        assert {'model', 'test_dataloader', 'default_scope'} <= set(Config.fromfile(path))
+
+
 def test_config_path_names_configs_of_the_checkout():
     path = mmrope.config_path('_base_/backbones/rope_mixed_vit_b.py')
     assert Config.fromfile(path).backbone.type == 'mmrope.RoPEViT'

@@ -17,7 +17,7 @@ CLASSES = 5
 @pytest.fixture(scope='module')
 def mask2former() -> torch.nn.Module:
     """The model of the Mask2Former configs, a small one, tested with padding."""
-    cfg = Config.fromfile(config_path('mask2former_rope_mixed_swin_t_ade20k.py')).model
+    cfg = Config.fromfile(config_path('mask2former_rope_mixed_swin_s_ade20k.py')).model
     cfg.backbone.update(arch=dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2)), init_cfg=None)
     head = cfg.decode_head
     head.update(in_channels=[8, 16, 32, 64], feat_channels=32, out_channels=32, num_classes=CLASSES, num_queries=7)

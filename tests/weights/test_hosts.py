@@ -13,9 +13,9 @@ from mmrope import config_path
 CONFIGS = {
     'mask_rcnn_rope_mixed_vit_s_coco.py': ('rope_mixed_deit_small_patch16_LS', lambda: vit('small')),
     'upernet_rope_mixed_rpb_swin_t_ade20k.py': ('swin_rope_mixed_tiny_patch4_window7_224', lambda: swin('tiny')),
-    'mask2former_rope_axial_swin_t_ade20k.py': (
-        'swin_rope_axial_tiny_patch4_window7_224',
-        lambda: swin('tiny', 'axial'),
+    'mask2former_rope_axial_swin_s_ade20k.py': (
+        'swin_rope_axial_small_patch4_window7_224',
+        lambda: swin('small', 'axial'),
     ),
 }
 

@@ -1,12 +1,16 @@
-# DINO on a hierarchical backbone: its last three maps. The drop path and the warm-up are this project's choice; the
-# paper does not say, and MMDetection and detrex have no warm-up here.
+# DINO on a hierarchical backbone: its last three maps, of a Swin-T or S. The drop path is this project's choice; the
+# paper does not say.
 # An experiment merges one of ../backbones into model.backbone.
 _base_ = './dino.py'
 model = dict(
-    backbone=dict(_delete_=True, out_indices=(1, 2, 3), drop_path_rate=0.2),
-    neck=dict(in_channels=[192, 384, 768]),
+    backbone=dict(out_indices=(1, 2, 3), drop_path_rate=0.2),
+    neck=dict(
+        type='ChannelMapper',
+        in_channels=[192, 384, 768],
+        out_channels=256,
+        kernel_size=1,
+        act_cfg=None,
+        norm_cfg=dict(type='GN', num_groups=32),
+        num_outs=4,
+    ),
 )
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),
-    *_base_.param_scheduler,
-]

@@ -7,7 +7,7 @@
 _base_ = './dino.py'
 model = dict(
     data_preprocessor=dict(pad_size_divisor=32),  # so that the maps of all strides fit the image to the pixel
-    backbone=dict(_delete_=True, window_size=14, global_attn_indexes=(2, 5, 8, 11), drop_path_rate=0.1),
+    backbone=dict(window_size=14, global_attn_indexes=(2, 5, 8, 11), drop_path_rate=0.1),
     neck=[
         dict(
             type='mmrope.SimpleFeaturePyramid',
@@ -27,4 +27,3 @@ model = dict(
         ),
     ],
 )
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'neck.0': dict(lr_mult=0.1)}))

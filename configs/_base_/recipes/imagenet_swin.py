@@ -1,0 +1,6 @@
+# The classifiers that the ImageNet-1k weights come from, for tests alone.
+_base_ = [
+    '../models/imagenet_swin.py',
+    '../datasets/imagenet_swin.py',
+    '../classification_runtime.py',
+]

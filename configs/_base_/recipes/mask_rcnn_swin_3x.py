@@ -1,0 +1,8 @@
+# MMDetection's Mask R-CNN on Swin: 36 epochs of COCO in many scales. MMDetection trains Swin-S in mixed precision,
+# and Swin-T both ways (here with --amp).
+_base_ = [
+    '../models/mask_rcnn_swin.py',
+    '../datasets/coco_instance_ms_crop.py',
+    '../schedules/swin_3x.py',
+    '../detection_runtime.py',
+]

@@ -1,5 +1,0 @@
-_base_ = [
-    './_base_/backbones/rope_mixed_swin_s.py',
-    './_base_/models/dino_swin.py',
-]
-model = dict(backbone=_base_.backbone)

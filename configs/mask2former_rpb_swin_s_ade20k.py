@@ -1,0 +1,2 @@
+_base_ = ['./_base_/backbones/rpb_swin_s.py', './_base_/recipes/mask2former_swin.py']
+model = dict(backbone=_base_.backbone)

@@ -1,8 +1,0 @@
-_base_ = [
-    './_base_/backbones/rope_mixed_swin_s.py',
-    './_base_/models/upernet_swin.py',
-    './_base_/datasets/ade20k.py',
-    './_base_/schedules/upernet_160k.py',
-    './_base_/segmentation_runtime.py',
-]
-model = dict(backbone=_base_.backbone)
