@@ -1,11 +1,12 @@
 """Windows in one call: what is handed to PyTorch's attention over sequences of unequal length, and when."""
 
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from fake_cuda import FusedAttention
+from fake_cuda import FusedAttention, autocast_of_a_gpu
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
@@ -18,7 +19,7 @@ def one_by_one(q: Tensor, k: Tensor, v: Tensor, ends_q: Tensor, ends_k: Tensor, 
     assert ends_q.dtype == torch.int32 and torch.equal(ends_q, ends_k)
     assert ends_q[0] == 0 and sum(lengths) == len(q) and longest_q == longest_k == max(lengths)
     parts = zip(*(x.transpose(0, 1).split(lengths, dim=1) for x in (q, k, v)))
-    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts], dim=1).transpose(0, 1)
+    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts], dim=1).transpose(0, 1).contiguous()
 
 
 @pytest.mark.parametrize('rope', ['mixed', None])
@@ -67,11 +68,13 @@ CASES = {
 def test_one_call_takes_what_it_can(case, expected, calls, monkeypatch):
     case = dict(windows=even_windows((6, 6), 4), dtype=torch.bfloat16, dim=32, batch=2) | case
     monkeypatch.setattr(varlen, 'MOST_SEQUENCES', case.get('most', varlen.MOST_SEQUENCES))
-    token = varlen._off.set(case.get('off', False))
-    with FakeTensorMode(), FusedAttention(), torch.device('cuda'):
-        attn = Attention(case['dim'], 2, 'mixed', 10.0, case.get('rpb_window_size')).to(case['dtype'])
-        attn(torch.empty(case['batch'], 36, case['dim'], dtype=case['dtype']), case['windows'])
-    varlen._off.reset(token)
+    half = case['dtype'] != torch.float32
+    with FakeTensorMode(), FusedAttention(), autocast_of_a_gpu(), torch.device('cuda'), ExitStack() as stack:
+        attn = Attention(case['dim'], 2, 'mixed', 10.0, case.get('rpb_window_size'))
+        if case.get('off'):
+            stack.enter_context(varlen.switched_off())
+        with torch.autocast('cuda', torch.bfloat16, enabled=half):
+            attn(torch.empty(case['batch'], 36, case['dim']), case['windows'])
     assert set(calls) == {expected}
 
 
