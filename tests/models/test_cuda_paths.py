@@ -4,14 +4,14 @@ import warnings
 
 import pytest
 import torch
-from fake_cuda import run
+from fake_cuda import Watch, run
 from functorch.compile import aot_module, nop
 from gpu_count import ROWS, count
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
 from mmrope import RoPESwin, RoPEViT, SimpleFeaturePyramid
-from mmrope.layers import tracing, windows
+from mmrope.layers import tracing
 
 pytest.importorskip('triton', reason='Triton comes with PyTorch for Linux')
 
@@ -45,13 +45,19 @@ MODELS = {
 }
 
 
+# Operators that make indexes and positions, which a size of image does once.
+INDEXING = {torch.ops.aten.arange.default, torch.ops.aten.arange.start, torch.ops.aten.cumsum.default}
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, None], ids=['bf16', 'fp32'])
 @pytest.mark.parametrize('name', MODELS)
-def test_a_step_stays_on_the_gpu_and_waits_for_nothing(name, dtype):
+def test_a_step_stays_on_the_gpu_waits_for_nothing_and_makes_no_index(name, dtype):
+    operators = set()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
-        model, watch = run(MODELS[name], (2, 3, 117, 203), dtype)
+        model, watch = run(MODELS[name], (2, 3, 117, 203), dtype, record=lambda func, *_: operators.add(func))
     assert not watch.crossings
+    assert not INDEXING & operators
     learning = {name: param.grad for name, param in model.named_parameters() if param.requires_grad}
     assert all(grad is not None and grad.is_cuda for grad in learning.values())
     assert not [warning for warning in caught if issubclass(warning.category, (UserWarning, RuntimeWarning))]
@@ -73,17 +79,18 @@ def test_the_rotation_takes_few_launches_and_little_time(name):
     assert {'mmrope.rotate.default', 'mmrope.unrotate.default'} <= set(mixed.by_operator)
 
 
-def test_indexes_are_made_once_a_size_and_not_a_block(monkeypatch):
-    made, order = [], windows.window_order
-    monkeypatch.setattr(windows, 'window_order', lambda *args: made.append(args) or order(*args))
+@pytest.mark.parametrize('name', ['vit mixed', 'swin rpb'])
+def test_indexes_are_made_once_a_size_and_not_a_block(name):
+    """On the CPU."""
+    model, x = MODELS[name](), torch.randn(2, 3, 68, 100)
     tracing._kept.clear()
-    model = RoPESwin(**SWIN)
+    made = []
     for _ in range(2):
-        model(torch.randn(2, 3, 64, 96))[-1].sum().backward()
-    orders = len(made)  # of the first step
-    assert 0 < orders <= 30
-    model(torch.randn(2, 3, 64, 96))
-    assert len(made) == orders
+        operators = []
+        with Watch(lambda func, *_, operators=operators: operators.append(func)):
+            model(x)[-1].sum().backward()
+        made.append(sum(operator in INDEXING for operator in operators))
+    assert made[0] > 0 and made[1] == 0
 
 
 @pytest.mark.parametrize('build', [lambda: RoPEViT(**FEW), lambda: RoPESwin(**FEW_SWIN)], ids=['vit', 'swin'])
