@@ -6,7 +6,7 @@ pass to new memory that the windows share, so that nothing holds the output of t
 backward pass keeps what attention keeps anyway. On CUDA both of its passes are one kernel each (:mod:`.kernels`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -85,6 +85,8 @@ class _FusedSplit(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         parts = windows.split(qkv)
         rows = _Rows(qkv.shape, windows, packed)
+        if not (angles is None or ctx.needs_input_grad[0] or packed or _take_kernels(qkv)):
+            return tuple(_without_values(parts, _tables(angles, windows, order)))
         if angles is None and rows.in_order:
             new = qkv.flatten(0, 1)
         elif _take_kernels(qkv):
@@ -115,6 +117,14 @@ class _FusedSplit(torch.autograd.Function):
             for i, back in enumerate(backs):
                 _rotate_part(part[:, :, :, i], back, table if i < 2 else None)
         return grad, _grad_angles(angles, rows, order, outs, grads) if outs else None, None, None, None
+
+
+def _without_values(parts: Sequence[Tensor], tables: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Rotate queries and keys to new memory where nothing is kept for a backward pass; the values are not copied."""
+    for part, table in zip(parts, tables):
+        new = part.new_empty(part[:, :, :, :2].shape)
+        _rotate_part(new, part[:, :, :, :2], table)
+        yield from (x.flatten(0, 1).transpose(1, 2) for x in (*new.unbind(3), part[:, :, :, 2]))
 
 
 def _take_kernels(x: Tensor) -> bool:

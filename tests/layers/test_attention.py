@@ -3,6 +3,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from mmrope.layers import Attention, RoPE, axis_angles, even_windows, one_window, reorder, shifted_windows
@@ -262,6 +263,15 @@ def test_bytes_kept_for_backward_grow_like_the_batch_and_not_with_rope(rope, win
     assert kept[1] <= without + angles + weights
     for batch in (2, 4):
         assert kept[batch] <= batch * kept[1]
+
+
+@pytest.mark.parametrize('rope', ['mixed', 'axial', None])
+def test_nothing_holds_the_output_of_the_projection(rope):
+    """Neither what autograd saves nor anything else."""
+    attn, x, windows, seen = make(rope), torch.randn(2, 35, 24), even_windows((5, 7), 3), []
+    attn.qkv.register_forward_hook(lambda module, args, out: seen.append(StorageWeakRef(out.untyped_storage())))
+    out = attn(x, windows)
+    assert out.requires_grad and seen[0].expired()
 
 
 def test_the_output_of_the_projection_stays_as_it_is():
