@@ -12,9 +12,10 @@ if not Path('/dev/nvidiactl').exists():  # without a GPU Triton interprets its k
 
 import pytest
 import torch
-from hub import Hub, serve
 from huggingface_hub import constants
 from mmengine.logging import MMLogger
+
+from tests.helpers.hub import Hub, serve
 
 # Largest absolute difference allowed between two ways to compute the same values of order 1, by dtype of the
 # computation. A few roundings of the dtype each: eps is 2.2e-16, 1.2e-7, 9.8e-4, 7.8e-3.

@@ -12,7 +12,6 @@ import pytest
 import timm
 import torch
 from filelock import FileLock
-from hub import COMMIT, Hub
 from huggingface_hub import constants
 from mmengine.runner import CheckpointLoader
 from safetensors.torch import save
@@ -20,6 +19,7 @@ from safetensors.torch import save
 from mmrope.checkpoints.files import PART
 from mmrope.checkpoints.loading import load_checkpoint, refuse_code_in_checkpoints
 from mmrope.checkpoints.sources import SourceError, fetch
+from tests.helpers.hub import COMMIT, Hub
 
 REPO = 'naver-ai/rope_mixed_deit_small_patch16_LS'
 NAME = f'hf-hub:{REPO}'

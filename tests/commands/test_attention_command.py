@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from tiny import ROOT, figures
 
 from mmrope.analysis.attention import attention_statistics
 from mmrope.commands.main import main
 from mmrope.commands.models import backbone_of, load_model, prepare_image
+from tests.helpers.tiny import ROOT, figures
 
 CONFIGS = {
     'detection': ('mask_rcnn_rope_mixed_vit_tiny_digits.py', dict(embed_dims=16, depth=3, num_heads=2)),

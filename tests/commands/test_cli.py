@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import python_path
 
 from mmrope.commands.cli import check_output, parse_pixels, parse_size, positive, share
 from mmrope.commands.errors import CommandError
 from mmrope.commands.main import COMMANDS, main
+from tests.helpers.tiny import python_path
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import ROOT, python_path
 
 from mmrope import config_path
 from mmrope.commands.config import find_config, load_config
 from mmrope.commands.errors import CommandError
+from tests.helpers.tiny import ROOT, python_path
 
 NAME = 'mask_rcnn_rope_mixed_vit_b_coco'
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import timm
 import torch
-from hub import Hub
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from mmrope import RoPESwin, RoPEViT
 from mmrope.checkpoints.loading import load_checkpoint
 from mmrope.commands.main import main
 from mmrope.weights import load_pretrained
+from tests.helpers.hub import Hub
 
 
 def convert(arguments: list[str]) -> None:

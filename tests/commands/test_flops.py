@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import ROOT
 
 from mmrope.commands import flops
 from mmrope.commands.cli import parse_pixels
 from mmrope.commands.config import load_config
 from mmrope.commands.flops import count_config
 from mmrope.commands.main import main
+from tests.helpers.tiny import ROOT
 
 DETECTION = str(ROOT / 'configs' / 'mask_rcnn_rope_mixed_vit_tiny_digits.py')
 

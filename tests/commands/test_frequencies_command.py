@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import ROOT, figures
 
 from mmrope import RoPEViT
 from mmrope.commands.main import main
+from tests.helpers.tiny import ROOT, figures
 
 ARCH = dict(embed_dims=32, depth=3, num_heads=2)
 

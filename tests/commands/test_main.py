@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from tiny import load_tool, python_path
 
 import mmrope
 from mmrope.commands.errors import CommandError
 from mmrope.commands.main import COMMANDS, main
+from tests.helpers.tiny import load_tool, python_path
 
 TOOLS = {
     'train': 'train',

@@ -9,7 +9,6 @@ from unittest import mock
 
 import pytest
 import torch
-from isolation import isolated
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -21,6 +20,7 @@ from mmrope.checkpoints.loading import load_checkpoint
 from mmrope.checkpoints.sources import CheckpointError
 from mmrope.commands.errors import Run
 from mmrope.commands.runner import build_runner
+from tests.helpers.isolation import isolated
 
 
 @MODELS.register_module(force=True)

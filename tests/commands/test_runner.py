@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from isolation import isolated
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper
 
@@ -17,6 +16,7 @@ from mmrope.commands import config as configs
 from mmrope.commands import runner
 from mmrope.commands.cli import add_config, add_run
 from mmrope.commands.errors import CommandError, Run
+from tests.helpers.isolation import isolated
 
 
 def make_config(**parts: Any) -> Config:

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from isolation import isolated
 from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.runner import Runner
 from torch import nn
 
 from mmrope import RoPEViT
 from mmrope.engine import CompileBackboneHook
+from tests.helpers.isolation import isolated
 
 
 @pytest.fixture(autouse=True)

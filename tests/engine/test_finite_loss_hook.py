@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from isolation import isolated
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
 from mmrope import RoPESwin, RoPEViT
 from mmrope.engine.finite_loss_hook import NonFiniteError
+from tests.helpers.isolation import isolated
 
 
 @pytest.fixture(autouse=True)

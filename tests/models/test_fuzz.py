@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from classic_swin import classic_swin, weights_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from plain_vit import plain_vit
 from torch import Tensor, nn
 
 from mmrope import RoPESwin, RoPEViT
 from mmrope.layers import Attention, even_windows, one_window, reorder, shifted_windows
+from tests.helpers.classic_swin import classic_swin, weights_of
+from tests.helpers.plain_vit import plain_vit
 
 EXAMPLES, MANY = 100, 2000
 # Largest norm of an error over that of the values. float64 and float32: some hundred roundings. Half precision, by

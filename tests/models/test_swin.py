@@ -4,9 +4,9 @@ import itertools
 import pytest
 import timm
 import torch
-from classic_swin import classic_swin
 
 from mmrope import RoPESwin
+from tests.helpers.classic_swin import classic_swin
 
 VARIANTS = [dict(rope=rope, rpb=rpb) for rope, rpb in itertools.product(('mixed', 'axial', None), (False, True))]
 variants = pytest.mark.parametrize('variant', VARIANTS, ids=lambda v: f'{v["rope"]}{"+rpb" * v["rpb"]}')

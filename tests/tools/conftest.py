@@ -1,3 +1,3 @@
 """The fixtures of tests that run commands."""
 
-from fixtures import isolated_test, tiny_data, write_config  # noqa: F401
+from tests.helpers.fixtures import isolated_test, tiny_data, write_config  # noqa: F401

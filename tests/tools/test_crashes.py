@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from crashes import same
-from tiny import ROOT, isolated, load_tool, python_path
 
 from mmrope.checkpoints.loading import load_checkpoint
+from tests.helpers.crashes import same
+from tests.helpers.tiny import ROOT, isolated, load_tool, python_path
 
 BACKBONE = """
 model['backbone'] = dict(type='mmrope.RoPEViT', arch=dict(embed_dims=16, depth=2, num_heads=2), drop_path_rate=0.5)
@@ -84,9 +84,8 @@ def test_a_resumed_training_ends_with_the_same_bits(
 
 
 def run_crashes(config: str, folder: Path, kills: int) -> dict[str, int]:
-    command = [sys.executable, str(ROOT / 'tests' / 'tools' / 'crashes.py'), config, str(folder), str(kills), '0']
-    path = os.pathsep.join([str(ROOT / 'tests' / 'tools'), str(ROOT / 'tests'), python_path()])
-    environment = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    command = [sys.executable, str(ROOT / 'tests' / 'helpers' / 'crashes.py'), config, str(folder), str(kills), '0']
+    environment = {**os.environ, 'PYTHONPATH': python_path(), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     print(done.stdout)  # the figures, for pytest -s

@@ -15,10 +15,10 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope
 from PIL import Image
 from pycocotools.mask import decode
-from tiny import isolated, load_tool
 
 from mmrope.commands.images import read_image
 from mmrope.commands.prediction import Predictor, _same_colours
+from tests.helpers.tiny import isolated, load_tool
 
 RESIZE = "dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), keep_ratio=True)"
 CLASSIFICATION = """
@@ -160,7 +160,7 @@ def test_files_folders_and_globs_and_what_is_no_image(
 
 def test_masks_are_written_as_coco_has_them(tools: SimpleNamespace, tiny_data: Path, tmp_path: Path) -> None:
     """The quickstart's Mask R-CNN, with random weights."""
-    from tiny import ROOT
+    from tests.helpers.tiny import ROOT
 
     config = ROOT / 'configs/mask_rcnn_rope_mixed_vit_tiny_digits.py'
     with DefaultScope.overwrite_default_scope('mmdet'):

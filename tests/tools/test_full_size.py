@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from mmdet.datasets import CocoDataset
 from PIL import Image
-from tiny import ROOT
 
 from mmrope.datasets.digits import make_digits
+from tests.helpers.tiny import ROOT
 
 ITERATIONS = 3
 

@@ -12,9 +12,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
-from published import as_file, vit
 from timm.data import create_transform
-from tiny import ROOT, load_tool
+
+from tests.helpers.published import as_file, vit
+from tests.helpers.tiny import ROOT, load_tool
 
 VIT, SWIN = (str(ROOT / 'configs' / f'imagenet_rope_mixed_{name}.py') for name in ('vit_s', 'swin_t'))
 PIPELINE = 'test_dataloader.dataset.pipeline'

@@ -2,7 +2,8 @@
 
 import pytest
 import yaml
-from tiny import ROOT, load_tool
+
+from tests.helpers.tiny import ROOT, load_tool
 
 METAFILE = yaml.safe_load((ROOT / 'configs' / 'metafile.yml').read_text())
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import figures, load_tool
 
 from mmrope.commands import plot
+from tests.helpers.tiny import figures, load_tool
 
 INTERVAL = 10
 main = load_tool('plot_training').main

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub import Hub
-from tiny import IMAGES, ROOT, isolated, load_tool, python_path
 
 from mmrope import RoPEViT
 from mmrope.checkpoints.loading import load_checkpoint
 from mmrope.commands.runner import has_accelerator
+from tests.helpers.hub import Hub
+from tests.helpers.tiny import IMAGES, ROOT, isolated, load_tool, python_path
 
 TOOLS = ROOT / 'tools'
 TwoProcesses = tuple[str, Path, Callable[..., subprocess.CompletedProcess[str]]]

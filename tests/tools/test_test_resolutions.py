@@ -18,9 +18,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
-from tiny import ROOT, figures, isolated, load_tool, python_path
 
 from mmrope.commands.runner import has_accelerator
+from tests.helpers.tiny import ROOT, figures, isolated, load_tool, python_path
 
 RESIZE = "dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), keep_ratio=True)"
 CLASSIFICATION = """

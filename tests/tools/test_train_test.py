@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import CONFIGS, IMAGES, ROOT, isolated, load_tool, python_path
 
 from mmrope import RoPEViT
 from mmrope.checkpoints.loading import load_checkpoint
 from mmrope.commands.runner import has_accelerator
+from tests.helpers.tiny import CONFIGS, IMAGES, ROOT, isolated, load_tool, python_path
 
 
 @pytest.fixture(scope='module')

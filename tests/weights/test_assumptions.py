@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.runner.checkpoint import get_state_dict, weights_to_cpu
-from published import swin, vit
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from mmrope.checkpoints.loading import load_checkpoint
 from mmrope.models.swin import ARCHS as SWINS
 from mmrope.weights import WeightsError, load_pretrained, to_mmrope
 from mmrope.weights.converting import convert, describe, save
+from tests.helpers.published import swin, vit
 
 ARCH = dict(embed_dims=64, depth=2, num_heads=2)
 

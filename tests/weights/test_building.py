@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from hub import Hub
-from published import as_file, swin, vit
 from torch import Tensor
 
 import mmrope
 from mmrope import RoPESwin, RoPEViT, build_backbone
 from mmrope.weights.known import KNOWN
 from mmrope.weights.loading import load_pretrained
+from tests.helpers.hub import Hub
+from tests.helpers.published import as_file, swin, vit
 
 
 @pytest.fixture(autouse=True)

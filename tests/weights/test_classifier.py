@@ -4,12 +4,12 @@ import pytest
 import timm
 import torch
 from mmengine.registry import MODELS, DefaultScope
-from published import SWIN_SIZES, swin, vit
-from upstream_swin import upstream_swin
 
 from mmrope.weights import WeightsError
 from mmrope.weights.classifier import classifier_state_dict, is_image_classifier, is_published_classifier
 from mmrope.weights.known import KNOWN, KnownWeights
+from tests.helpers.published import SWIN_SIZES, swin, vit
+from tests.helpers.upstream_swin import upstream_swin
 
 VITS = {weights.name: weights for weights in KNOWN if weights.timm and weights.backbone == 'RoPEViT'}
 SIZES = [(224, 224), (384, 384), (224, 384)]

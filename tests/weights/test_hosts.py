@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from hub import Hub
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from published import as_file, swin, vit
 from torch import Tensor
 
 from mmrope import config_path
+from tests.helpers.hub import Hub
+from tests.helpers.published import as_file, swin, vit
 
 CONFIGS = {
     'mask_rcnn_rope_mixed_vit_s_coco.py': ('rope_mixed_deit_small_patch16_LS', lambda: vit('small')),

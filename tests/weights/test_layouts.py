@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from published import SWIN_SIZES, VIT_SIZES, swin, vit
 from torch import Tensor, nn
-from upstream_swin import upstream_swin
 
 from mmrope import RoPESwin, RoPEViT
 from mmrope.weights import WeightsError, load_converted, load_pretrained, to_mmrope, to_timm
+from tests.helpers.published import SWIN_SIZES, VIT_SIZES, swin, vit
+from tests.helpers.upstream_swin import upstream_swin
 
 VARIANTS = {  # of timm's names
     '': dict(rope='axial'),

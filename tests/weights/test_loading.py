@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hub import Hub
 from mmengine.hooks import EMAHook
 from mmengine.model import ExponentialMovingAverage
 from mmengine.model.weight_init import PretrainedInit
-from published import as_file, swin, vit
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -21,6 +19,8 @@ from mmrope import RoPESwin, RoPEViT
 from mmrope.checkpoints.loading import UnsafeCheckpointError
 from mmrope.layers import axial_freqs
 from mmrope.weights import WeightsError, load_pretrained
+from tests.helpers.hub import Hub
+from tests.helpers.published import as_file, swin, vit
 
 TINY = dict(arch=dict(embed_dims=64, depth=2, num_heads=2))
 TINY_SWIN = dict(arch=dict(embed_dims=32, depths=(1, 2), num_heads=(1, 2)), out_indices=(0, 1))

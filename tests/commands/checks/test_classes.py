@@ -149,7 +149,7 @@ def test_folders_are_the_classes_of_a_classification_set(tmp_path: Path) -> None
 
 @pytest.mark.parametrize('recipe', ['dino', 'imagenet', 'mask2former', 'mask_rcnn', 'upernet'])
 def test_heads_of_our_configs_have_the_classes_of_their_data(recipe: str) -> None:
-    path = next((Path(__file__).parents[2] / 'configs').glob(f'{recipe}_rope_mixed_*_[bs]*.py'))
+    path = next((Path(__file__).parents[3] / 'configs').glob(f'{recipe}_rope_mixed_*_[bs]*.py'))
     cfg = Config.fromfile(str(path))
     dataset, heads = cfg.val_dataloader.dataset, heads_of(cfg.model, cfg.default_scope)
     classes = classes_of(dataset, class_of(dataset, cfg.default_scope))

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from tiny import load_tool
 
 from mmrope.checkpoints.files import PART, is_whole
 from mmrope.checkpoints.loading import load_checkpoint
+from tests.helpers.tiny import load_tool
 
 STARTING = 0.1  # share of the kills that come before the first iteration
 WRITING = 0.03  # seconds after an iteration in which a checkpoint may be on its way

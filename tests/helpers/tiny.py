@@ -6,8 +6,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from isolation import isolated as isolated
 from matplotlib.figure import Figure
+
+from tests.helpers.isolation import isolated as isolated
 
 ROOT = Path(__file__).parents[2]
 IMAGES = 5  # odd, so that two processes have unequal shares

@@ -7,7 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tiny import CONFIGS, IMAGES, isolated
+
+from tests.helpers.tiny import CONFIGS, IMAGES, isolated
 
 
 @pytest.fixture(scope='session')

@@ -4,8 +4,9 @@ import itertools
 
 import torch
 import torch.nn.functional as F
-from classic_swin import attend_masked, layer_norm, linear
 from torch import Tensor
+
+from tests.helpers.classic_swin import attend_masked, layer_norm, linear
 
 
 def upstream_swin(state: dict[str, Tensor], x: Tensor, depths: tuple[int, ...], heads: tuple[int, ...]) -> Tensor:
