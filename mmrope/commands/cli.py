@@ -55,9 +55,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that a training and a test have in common."""
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<name of the config>)')
+def add_run(parser: argparse.ArgumentParser, work_dir: str | None = None) -> None:
+    """Add the arguments that a training and a test have in common.
+
+    Args:
+        parser: of the command.
+        work_dir: the default of ``--work-dir``; ``None`` for one that the config decides on.
+    """
+    described = work_dir or 'work_dirs/<name of the config>'
+    parser.add_argument('--work-dir', default=work_dir, help=f'folder for logs and checkpoints (default: {described})')
     parser.add_argument('--data-root', help='folder of the data set, in place of the data_root of the config')
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')

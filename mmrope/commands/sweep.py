@@ -38,8 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--scale-windows', action='store_true', help="scale the backbone's window_size along with the image, rounded"
     )
     add_options(parser)
-    add_run(parser)
-    parser.set_defaults(work_dir='work_dirs/resolutions')
+    add_run(parser, 'work_dirs/resolutions')
 
 
 def run(args: argparse.Namespace) -> None:

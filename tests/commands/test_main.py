@@ -96,6 +96,13 @@ def test_a_command_takes_a_config_by_its_name(capsys, tmp_path, monkeypatch) -> 
     assert '64 x 64' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize('command, folder', [('train', '<name of'), ('test', '<name of'), ('sweep', 'resolutions')])
+def test_help_says_the_work_dir(command: str, folder: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main([command, '--help'])
+    assert f'(default: work_dirs/{folder}' in ' '.join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize('kind', ['json', 'markdown', 'table'])
 def test_a_reader_that_leaves_early_is_no_error(kind: str) -> None:
     command = [sys.executable, '-m', 'mmrope', 'weights', '--format', kind]
