@@ -71,14 +71,17 @@ class WholeCheckpointHook(CheckpointHook):
                 os.remove(path)
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Save where it is due, then remove outdated checkpoints."""
         super().after_train_iter(runner, *args, **kwargs)
         self._remove_outdated()
 
     def after_train_epoch(self, runner: Runner) -> None:
+        """Save where it is due, then remove outdated checkpoints."""
         super().after_train_epoch(runner)
         self._remove_outdated()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Save the best checkpoint, then remove outdated ones."""
         super().after_val_epoch(runner, metrics)
         self._remove_outdated()
 

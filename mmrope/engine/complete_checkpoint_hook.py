@@ -14,7 +14,7 @@ from ..weights.unwrapping import remove_wrappers
 
 
 class CompleteCheckpoint(Hook):
-    """Refuse to test a model with random parameters, which MMEngine's runner only logs.
+    """Hook that refuses to test a model with random parameters, which MMEngine's runner only logs.
 
     An ``ImageClassifier`` around a backbone of mmrope also takes the checkpoint of the published classifier as it is.
 

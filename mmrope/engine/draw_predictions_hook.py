@@ -18,7 +18,7 @@ from ..registry import HOOKS
 
 @HOOKS.register_module()
 class DrawPredictionsHook(Hook):
-    """Draw the predictions of a test into a folder, a file for each image, in whatever host.
+    """Hook that draws the predictions of a test into a folder, a file for each image, in any host.
 
     A file has the path of its image below the image folder of the data set.
 
@@ -95,7 +95,7 @@ def label_place(mask: np.ndarray) -> np.ndarray:
 
 
 class DumpPredictions(DumpResults):
-    """Write the predictions to a pickle file: masks as RLE, class maps as int16, no ground truth and no logits."""
+    """Predictions in a pickle file: masks as RLE, class maps as int16, no ground truth and no logits."""
 
     default_prefix = 'predictions'
     dropped = (

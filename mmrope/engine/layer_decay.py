@@ -11,7 +11,7 @@ NO_DECAY_NAMES = ('cls_token', 'pos_embed', 'freqs', 'relative_position_bias_tab
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Learning rates that fall from the heads to the patch embedding, and weight decay for matrices only.
+    """Optimiser constructor: learning rates that fall from heads to patch embedding, weight decay for matrices only.
 
     A parameter of the layer at depth ``d`` of ``n`` (``backbone.get_layer_depth``) learns at
     ``lr * decay_rate ** (n - 1 - d)``, heads and necks at ``lr`` (Clark et al., *ELECTRA*, ICLR 2020; as ViTDet uses
@@ -63,7 +63,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         params.extend(ordered)
 
     def _options(self, name: str, param: nn.Parameter, layers_above: int) -> dict:
-        """Options of the optimiser for a parameter."""
+        """Return the optimiser's options for a parameter."""
         custom_keys = self.paramwise_cfg.get('custom_keys', {})
         longest_first = sorted(sorted(custom_keys), key=len, reverse=True)
         custom = dict(custom_keys.get(next((key for key in longest_first if key in name), None), {}))

@@ -68,7 +68,7 @@ class SeededBatches:
 
 
 class SeedEachIteration(Hook):
-    """Make all randomness of an iteration a function of the seed, the rank and the iteration."""
+    """Hook that makes all randomness of an iteration a function of the seed, the rank and the iteration."""
 
     priority = 'VERY_HIGH'
     batches: SeededBatches | None = None
