@@ -14,7 +14,7 @@ MOST_WINDOWS = 65_535  # in one launch of CUDA's attention kernels
 
 
 class Attention(nn.Module):
-    """Rotate queries and keys, attend within each window, project.
+    """Multi-head self-attention within each window, with rotated queries and keys.
 
     RoPE depends on offsets only, so positions count from the corner of each window: the angles of the largest window
     serve them all. Differentiable once, and not under the transforms of ``torch.func``.

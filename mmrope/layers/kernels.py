@@ -126,7 +126,7 @@ def _images(shape: torch.Size) -> int:
 
 
 def _places(windows: Windows, order: Windows | None, prefix: int, rows_in_order: bool, device: torch.device) -> Tensor:
-    """For each token its place in the window, and the first token and the length of its group, ``(3, N)``, int32.
+    """Return each token's place in its window, and the first token and the length of its group, ``(3, N)``, int32.
 
     A place is ``row << 16 | column``, and -1 for a token without one. Where rows lie in the order of the tokens, that
     is one group.
@@ -149,7 +149,7 @@ def _places(windows: Windows, order: Windows | None, prefix: int, rows_in_order:
 
 
 def _tokens_of_axes(windows: Windows, order: Windows | None, prefix: int, device: torch.device) -> Tensor:
-    """1 where a token (last axis) lies in a column, then in a row of the largest window, ``(2 * max(h, w), N)``."""
+    """Mark with 1 the tokens of each column, then of each row of the largest window, ``(2 * max(h, w), N)``."""
     places = _places(windows, order, prefix, True, device)[0]
     indexes = torch.arange(max(windows.largest), device=device)[:, None]
     return torch.cat((indexes == places & 0xFFFF, indexes == places >> 16)).float()

@@ -68,7 +68,7 @@ class RelativePositionBias(nn.Module):
         trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, window: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        """Bias of every query (second to last axis) and key (last) of a window.
+        """Compute the bias of every query (second to last axis) and key (last) of a window.
 
         Args:
             window: its extent ``(h, w)``, at most ``window_size`` each.
@@ -95,7 +95,7 @@ class RelativePositionBias(nn.Module):
 
 
 def _offsets(window: tuple[int, int], window_size: int, device: torch.device) -> Tensor:
-    """Which row of a table belongs to each query and key of a window, ``(h * w, h * w)``."""
+    """Return the row of the table for each query and key of a window, ``(h * w, h * w)``."""
     rows, cols = (torch.arange(size, device=device) for size in window)
     rows, cols = (x[:, None] - x + window_size - 1 for x in (rows, cols))  # (h, h), (w, w)
     offsets = rows[:, None, :, None] * (2 * window_size - 1) + cols[None, :, None, :]  # (h, w, h, w)

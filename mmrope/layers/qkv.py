@@ -132,7 +132,7 @@ def _take_kernels(x: Tensor) -> bool:
 
 
 class _Rows:
-    """Where the new queries, keys and values lie: rows of ``(3, heads, head_dim)``, one for each token.
+    """Places of the new queries, keys and values: rows of ``(3, heads, head_dim)``, one for each token.
 
     Rows lie group by group, and within a group image by image, so that a group is a view at any batch. Where windows
     are packed, they lie in the order of the tokens.

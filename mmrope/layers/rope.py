@@ -170,7 +170,7 @@ def as_complex(x: Tensor) -> Tensor:
 
 
 def _positions(grid: tuple[int, int], step: Pair, start: Pair, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Positions along x and along y, ``(2, max(H, W))``."""
+    """Return the positions along x and along y, ``(2, max(H, W))``."""
     indexes = torch.arange(max(grid), dtype=dtype, device=device)
     return torch.stack([step[axis] * indexes + start[axis] for axis in (1, 0)])
 

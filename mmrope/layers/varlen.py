@@ -62,7 +62,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, windows: Windows, batch: int) -> Ten
 
 
 def _ends(windows: Windows, batch: int, device: torch.device) -> Tensor:
-    """Where each window of each image ends, 0 first, ``(1 + batch * windows,)``, int32."""
+    """Return the end of each window of each image, 0 first, ``(1 + batch * windows,)``, int32."""
     lengths = [height * width for count, height, width in windows.groups for _ in range(count)]
     return torch.tensor([0, *lengths * batch], device=device).cumsum(0).to(torch.int32)
 

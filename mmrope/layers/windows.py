@@ -1,4 +1,4 @@
-"""How a token grid is cut into windows that fit it, and the order of tokens in which every window lies together.
+"""Cuts of a token grid into windows that fit it, and the order of tokens in which every window lies together.
 
 Each axis is cut on its own into spans of equal windows; the windows of the grid are the products of a span of rows and
 a span of columns. No window holds padding. Attention does not ask for an order of its tokens, and neither norms nor
@@ -30,24 +30,24 @@ class Group(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """How a grid is cut: spans of rows and spans of columns, each in order and without gaps."""
+    """A cut of a grid: spans of rows and spans of columns, each in order and without gaps."""
 
     rows: tuple[Span, ...]
     cols: tuple[Span, ...]
 
     @property
     def grid(self) -> tuple[int, int]:
-        """``(H, W)``."""
+        """Height and width in tokens, ``(H, W)``."""
         return tuple(last.start + last.size * last.count for last in (self.rows[-1], self.cols[-1]))
 
     @property
     def largest(self) -> tuple[int, int]:
-        """``(h, w)`` of a window that every window of the cut fits into."""
+        """Height and width that every window of the cut fits into, ``(h, w)``."""
         return max(span.size for span in self.rows), max(span.size for span in self.cols)
 
     @property
     def groups(self) -> list[Group]:
-        """One for each product of a span of rows and a span of columns, row spans outermost."""
+        """A group for each product of a span of rows and a span of columns, row spans outermost."""
         return [Group(row.count * col.count, row.size, col.size) for row in self.rows for col in self.cols]
 
     def split(self, x: Tensor) -> list[Tensor]:
@@ -69,12 +69,12 @@ class Windows(NamedTuple):
 
 
 def one_window(grid: tuple[int, int]) -> Windows:
-    """The whole grid ``(H, W)`` as one window; its order of tokens is row by row."""
+    """Take the whole grid ``(H, W)`` as one window; its order of tokens is row by row."""
     return Windows(*((Span(0, length, 1),) for length in grid))
 
 
 def even_windows(grid: tuple[int, int], window_size: int) -> Windows:
-    """Windows as equal as possible and none larger than ``window_size``: 64 tokens, window 14 give 13 13 13 13 12.
+    """Cut into windows as equal as possible, none above ``window_size``: 64 tokens, window 14 give 13 13 13 13 12.
 
     Args:
         grid: ``(H, W)``.
@@ -88,7 +88,7 @@ def even_windows(grid: tuple[int, int], window_size: int) -> Windows:
 
 
 def shifted_windows(grid: tuple[int, int], window_size: int, shift: int = 0) -> Windows:
-    """Swin's windows: ``window_size`` tokens from the shifted origin on, the rest at the borders.
+    """Cut into Swin's windows: ``window_size`` tokens from the shifted origin on, the rest at the borders.
 
     An axis that fits into one window is one window, unshifted. On an axis that ``window_size`` divides, these are the
     regions that attend to each other in shifted window attention by cyclic shift and mask (Liu et al., *Swin
@@ -109,7 +109,7 @@ def shifted_windows(grid: tuple[int, int], window_size: int, shift: int = 0) -> 
 
 
 def window_order(windows: Windows, device: torch.device | str | None = None) -> Tensor:
-    """Which token stands at each place when the grid is ordered window by window.
+    """Return the token at each place when the grid is ordered window by window.
 
     Args:
         windows: how the grid is cut.
@@ -165,7 +165,7 @@ class _Permute(torch.autograd.Function):
 
 
 def _order_between(old: Windows, new: Windows, device: torch.device) -> Tensor:
-    """Which token of the order of ``old`` stands at each place of the order of ``new``."""
+    """Return the token of the order of ``old`` at each place of the order of ``new``."""
     row_by_row = one_window(new.grid)
     order = window_order(new, device)
     if old == row_by_row:
