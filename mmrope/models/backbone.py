@@ -40,6 +40,7 @@ class Backbone(BaseModule):
             self.init_cfg = given
 
     def train(self, mode: bool = True) -> 'Backbone':
+        """Switch training on or off; frozen parts stay in eval mode."""
         super().train(mode)
         self._freeze()
         return self
@@ -66,7 +67,7 @@ class Backbone(BaseModule):
         raise NotImplementedError
 
     def _prepare(self) -> None:
-        """Weights as DeiT-III and Swin start with, truncated normal and zero biases; then freeze."""
+        """Draw weights as DeiT-III and Swin start with, truncated normal and zero biases; then freeze."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 trunc_normal_(module.weight, std=0.02)

@@ -34,7 +34,7 @@ OUTPUT_NORM = re.compile(r'norm\d+\.')
 
 
 class PatchMerging(nn.Module):
-    """Join each 2 x 2 tokens into one of twice the channels; an odd side is padded with zeros at its end.
+    """Step down from each 2 x 2 tokens to one of twice the channels; an odd side is padded with zeros at its end.
 
     Args:
         dim: channels of a token.
@@ -46,7 +46,7 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x``: tokens, ``(B, H, W, C)``. Returns ``(B, ceil(H / 2), ceil(W / 2), 2 * C)``."""
+        """Turn tokens, ``(B, H, W, C)``, into ``(B, ceil(H / 2), ceil(W / 2), 2 * C)``."""
         height, width = x.shape[1:3]
         if height % 2 or width % 2:
             x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
@@ -91,7 +91,7 @@ class RoPESwin(Backbone):
         out_indices: stages whose output is returned; negative ones count from the end. Stages after the last of these
             are neither run nor trained.
         drop_path_rate: drop path of the last block; it rises linearly from 0 at the first.
-        frozen_stages: stages to freeze from the first on, besides the patch embedding: 0 freezes the embedding alone,
+        frozen_stages: stages to freeze from the first on, with the patch embedding: 0 freezes the embedding alone,
             -1 nothing.
         with_cp: whether to recompute each block in the backward pass, to save memory.
         out_type: ``'featmap'`` for maps, or ``'avg_featmap'`` for their mean over all positions, which a classifier's
@@ -169,7 +169,7 @@ class RoPESwin(Backbone):
         self._prepare()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of the stages ``out_indices``, each normalised, or the means of these.
+        """Compute the maps of the stages ``out_indices``, each normalised, or the means of these.
 
         Args:
             x: images, ``(B, in_channels, H, W)``, padded here to a multiple of the patch at the bottom and right.
@@ -200,6 +200,7 @@ class RoPESwin(Backbone):
         return tuple(outs)
 
     def notes(self) -> dict[str, Any]:
+        """Return the heads of each stage."""
         return {'num_heads': tuple(stage.blocks[0].attn.num_heads for stage in self.layers)}
 
     def weights_may_miss(self, key: str) -> bool:
@@ -207,6 +208,7 @@ class RoPESwin(Backbone):
         return OUTPUT_NORM.match(key) is not None
 
     def weights_unused(self, key: str) -> str | None:
+        """Answer for the norms of outputs that this model does not have."""
         return 'norm of an output that the model does not have' if OUTPUT_NORM.match(key) else None
 
     def to_grid(self, x: Tensor, size: tuple[int, int], stage: int, block: int) -> Tensor:
@@ -233,7 +235,7 @@ class RoPESwin(Backbone):
         return to_map(reorder(x, self._windows(grid, block), one_window(grid)), grid)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter, for layer-wise learning rates.
+        """Return the depth of a parameter, for layer-wise learning rates.
 
         Args:
             param_name: name of the parameter, ``prefix`` included.

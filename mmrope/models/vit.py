@@ -58,7 +58,7 @@ class RoPEViT(Backbone):
         layer_scale_init_value: what LayerScale starts at; ``None`` for a model without it.
         drop_path_rate: drop path of the last block; it rises linearly from 0 at the first.
         final_norm: whether the output of the last block is normalised.
-        frozen_stages: blocks to freeze from the first on, besides the embeddings: 0 freezes the embeddings alone, -1
+        frozen_stages: blocks to freeze from the first on, with the embeddings: 0 freezes the embeddings alone, -1
             nothing.
         with_cp: whether to recompute each block in the backward pass, to save memory.
         out_type: ``'featmap'`` for maps, or ``'cls_token'`` for the cls token, which needs ``with_cls_token``; a
@@ -147,7 +147,7 @@ class RoPEViT(Backbone):
         self._prepare()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps, or cls tokens, of the blocks ``out_indices``.
+        """Compute the maps, or cls tokens, of the blocks ``out_indices``.
 
         Args:
             x: images, ``(B, in_channels, H, W)``, padded here to a multiple of the patch at the bottom and right.
@@ -178,10 +178,12 @@ class RoPEViT(Backbone):
         return tuple(outs)
 
     def notes(self) -> dict[str, Any]:
+        """Return the heads, and the grid of a position embedding."""
         grid = {} if self.pos_embed is None else {'pos_grid': self.pos_grid}
         return {'num_heads': (self.blocks[0].attn.num_heads,), **grid}
 
     def weights_unused(self, key: str) -> str | None:
+        """Answer for the cls token and the final norm of a classifier."""
         if key == 'cls_token':
             return 'the model has no cls token'
         return 'the model has no final norm' if key.startswith('norm.') else None
@@ -217,7 +219,7 @@ class RoPEViT(Backbone):
         return to_map(reorder(x, windows, one_window(grid)), grid)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter, for layer-wise learning rates.
+        """Return the depth of a parameter, for layer-wise learning rates.
 
         Args:
             param_name: name of the parameter, ``prefix`` included.
