@@ -39,7 +39,7 @@ def history_statistic(owner: type, name: str) -> Callable[..., Any]:
     ``getattr`` while a checkpoint loads: the real one would give a checkpoint the attributes of all that it can reach.
 
     Raises:
-        pickle.UnpicklingError: If anything else is asked for.
+        pickle.UnpicklingError: if anything else is asked for.
     """
     if owner is HistoryBuffer and name in STATISTICS:
         return getattr(HistoryBuffer, name)

@@ -25,7 +25,7 @@ class PlainDtype:
         copy: without a meaning here.
 
     Raises:
-        pickle.UnpicklingError: If it is a type of objects, a structure, or none.
+        pickle.UnpicklingError: if it is a type of objects, a structure, or none.
     """
 
     def __init__(self, code: Any, align: bool = False, copy: bool = False) -> None:
@@ -47,6 +47,7 @@ class PlainArray(np.ndarray):
     """An array of plain data, in place of ``numpy.ndarray``, until ``to_numpy`` makes it one."""
 
     def __new__(cls) -> 'PlainArray':
+        """Make an empty array, whose state comes later."""
         return np.empty(0).view(cls)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:

@@ -60,7 +60,7 @@ class Traits:
 
     @property
     def arch(self) -> str | dict[str, object]:
-        """The size: its name, or a dict as ``arch`` takes it, without ``num_heads`` (weights do not show them)."""
+        """Size: its name, or a dict as ``arch`` takes it, without ``num_heads`` (weights do not show them)."""
         for name, arch in FAMILIES[self.family].ARCHS.items():
             if (arch['embed_dims'], arch.get('depths') or (arch['depth'],)) == (self.embed_dims, self.depths):
                 return name
@@ -81,7 +81,7 @@ def traits_of(family: str, state: Mapping[str, Tensor]) -> Traits:
 
 
 def _rope_of(state: Mapping[str, Tensor]) -> tuple[tuple[str | None, ...], float | None]:
-    """Values of ``rope`` that the weights can be for, and the base of stored axial frequencies."""
+    """Return the values of ``rope`` that the weights can be for, and the base of stored axial frequencies."""
     freqs = next((state[key] for key in state if FREQS.fullmatch(key)), None)
     if freqs is None:
         has_positions = any(key == 'pos_embed' or key.endswith('relative_position_bias_table') for key in state)
