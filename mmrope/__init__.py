@@ -16,7 +16,7 @@ __all__ = ['__version__', 'config_path', *_HOMES]
 
 
 def config_path(name: str) -> str:
-    """Absolute path of one of mmrope's configs, of the installed package or the checkout, for ``_base_`` of your own.
+    """Return the absolute path of one of mmrope's configs, in the installed package or the checkout, for ``_base_``.
 
     Args:
         name: its path below ``configs/``, say ``'_base_/backbones/rope_mixed_vit_b.py'``.

@@ -1,4 +1,4 @@
-"""How far the attention of a backbone reaches, how spread it is, and where one query looks.
+"""Attention distance and entropy of a backbone, and attention maps of one query.
 
 The distance is the one of Dosovitskiy et al. (*An Image is Worth 16x16 Words*, ICLR 2021, arXiv 2010.11929, figure 7):
 the one of query and key, weighted by the attention and averaged over the queries, here in pixels of the network's
@@ -44,6 +44,7 @@ class Batch(NamedTuple):
 
     @property
     def num_prefix(self) -> int:
+        """Number of tokens without a position."""
         return self.q.shape[2] - self.rows.size * self.cols.size
 
     def log_weights(self, chunk: slice) -> Tensor:
@@ -56,7 +57,7 @@ class Batch(NamedTuple):
 
 
 class _AttentionCalls(TorchFunctionMode):
-    """Hands the queries, keys and bias of each call of PyTorch's attention to a function, and lets it go on."""
+    """A mode that hands queries, keys and bias of each call of PyTorch's attention to a function."""
 
     def __init__(self, see: Callable[[Tensor, Tensor, Tensor | None], None]) -> None:
         super().__init__()
@@ -158,7 +159,7 @@ class BlockStatistics:
 
 @dataclass
 class Sums:
-    """Of one block and image: distance and entropy, for each head and, in the last place, uniform attention."""
+    """Sums of one block and image: distance and entropy, for each head and, in the last place, uniform attention."""
 
     grid: tuple[int, int]
     window: tuple[int, int] = (0, 0)

@@ -1,4 +1,4 @@
-"""What the command lines have in common: arguments, sizes and tables. Importing it imports neither torch nor a host."""
+"""Arguments, sizes and tables that the command lines share. Importing it imports neither torch nor a host."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class OptionsAction(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
+        """Take ``key=value`` pairs, or leave with a usage error."""
         from mmengine.config import DictAction  # torch comes with it
 
         for value in values:

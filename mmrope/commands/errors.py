@@ -17,7 +17,7 @@ class CommandError(ValueError):
 
 @dataclass
 class Run:
-    """How far a training or a test is, which decides whether an error is still one of its config.
+    """The progress of a training or a test, which decides whether an error is still one of its config.
 
     Attributes:
         started: whether everything is built and loaded.

@@ -68,7 +68,7 @@ def latest_whole_checkpoint(work_dir: str, template: str, folder: str) -> str | 
 
 
 class ConfigCounts(Hook):
-    """Rule that the config counts where the checkpoint of a resumed training differs, with a line in the log.
+    """Hook by which the config counts where the checkpoint of a resumed training differs, with a line in the log.
 
     The seed and the state of the optimiser are those of the checkpoint.
 

@@ -26,7 +26,7 @@ class DataError(ValueError):
 
 
 class Reading(NamedTuple):
-    """How a data set reads a file of COCO annotations and the images it names.
+    """The rules by which a data set reads a file of COCO annotations and the images it names.
 
     Attributes:
         classes: names that the data set takes, in order; ``None`` if it does not say.

@@ -61,7 +61,7 @@ def describe_mismatch(
 
 
 class ReportBatchSize(Hook):
-    """Log of one line where the global batch is not the one that the config's learning rate belongs to."""
+    """Hook that logs one line where the global batch is not the one that the config's learning rate belongs to."""
 
     def before_train(self, runner: Runner) -> None:
         """Compare, once the number of images is known."""
