@@ -162,8 +162,8 @@ class Sums:
     """Sums of one block and image: distance and entropy, for each head and, in the last place, uniform attention."""
 
     grid: tuple[int, int]
-    window: tuple[int, int] = (0, 0)
-    values: Tensor | float = 0.0  # (2, heads + 1)
+    window: tuple[int, int]
+    values: Tensor  # (2, heads + 1)
 
 
 def strides_of(backbone: RoPEViT | RoPESwin) -> dict[str, int]:
@@ -198,11 +198,12 @@ def image_sums(backbone: RoPEViT | RoPESwin, image: Tensor) -> dict[str, Sums]:
     sums: dict[str, Sums] = {}
 
     def add(name: str, grid: tuple[int, int], batch: Batch) -> None:
-        block = sums.setdefault(name, Sums(grid))
-        block.window = tuple(map(max, block.window, (batch.rows.size, batch.cols.size)))
         nothing = batch._replace(q=torch.zeros_like(batch.q[:1, :1]), k=torch.zeros_like(batch.k[:1, :1]), bias=None)
         uniform = len(batch.q) * distance_and_entropy(nothing)
-        block.values = block.values + torch.cat((distance_and_entropy(batch), uniform), dim=1)
+        values = torch.cat((distance_and_entropy(batch), uniform), dim=1)
+        block = sums.setdefault(name, Sums(grid, (0, 0), torch.zeros_like(values)))
+        block.window = max(block.window[0], batch.rows.size), max(block.window[1], batch.cols.size)
+        block.values += values
 
     with watch_attention(backbone, add):
         backbone(image)
@@ -257,7 +258,7 @@ def attention_maps(backbone: RoPEViT | RoPESwin, image: Tensor, x: int, y: int) 
         if row is None or col is None:
             return
         (i, top, h), (j, left, w) = row, col
-        index = i * batch.cols.count + j
+        index = i * batch.cols.number + j
         one = batch._replace(q=batch.q[index : index + 1], k=batch.k[index : index + 1])
         query = batch.num_prefix + (y // strides[name] - top) * w + x // strides[name] - left
         weights = one.log_weights(slice(query, query + 1))[0, :, 0, batch.num_prefix :].exp()
@@ -272,4 +273,4 @@ def attention_maps(backbone: RoPEViT | RoPESwin, image: Tensor, x: int, y: int) 
 def _window_of(token: int, span: Span) -> tuple[int, int, int] | None:
     """Find the window of a span that holds a token: its index, start and length; ``None`` if none does."""
     index = (token - span.start) // span.size
-    return (index, span.start + index * span.size, span.size) if 0 <= index < span.count else None
+    return (index, span.start + index * span.size, span.size) if 0 <= index < span.number else None

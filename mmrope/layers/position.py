@@ -2,6 +2,7 @@
 
 import math
 from contextlib import suppress
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -86,7 +87,7 @@ class RelativePositionBias(nn.Module):
         offsets = once_per_size(_offsets, tuple(window), self.window_size, like=table)
         return table[offsets].permute(2, 0, 1).to(dtype)
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         key = f'{prefix}relative_position_bias_table'
         if key in state_dict:
             with suppress(ValueError):  # torch names the key and the shapes of a table that is none

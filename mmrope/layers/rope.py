@@ -12,6 +12,7 @@ in place of ``H * W``, and :func:`join_axes` adds them up.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -241,7 +242,7 @@ class RoPE(nn.Module):
         if self.freqs.is_meta and not isinstance(self.freqs, nn.Parameter):
             self.freqs = axial_freqs(self.head_dim, self.theta, device)
 
-    def _apply(self, fn, recurse: bool = True) -> 'RoPE':
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'RoPE':
         """Move to a device, but keep the precision when the model is cast to half."""
 
         def keep_precision(tensor: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ None adds atomically, so that every run gives the same bits.
 """
 
 import os
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import triton
@@ -150,7 +150,8 @@ def unrotate(
     if grad.numel() == 0:
         return
     grid, tile = _tiles(batch, tokens, heads * head_dim // 2, images)
-    q, k = (grad_q, grad_k) if q is None else (q, k)
+    if q is None or k is None:
+        q, k = grad_q, grad_k
     strides = [stride for x in (grad_q, grad_k, grad_v, q, k) for stride in x.stride()[:3]]
     with _device_of(grad):
         _unrotate_kernel[grid](
@@ -197,5 +198,5 @@ def _side(angles: Tensor | None) -> int:
     return 0 if angles is None else angles.shape[1]
 
 
-def _device_of(x: Tensor):
+def _device_of(x: Tensor) -> AbstractContextManager:
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

@@ -28,7 +28,7 @@ def takes(qkv: Tensor, windows: Windows) -> bool:
     """
     if is_tracing() or not qkv.is_cuda or qkv.dtype not in HALF or qkv.numel() == 0 or _off.get():
         return False
-    count = sum(group.count for group in windows.groups)
+    count = sum(group.number for group in windows.groups)
     fits = 1 < count and len(qkv) * count <= MOST_SEQUENCES and qkv.shape[-1] <= 256 and qkv.shape[-1] % 8 == 0
     return fits and _varlen() is not None and _has_flash_attention(qkv.device)
 
@@ -58,7 +58,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, windows: Windows, batch: int) -> Ten
     """
     ends = once_per_size(_ends, windows, batch, like=q)
     longest = max(height * width for _, height, width in windows.groups)
-    return _varlen().varlen_attn(q, k, v, ends, ends, longest, longest)
+    varlen = _varlen()
+    assert varlen is not None  # `takes` has seen it
+    return varlen.varlen_attn(q, k, v, ends, ends, longest, longest)
 
 
 def _ends(windows: Windows, batch: int, device: torch.device) -> Tensor:

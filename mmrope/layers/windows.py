@@ -5,26 +5,28 @@ a span of columns. No window holds padding. Attention does not ask for an order 
 MLPs do, so a backbone orders them window by window once, and the windows of a group are then plain views.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .tracing import once_per_size
 
+Grid = tuple[int, int]  # height and width, in tokens
+
 
 class Span(NamedTuple):
-    """``count`` windows of ``size`` tokens side by side along one axis, from token ``start`` on."""
+    """``number`` windows of ``size`` tokens side by side along one axis, from token ``start`` on."""
 
     start: int
     size: int
-    count: int
+    number: int
 
 
 class Group(NamedTuple):
-    """Windows of equal shape that follow each other: ``count`` of them, ``height`` x ``width`` tokens each."""
+    """Windows of equal shape that follow each other: ``number`` of them, ``height`` x ``width`` tokens each."""
 
-    count: int
+    number: int
     height: int
     width: int
 
@@ -36,19 +38,20 @@ class Windows(NamedTuple):
     cols: tuple[Span, ...]
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def grid(self) -> Grid:
         """Height and width in tokens, ``(H, W)``."""
-        return tuple(last.start + last.size * last.count for last in (self.rows[-1], self.cols[-1]))
+        row, col = self.rows[-1], self.cols[-1]
+        return row.start + row.size * row.number, col.start + col.size * col.number
 
     @property
-    def largest(self) -> tuple[int, int]:
+    def largest(self) -> Grid:
         """Height and width that every window of the cut fits into, ``(h, w)``."""
         return max(span.size for span in self.rows), max(span.size for span in self.cols)
 
     @property
     def groups(self) -> list[Group]:
         """A group for each product of a span of rows and a span of columns, row spans outermost."""
-        return [Group(row.count * col.count, row.size, col.size) for row in self.rows for col in self.cols]
+        return [Group(row.number * col.number, row.size, col.size) for row in self.rows for col in self.cols]
 
     def split(self, x: Tensor) -> list[Tensor]:
         """View tokens ``(B, P + H * W, ...)``, window by window, as one ``(B, count, tokens, ...)`` for each group.
@@ -57,23 +60,23 @@ class Windows(NamedTuple):
             ValueError: if ``x`` holds other tokens than the grid's (a cls token, say) and the cut several windows.
         """
         groups, (height, width) = self.groups, self.grid
-        if x.shape[1] != height * width and (len(groups) > 1 or groups[0].count > 1):
+        if x.shape[1] != height * width and (len(groups) > 1 or groups[0].number > 1):
             raise ValueError(
                 f'x must hold the {height} x {width} tokens of the grid and no others, since these lie in several '
                 f'windows, but it holds {x.shape[1]}'
             )
         if len(groups) == 1:
-            return [x.unflatten(1, (groups[0].count, -1))]
+            return [x.unflatten(1, (groups[0].number, -1))]
         parts = x.split([count * height * width for count, height, width in groups], dim=1)
-        return [part.unflatten(1, (group.count, -1)) for part, group in zip(parts, groups)]
+        return [part.unflatten(1, (group.number, -1)) for part, group in zip(parts, groups)]
 
 
-def one_window(grid: tuple[int, int]) -> Windows:
+def one_window(grid: Grid) -> Windows:
     """Take the whole grid ``(H, W)`` as one window; its order of tokens is row by row."""
     return Windows(*((Span(0, length, 1),) for length in grid))
 
 
-def even_windows(grid: tuple[int, int], window_size: int) -> Windows:
+def even_windows(grid: Grid, window_size: int) -> Windows:
     """Cut into windows as equal as possible, none above ``window_size``: 64 tokens, window 14 give 13 13 13 13 12.
 
     Args:
@@ -87,7 +90,7 @@ def even_windows(grid: tuple[int, int], window_size: int) -> Windows:
     return Windows(*(_even_spans(length, window_size) for length in grid))
 
 
-def shifted_windows(grid: tuple[int, int], window_size: int, shift: int = 0) -> Windows:
+def shifted_windows(grid: Grid, window_size: int, shift: int = 0) -> Windows:
     """Cut into Swin's windows: ``window_size`` tokens from the shifted origin on, the rest at the borders.
 
     An axis that fits into one window is one window, unshifted. On an axis that ``window_size`` divides, these are the
@@ -124,8 +127,8 @@ def window_order(windows: Windows, device: torch.device | str | None = None) -> 
     parts = []
     for row in windows.rows:
         for col in windows.cols:
-            part = tokens.narrow(0, row.start, row.size * row.count).narrow(1, col.start, col.size * col.count)
-            part = part.unflatten(1, (col.count, col.size)).unflatten(0, (row.count, row.size))
+            part = tokens.narrow(0, row.start, row.size * row.number).narrow(1, col.start, col.size * col.number)
+            part = part.unflatten(1, (col.number, col.size)).unflatten(0, (row.number, row.size))
             parts.append(part.transpose(1, 2).flatten())  # (n, h, m, w) -> (n, m, h, w)
     return torch.cat(parts)
 
@@ -150,7 +153,7 @@ class _Permute(torch.autograd.Function):
     """``index_select`` along axis 1 by a permutation, whose gradient is one too, and not a sum into zeros."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, old: Windows, new: Windows) -> Tensor:
+    def forward(ctx: Any, x: Tensor, old: Windows, new: Windows) -> Tensor:
         ctx.cuts = old, new
         order = once_per_size(_order_between, old, new, like=x)
         if torch.compiler.is_dynamo_compiling():
@@ -159,7 +162,7 @@ class _Permute(torch.autograd.Function):
         return x.index_select(1, order)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         old, new = ctx.cuts
         return _Permute.apply(grad, new, old), None, None
 
@@ -179,7 +182,7 @@ def _even_spans(length: int, window_size: int) -> tuple[Span, ...]:
     count = -(-length // window_size)
     size, larger = divmod(length, count)
     spans = [Span(0, size + 1, larger), Span(larger * (size + 1), size, count - larger)]
-    return tuple(span for span in spans if span.count)
+    return tuple(span for span in spans if span.number)
 
 
 def _shifted_spans(length: int, window_size: int, shift: int) -> tuple[Span, ...]:
@@ -187,7 +190,7 @@ def _shifted_spans(length: int, window_size: int, shift: int) -> tuple[Span, ...
         return (Span(0, length, 1),)
     count, rest = divmod(length - shift, window_size)
     spans = [Span(0, shift, 1), Span(shift, window_size, count), Span(length - rest, rest, 1)]
-    return tuple(span for span in spans if span.size and span.count)
+    return tuple(span for span in spans if span.size and span.number)
 
 
 def _check_positive(name: str, value: int) -> None:
