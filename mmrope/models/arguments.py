@@ -24,6 +24,7 @@ def arch_settings(
         raise ValueError(f'arch must have {", ".join(required)} and may have mlp_ratio, but got {dict(arch)}')
     settings = {'mlp_ratio': 4, **arch}
     for name, value in settings.items():
+        kind: Any
         kind, wanted = (Real, 'positive') if name == 'mlp_ratio' else (Integral, 'positive and whole')
         if name in of_stages:
             wanted += ', a number for each stage'
@@ -39,7 +40,7 @@ def theta_of(rope: str | None, rope_theta: float | None, defaults: Mapping[str, 
         raise ValueError(f'rope must be {", ".join(map(repr, defaults))} or None, but got {rope!r}')
     if rope is None and rope_theta is not None:
         raise ValueError(f'rope_theta must be None where rope is None, but got {rope_theta}')
-    return defaults.get(rope) if rope_theta is None else rope_theta
+    return rope_theta if rope is None or rope_theta is not None else defaults[rope]
 
 
 def indexes_in_order(name: str, indexes: Sequence[int], length: int, at_least_one: bool = False) -> tuple[int, ...]:
@@ -59,7 +60,7 @@ def indexes_in_order(name: str, indexes: Sequence[int], length: int, at_least_on
 def check_at_least(least: int, **arguments: int | Sequence[int]) -> None:
     """Check whole numbers, or each of several."""
     for name, value in arguments.items():
-        if not all(isinstance(number, Integral) and number >= least for number in _several(value)):
+        if not all(isinstance(number, Integral) and int(number) >= least for number in _several(value)):
             raise ValueError(f'{name} must be a whole number of at least {least}, but got {value!r}')
 
 

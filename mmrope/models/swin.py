@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch.nn.functional as F
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from ..layers import Block, Windows, one_window, reorder, shifted_windows
+from ..layers.windows import Grid
 from ..registry import MODELS
 from .arguments import (
     arch_settings,
@@ -65,7 +66,7 @@ class Stage(nn.Module):
 
     def __init__(self, blocks: Sequence[Block], downsample: PatchMerging | None) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = cast(Sequence[Block], nn.ModuleList(blocks))  # which does not tell the type of its items
         self.downsample = downsample
 
 
@@ -147,7 +148,7 @@ class RoPESwin(Backbone):
             output_fmt='NHWC',
             dynamic_img_pad=True,
         )
-        self.layers = nn.ModuleList()
+        stages = []
         for i, (dim, depth, heads) in enumerate(zip(self.num_features, depths, num_heads)):
             before = sum(depths[:i])
             blocks = [
@@ -163,7 +164,8 @@ class RoPESwin(Backbone):
                 )
                 for j in range(depth)
             ]
-            self.layers.append(Stage(blocks, PatchMerging(dim) if i < len(depths) - 1 else None))
+            stages.append(Stage(blocks, PatchMerging(dim) if i < len(depths) - 1 else None))
+        self.layers = cast(Sequence[Stage], nn.ModuleList(stages))
         for i in self.out_indices:
             self.add_module(f'norm{i}', nn.LayerNorm(self.num_features[i], eps=EPS))
         self._prepare()
@@ -195,8 +197,8 @@ class RoPESwin(Backbone):
             x = reorder(x, windows, row_by_row).unflatten(1, grid)
             if i in self.out_indices:
                 outs.append(self._to_output(getattr(self, f'norm{i}')(x)))
-            if i < self.out_indices[-1]:
-                x, grid = stage.downsample(x), tuple(-(-side // 2) for side in grid)
+            if i < self.out_indices[-1] and stage.downsample is not None:
+                x, grid = stage.downsample(x), (-(-grid[0] // 2), -(-grid[1] // 2))
         return tuple(outs)
 
     def notes(self) -> dict[str, Any]:
@@ -259,7 +261,7 @@ class RoPESwin(Backbone):
             return sum(depths[:i]) + block + 1, num_layers
         return num_layers - 1, num_layers
 
-    def _windows(self, grid: tuple[int, int], block: int) -> Windows:
+    def _windows(self, grid: Grid, block: int) -> Windows:
         """Cut the grid of a stage for one of its blocks: every second one has shifted windows."""
         return shifted_windows(grid, self.window_size, block % 2 * (self.window_size // 2))
 
@@ -277,5 +279,6 @@ class RoPESwin(Backbone):
                 yield getattr(self, f'norm{i}')
         last = self.out_indices[-1] + 1
         yield from self.layers[last:]  # not run: what they learned would have no gradient
-        if last < len(self.layers):
-            yield self.layers[last - 1].downsample
+        step_down = self.layers[last - 1].downsample
+        if step_down is not None:
+            yield step_down
