@@ -70,7 +70,7 @@ def visible_masks(shapes: np.ndarray) -> np.ndarray:
 
 def tight_boxes(masks: np.ndarray) -> np.ndarray:
     """Return the smallest boxes around masks (N, H, W), none empty: (N, 4) int64, x0, y0, x1, y1, ends excluded."""
-    columns, rows = masks.any(axis=1), masks.any(axis=2)
+    columns, rows = (np.asarray(masks.any(axis=axis)) for axis in (1, 2))
     ends = [columns.argmax(1), rows.argmax(1)]
     ends += [side.shape[1] - side[:, ::-1].argmax(1) for side in (columns, rows)]
     return np.stack(ends, axis=1).astype(np.int64)
@@ -146,7 +146,7 @@ def is_readable(shapes: np.ndarray) -> bool:
 def paint(rng: np.random.Generator, ground: np.ndarray, ink: np.ndarray) -> np.ndarray:
     """Lay ink (h, w) of one random colour, slightly shaded, over a piece of the scene (h, w, 3)."""
     colour = pick_ink(rng, ground[::2, ::2].reshape(-1, 3))  # what lies around, neighbours included
-    shade = 1 + 0.12 * smooth_noise(rng, ink.shape, cells=3)[..., None]
+    shade = 1 + 0.12 * smooth_noise(rng, (ink.shape[0], ink.shape[1]), cells=3)[..., None]
     return ground + ink[..., None] * (colour * shade - ground)
 
 

@@ -59,6 +59,9 @@ class WholeCheckpointHook(CheckpointHook):
     best one by the path that it had when it was written, which may be that of another training since.
     """
 
+    backend_args: dict[str, Any] | None
+    file_backend: Any
+
     def before_train(self, runner: Runner) -> None:
         """Look for earlier checkpoints in the own folder only, and remove what a killed training left half-written."""
         use_own_paths(runner.message_hub.runtime_info, checkpoint_folder(runner.work_dir, self.out_dir))
@@ -160,7 +163,7 @@ def latest_checkpoints(work_dir: str, template: str, folder: str | None = None) 
             if match := pattern.fullmatch(name):
                 numbers[os.path.join(folder, name)] = int(match[1]) if match.groups() else 0
     named = last_checkpoint(work_dir, folder)
-    last = numbers.pop(named, -1)
+    last = numbers.pop(named, -1) if named else -1
 
     def rank(path: str) -> tuple[bool, float, int]:
         earlier = numbers[path] < last

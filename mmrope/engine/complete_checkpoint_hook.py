@@ -64,7 +64,7 @@ class CompleteCheckpoint(Hook):
             )
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: Any) -> Any:
     """Return the model itself, without what distributes it or augments its tests."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module

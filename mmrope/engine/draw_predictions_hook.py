@@ -51,7 +51,7 @@ class DrawPredictionsHook(Hook):
     ) -> None:
         """Draw the predictions of a batch."""
         prefixes = getattr(runner.test_dataloader.dataset, 'data_prefix', None) or {}
-        for sample in outputs:
+        for sample in outputs or ():
             name = name_below(sample.img_path, prefixes)
             content = np.frombuffer(get(sample.img_path, backend_args=self.backend_args), np.uint8)
             image = cv2.cvtColor(cv2.imdecode(content, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmengine.hooks import CheckpointHook, Hook
@@ -101,8 +101,8 @@ def _images(kwargs: Mapping[str, Any]) -> str:
     """Name the images of the batch, and say whether their pixels are finite, as far as the host says."""
     inputs, samples = kwargs.get('inputs'), kwargs.get('data_samples')
     bad = isinstance(inputs, Tensor) and not torch.isfinite(inputs).all()
-    paths = [getattr(sample, 'img_path', None) for sample in samples] if isinstance(samples, Sequence) else []
-    paths = [str(path) for path in paths if path is not None]
+    given = [getattr(sample, 'img_path', None) for sample in samples] if isinstance(samples, Sequence) else []
+    paths = [str(path) for path in given if path is not None]
     return f'; {"pixels are NaN or infinite in" if bad else "images:"} {few(paths)}' if bad or paths else ''
 
 
@@ -122,4 +122,4 @@ def _not_finite(tensors: Mapping[str, Any]) -> list[str]:
 
 def _mean(loss: Tensor | Sequence[Tensor]) -> Tensor:
     """Return a loss as MMEngine adds it to the others."""
-    return loss.mean() if isinstance(loss, Tensor) else sum(part.mean() for part in loss)
+    return loss.mean() if isinstance(loss, Tensor) else cast(Tensor, sum(part.mean() for part in loss))

@@ -1,5 +1,7 @@
 """Layer-wise learning rates for transformer backbones."""
 
+from typing import Any
+
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
@@ -27,6 +29,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             or a model whose backbone has no ``get_layer_depth``.
     """
 
+    paramwise_cfg: dict[str, Any]
+
     def _validate_cfg(self) -> None:
         super()._validate_cfg()
         unknown = sorted(set(self.paramwise_cfg) - {'decay_rate', 'custom_keys'})
@@ -41,9 +45,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if self.base_lr is None:
             raise ValueError(f'optimizer must have an lr, but got {dict(self.optimizer_cfg)}')
 
-    def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
+    def add_params(self, params: list[dict], module: nn.Module, **kwargs: Any) -> None:
         """Append the parameter groups of a whole model to ``params``, from the lowest layer to the heads."""
-        backbone = getattr(module, 'backbone', None)
+        backbone: Any = getattr(module, 'backbone', None)
         if not hasattr(backbone, 'get_layer_depth'):
             raise ValueError(
                 f'{type(self).__name__} needs a model whose backbone has get_layer_depth, '
