@@ -2,6 +2,14 @@
 
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .engine import LayerDecayOptimWrapperConstructor as LayerDecayOptimWrapperConstructor
+    from .models import RoPESwin as RoPESwin
+    from .models import RoPEViT as RoPEViT
+    from .models import SimpleFeaturePyramid as SimpleFeaturePyramid
+    from .weights import build_backbone as build_backbone
 
 __version__ = '0.1.0'
 
@@ -33,7 +41,7 @@ def config_path(name: str) -> str:
     return str(path)
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     """Import a public name when it is asked for, so that ``import mmrope`` stays light."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)

@@ -128,7 +128,7 @@ def _load_safetensors(path: str, map_location: Any) -> dict[str, torch.Tensor]:
     device = str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu'
     try:
         with safe_open(path, 'pt', device) as file:
-            state = OrderedDict((key, file.get_tensor(key)) for key in file.keys())  # noqa: SIM118
+            state: Any = OrderedDict((key, file.get_tensor(key)) for key in file.keys())  # noqa: SIM118
             noted = json.loads((file.metadata() or {}).get('mmrope', '{}'))
         state._metadata = OrderedDict({'': noted})  # as PyTorch keeps what modules note beside their weights
         return state

@@ -7,7 +7,7 @@ and accept what NumPy writes for plain types and nothing else.
 
 import pickle
 import re
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from mmengine.logging import HistoryBuffer
@@ -62,7 +62,7 @@ def new_array(*_: Any) -> PlainArray:
 
 def new_scalar(plain: PlainDtype, data: bytes) -> np.generic:
     """Make a number, a string or a time of its bytes, in place of NumPy's ``scalar``."""
-    return np.ndarray((), plain.dtype, data)[()]
+    return cast(np.generic, np.ndarray((), plain.dtype, data)[()])
 
 
 def no_bytes() -> bytes:

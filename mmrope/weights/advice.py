@@ -5,7 +5,7 @@ Not shown are the grid of `pos_embed`, sometimes the number of heads, and the ba
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..layers import axial_freqs
+from ..layers.windows import Grid
 from ..models.backbone import Backbone
 from .layouts import FAMILIES, Converted, depth_of, family_of, published_heads
 from .report import LoadReport, WeightsError
@@ -71,6 +72,7 @@ class Traits:
 def traits_of(family: str, state: Mapping[str, Tensor]) -> Traits:
     """Read the traits off weights in mmrope's layout that have at least a patch embedding."""
     patch = state['patch_embed.proj.weight']
+    depths: tuple[int, ...]
     if family == 'RoPEViT':
         depths = (depth_of(state, 'blocks'),)
     else:
@@ -150,15 +152,19 @@ def _is_square(number: int) -> bool:
     return math.isqrt(number) ** 2 == number
 
 
-def check_grid(pos_grid: tuple[int, int], state: Mapping[str, Any]) -> None:
-    """Check that a grid has as many places as the position embedding.
+def check_grid(pos_grid: Sequence[int], state: Mapping[str, Any]) -> Grid:
+    """Return a grid that has as many places as the position embedding.
 
     Raises:
         WeightsError: if it has not, or there is no position embedding.
     """
     places = state['pos_embed'].shape[1] if 'pos_embed' in state else 0
     if len(pos_grid) != 2 or math.prod(pos_grid) != places:
-        raise WeightsError(f'pos_grid must be the (H, W) of the {places} places of pos_embed, but got {pos_grid}')
+        raise WeightsError(
+            f'pos_grid must be the (H, W) of the {places} places of pos_embed, but got {tuple(pos_grid)}'
+        )
+    height, width = pos_grid
+    return height, width
 
 
 def assumed_grid(places: int, model_grid: tuple[int, int], report: LoadReport) -> tuple[int, int] | None:

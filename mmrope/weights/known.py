@@ -62,7 +62,9 @@ class KnownWeights:
 
 
 def _vit(name: str, params: int, top1_224: float, top1_384: float) -> KnownWeights:
-    kind, arch = re.fullmatch(r'(.*)deit_(small|base|large)_patch16_LS', name).groups()
+    match = re.fullmatch(r'(.*)deit_(small|base|large)_patch16_LS', name)
+    assert match, name
+    kind, arch = match.groups()
     rope = 'axial' if 'axial' in kind else 'mixed' if 'mixed' in kind else None
     both = kind.endswith('_ape_')
     timm = f'vit_{arch}_patch16_rope{"_mixed" * (rope == "mixed")}{"_ape" * both}_224.naver_in1k' if rope else None
@@ -72,7 +74,9 @@ def _vit(name: str, params: int, top1_224: float, top1_384: float) -> KnownWeigh
 
 
 def _swin(name: str, params: int, top1_224: float, top1_384: float) -> KnownWeights:
-    rope, arch = re.fullmatch(r'swin_(?:rope_(axial|mixed)_)?(tiny|small|base)_patch4_window7_224', name).groups()
+    match = re.fullmatch(r'swin_(?:rope_(axial|mixed)_)?(tiny|small|base)_patch4_window7_224', name)
+    assert match, name
+    rope, arch = match.groups()
     timm, licence = (None, None) if rope else (f'{name}.ms_in1k', 'MIT')
     return KnownWeights(name, 'RoPESwin', arch, rope, False, not rope, 4, 7, top1_224, top1_384, timm, licence, params)
 
