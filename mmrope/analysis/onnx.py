@@ -92,8 +92,8 @@ def difference(model: RoPEViT | RoPESwin, path: str, shapes: Iterator[tuple[int,
 
     session = InferenceSession(path, providers=['CPUExecutionProvider'])
     worst = 0.0
-    for batch, *size in shapes:
-        images = _images(model, batch, size)
+    for batch, height, width in shapes:
+        images = _images(model, batch, (height, width))
         theirs = session.run(output_names(model), {'images': images.numpy()})
         for ours, other in zip(model(images), map(torch.from_numpy, theirs), strict=True):
             if ours.shape != other.shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,7 @@ class Size:
     height: int
     width: int
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[int]:
         return iter((self.height, self.width))
 
 

@@ -141,6 +141,8 @@ class SizedTest(Hook):
         advance: called after each batch with its share of the test.
     """
 
+    seconds: list[float]
+    sides: list[float]
     priority = 'HIGH'  # after the checkpoint has been checked, before the hooks that are no part of the time
 
     def __init__(self, model: Model, run: Run, advance: Callable[[float], None]) -> None:

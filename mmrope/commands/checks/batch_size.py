@@ -38,7 +38,7 @@ def describe_mismatch(
     accumulated = f' x {counts} accumulated' if counts > 1 else ''
     rate = f'scaled by {total / base:.4g} from that of' if scaled else 'that of'
     length = f'{epochs} epochs are seen'
-    if not by_epoch:
+    if iterations is not None:
         seen = iterations * processes * batch_size / images
         length = f'{iterations} iterations see {seen:.4g} epochs, in place of {seen * base / total:.4g}'
     remedy = ''
