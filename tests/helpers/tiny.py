@@ -159,9 +159,9 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return drawn
 
 
-def load_tool(name: str) -> ModuleType:
-    """Import a file of tools/."""
-    spec = importlib.util.spec_from_file_location(f'tools_{name}', ROOT / 'tools' / f'{name}.py')
+def load_tool(name: str, folder: str = 'tools') -> ModuleType:
+    """Import a file of tools/ or another folder."""
+    spec = importlib.util.spec_from_file_location(f'{folder}_{name}', ROOT / folder / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

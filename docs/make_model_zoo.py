@@ -43,7 +43,7 @@ model = dict(backbone=_base_.backbone)
 
 For a ViT-S, ViT-L or Swin-B set the channels of the neck and the heads as well, as the configs of these sizes do.
 
-This page is made by `python tools/{Path(__file__).name}`, of the configs, of the table of
+This page is made by `python docs/{Path(__file__).name}`, of the configs, of the table of
 [known weights](../mmrope/weights/known.py) and of the measurements in [configs/metafile.yml](../configs/metafile.yml).
 """
 
@@ -226,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not args.check:
         PAGE.write_text(text)
     elif not PAGE.is_file() or PAGE.read_text() != text:
-        sys.exit(f'{PAGE.relative_to(ROOT)} is not up to date: run python tools/{Path(__file__).name}')
+        sys.exit(f'{PAGE.relative_to(ROOT)} is not up to date: run python docs/{Path(__file__).name}')
 
 
 if __name__ == '__main__':

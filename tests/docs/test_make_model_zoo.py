@@ -9,13 +9,13 @@ METAFILE = yaml.safe_load((ROOT / 'configs' / 'metafile.yml').read_text())
 
 
 def test_the_page_is_what_its_generator_makes() -> None:
-    load_tool('make_model_zoo').main(['--check'])
+    load_tool('make_model_zoo', 'docs').main(['--check'])
 
 
 @pytest.mark.parametrize('key', ['Published', 'Results'])
 @pytest.mark.parametrize('changes', [{'Source': None}, {'Config': 'dino_rope_mixed_vit_x'}, {}])
 def test_a_measurement_needs_a_config_once_and_a_source(key: str, changes: dict[str, str | None]) -> None:
-    tool = load_tool('make_model_zoo')
+    tool = load_tool('make_model_zoo', 'docs')
     rows = [*METAFILE[key], METAFILE[key][0]] if not changes else [METAFILE[key][0] | changes]
     configs = [row['Config'] for row in METAFILE[key]]
     with pytest.raises(ValueError, match=f'{key}.*{rows[-1]["Config"]}'):
