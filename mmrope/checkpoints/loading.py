@@ -162,7 +162,7 @@ def _refusal(error: Exception, weights_only: bool) -> str | None:
         return None
     return (
         f'{asked[1]}, which is no part of a checkpoint and could run code '
-        '(tools/convert_weights.py --trust-checkpoint takes the weights out of a file of your own)'
+        '(mmrope convert --trust-checkpoint takes the weights out of a file of your own)'
     )
 
 

@@ -2,12 +2,14 @@
 
 import errno
 import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 LONGEST_MESSAGE = 600
+STDOUT = 1
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -52,7 +54,7 @@ def errors_in_one_sentence(prog: str, run: Run | None = None, traceback: bool = 
     """Turn an error into one sentence on stderr and exit code 1.
 
     This applies until the run has started, and afterwards only to a full disk, to losses that are not finite and to
-    Ctrl-C, whose exit code is 130.
+    Ctrl-C, whose exit code is 130. When the reader of stdout has gone, as ``head`` does, the exit is silent.
 
     Args:
         prog: name of the program, which the sentence begins with.
@@ -62,7 +64,10 @@ def errors_in_one_sentence(prog: str, run: Run | None = None, traceback: bool = 
     run = run or Run()
     try:
         yield
+        print(end='', flush=True)  # what cannot be written is an error of this command, not of Python's end
     except (KeyboardInterrupt, Exception) as error:
+        if isinstance(error, BrokenPipeError) and not traceback and _reader_has_gone():
+            sys.exit(1)
         interrupted = _was_interrupted(error)
         full = isinstance(error, OSError) and error.errno in DISK_IS_FULL
         foreseen = interrupted or full or (isinstance(error, FloatingPointError) and _explains_itself(error))
@@ -104,6 +109,17 @@ def sentence(error: BaseException) -> str:
 def _explains_itself(error: BaseException) -> bool:
     """Say whether a class of mmrope's own was raised, whose text is the whole explanation."""
     return type(error).__module__.partition('.')[0] == 'mmrope'
+
+
+def _reader_has_gone() -> bool:
+    """Say whether stdout is a pipe that nobody reads; if so, drop what is left, which Python would write as it ends."""
+    stdout = select.poll()
+    stdout.register(STDOUT, 0)
+    gone = any(event & select.POLLERR for _, event in stdout.poll(0))
+    if gone:
+        with open(os.devnull, 'w') as nowhere:
+            os.dup2(nowhere.fileno(), STDOUT)
+    return gone
 
 
 def _was_interrupted(error: BaseException | None) -> bool:

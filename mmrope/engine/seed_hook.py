@@ -7,6 +7,7 @@ anew, by the seed of the training, the rank, the epoch and the number of the bat
 
 import random
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ class SeededBatches:
         self.batches = batches
         self.key = (LOADING, seed, get_rank())
         self.epoch, self.number = 0, number
+        self.stream: Iterator[list[int]] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.batches, name)
@@ -62,9 +64,29 @@ class SeededBatches:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[SeededBatch]:
-        for indices in self.batches:
+        stream, self.stream = self.stream or iter(self.batches), None
+        for indices in stream:
             yield SeededBatch(indices, (*self.key, self.epoch, self.number))
             self.number += 1
+
+    def skip(self, iterator: Any, count: int) -> None:
+        """Leave out batches without loading them.
+
+        Args:
+            iterator: of MMEngine's iteration-based loop, which starts a sampler again when it has come to its end.
+            count: of batches.
+        """
+        self.stream = iter(self.batches)
+        self.number += count
+        while count:
+            if next(self.stream, None) is not None:
+                count -= 1
+                continue
+            iterator._epoch += 1
+            sampler = getattr(self.batches, 'sampler', None)
+            if hasattr(sampler, 'set_epoch'):
+                sampler.set_epoch(iterator._epoch)
+            self.stream = iter(self.batches)
 
 
 class SeedEachIteration(Hook):
@@ -83,13 +105,15 @@ class SeedEachIteration(Hook):
         sampler: Any = getattr(loader.batch_sampler, 'sampler', None)
         if hasattr(sampler, 'seed') and not (runner.cfg.get('randomness') or {}).get('diff_rank_seed'):
             sampler.seed = runner.seed
-        by_iteration = hasattr(loop, 'dataloader_iterator')
-        # MMEngine resumes an iteration-based loop by telling the sampler what to skip, or else by drawing all batches.
-        first = runner.iter if by_iteration and hasattr(loader.sampler, 'skip') else 0
-        self.batches = SeededBatches(loader.batch_sampler, runner.seed, first)
+        iterator = getattr(loop, 'dataloader_iterator', None)
+        # MMEngine 0.10.12 skips batches by the sampler, or else loads them if there are workers; 0.10.7 loads all.
+        skips, by_sampler = hasattr(iterator, 'skip_iter'), hasattr(loader.sampler, 'skip')
+        self.batches = SeededBatches(loader.batch_sampler, runner.seed, runner.iter if skips and by_sampler else 0)
         vars(loader)['batch_sampler'] = self.batches  # a loader refuses the assignment once it is built
-        if by_iteration and getattr(loop.dataloader_iterator, '_iterator', None) is not None:
+        if getattr(iterator, '_iterator', None) is not None:
             _restart(loop, sampler)
+        elif skips and not by_sampler:
+            iterator.skip_iter = partial(self.batches.skip, iterator)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Count the batches of each epoch; an iteration-based loop stays in epoch 0."""

@@ -17,7 +17,7 @@ def build_backbone(name: str, pretrained: bool | str = False, **kwargs: Any) -> 
     Args:
         name: ``'rope_vit_small'``, ``'rope_swin_tiny'``, ...: the class and its ``arch``.
         pretrained: ``True`` for the published ImageNet weights of the variant that the arguments ask for, or where the
-            weights are: the name of published ones (``tools/list_weights.py``), a path, a URL, ``'hf-hub:OWNER/NAME'``
+            weights are: the name of published ones (``mmrope weights``), a path, a URL, ``'hf-hub:OWNER/NAME'``
             or ``'timm:NAME'``. ``False`` for random weights.
         kwargs: arguments of :class:`mmrope.RoPEViT` or :class:`mmrope.RoPESwin`. For the features of the published
             classifier before its head, ``KnownWeights.arguments`` has them.

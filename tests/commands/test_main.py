@@ -94,3 +94,20 @@ def test_a_command_takes_a_config_by_its_name(capsys, tmp_path, monkeypatch) -> 
     monkeypatch.chdir(tmp_path)
     main(['flops', 'mask_rcnn_rope_mixed_vit_tiny_digits', '--size', '64'])
     assert '64 x 64' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('kind', ['json', 'markdown', 'table'])
+def test_a_reader_that_leaves_early_is_no_error(kind: str) -> None:
+    command = [sys.executable, '-m', 'mmrope', 'weights', '--format', kind]
+    environment = os.environ | {'PYTHONPATH': python_path()}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b''
+    assert process.returncode == 1
+    subprocess.run(['sh', '-c', '"$@" >&-', '', *command], env=environment, check=True)  # without any stdout
+
+
+def test_an_installed_mmrope_runs_as_a_module() -> None:
+    command = [sys.executable, '-m', 'mmrope', '--version']
+    done = subprocess.run(command, env=os.environ | {'PYTHONPATH': python_path()}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f'{mmrope.__version__}\n')

@@ -2,6 +2,7 @@
 
 import pickle
 import random
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,11 +40,18 @@ class EagerIterator:
         return next(self._iterator)
 
 
+class Epochs(list):
+    """A sampler with another order in each epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self[:] = [(value + epoch) % 4 for value in range(4)]
+
+
 class EndingBatches(BatchSampler):
     """A batch sampler of a class of its own, by which MMEngine cannot skip; an epoch has two batches."""
 
     def __init__(self) -> None:
-        super().__init__(range(4), 2, drop_last=False)
+        super().__init__(Epochs(range(4)), 2, drop_last=False)
 
 
 def batches(count: int, done: int = 0, iterator: type = _InfiniteDataloaderIterator, **options: Any) -> list:
@@ -72,19 +80,32 @@ def test_batches_are_the_same_wherever_loading_begins(iterator: type, options: d
     assert [sample[0] for batch in whole for sample in batch] == [next(order) for _ in range(18)]
 
 
-def test_batches_of_a_sampler_that_cannot_skip_are_drawn_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize('options', [{}, {'num_workers': 2}, {'num_workers': 1, 'persistent_workers': True}], ids=str)
+def test_batches_of_a_sampler_that_cannot_skip_are_counted_over_its_epochs(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr('time.sleep', lambda seconds: None)  # of MMEngine, at the end of an epoch
-    whole = batches(5, batch_sampler=EndingBatches())
-    assert batches(2, 3, batch_sampler=EndingBatches()) == whole[3:]
-    assert whole[0] != whole[2]
+    whole = batches(7, batch_sampler=EndingBatches())
+    assert [[sample[0] for sample in batch] for batch in whole[3:6]] == [[3, 0], [2, 3], [0, 1]]
+    assert batches(4, 3, batch_sampler=EndingBatches(), **options) == whole[3:]
 
 
 @pytest.mark.skipif(not hasattr(InfiniteSampler, 'skip'), reason='MMEngine 0.10.7 loads what it skips')
-def test_what_is_skipped_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = []
-    monkeypatch.setattr(Noise, '__getitem__', lambda self, index: loaded.append(index) or index)
-    batches(1, 10**4)
-    assert len(loaded) == 3
+@pytest.mark.parametrize('options', [{}, {'num_workers': 2, 'prefetch_factor': 1}], ids=str)
+@pytest.mark.parametrize('kind', ['sampler', 'batch_sampler'])
+def test_what_is_skipped_is_not_loaded(
+    kind: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr('time.sleep', lambda seconds: None)
+
+    def load(self: Noise, index: int) -> int:
+        with (tmp_path / 'loaded').open('a') as file:  # by workers, too
+            file.write('.')
+        return index
+
+    monkeypatch.setattr(Noise, '__getitem__', load)
+    batches(1, 10**3, **({'batch_sampler': EndingBatches()} if kind == 'batch_sampler' else {}), **options)
+    assert len((tmp_path / 'loaded').read_text()) <= 9  # one batch for the loop, two that the workers load ahead
 
 
 def test_pickling_a_batch_seeds_nothing() -> None:

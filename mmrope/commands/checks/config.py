@@ -148,6 +148,8 @@ def check_checkpoint(path: str | None, argument: str) -> None:
     """
     if path is None or re.match(r'[\w.+-]{2,}:', path) or os.path.isfile(os.path.expanduser(path)):
         return
+    if os.path.isdir(os.path.expanduser(path)):
+        raise CommandError(f'{argument}: {path} is a folder: name a file in it')
     raise CommandError(f'{argument}: there is no checkpoint {path}')
 
 
@@ -286,9 +288,9 @@ def _check_paths(reader: Mapping[str, Any], name: str) -> None:
 
 def _advice(path: str) -> str:
     if re.search(r'(^|/)data/digits/', path):
-        return 'make it with `make quickstart` or `python tools/make_digits.py`'
+        return 'make it with `mmrope digits`'
     if re.search(r'(^|/)data/single_digits(/|$)', path):
-        return 'make it with `python tools/make_digits.py --single`'
+        return 'make it with `mmrope digits --single`'
     return 'put the data set there as README.md says, or name its folder with --data-root DIR'
 
 

@@ -188,9 +188,9 @@ def test_files_of_other_machines_are_not_looked_for() -> None:
 
 
 def test_the_digits_come_with_the_command_that_makes_them() -> None:
-    with pytest.raises(CommandError, match='`make quickstart` or `python tools/make_digits.py`'):
+    with pytest.raises(CommandError, match='`mmrope digits`'):
         check_data(make_config('data/digits/'), ('train',))
-    with pytest.raises(CommandError, match='`python tools/make_digits.py --single`'):
+    with pytest.raises(CommandError, match='`mmrope digits --single`'):
         check_data(make_config('data/single_digits/'), ('train',))
     with pytest.raises(CommandError, match='--data-root'):
         check_data(make_config('/digits/coco/'), ('train',))
@@ -239,3 +239,5 @@ def test_only_a_checkpoint_of_this_machine_is_looked_for(tmp_path: Path) -> None
         check_checkpoint(path, '--resume')
     with pytest.raises(CommandError, match=r'--resume: there is no checkpoint .*b\.pth'):
         check_checkpoint(str(tmp_path / 'b.pth'), '--resume')
+    with pytest.raises(CommandError, match=f'--resume: {tmp_path} is a folder'):
+        check_checkpoint(str(tmp_path), '--resume')
