@@ -43,10 +43,11 @@ test: setup ## run the tests, without the slow ones, in two processes
 test-all: setup ## run all tests, in two processes
 	$(PY) -m pytest tests/ -q -n 2 --dist loadfile
 
-lint: setup ## check the code's style
+lint: setup ## check the code's style and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 clean: ## remove caches and build leftovers; environments, data and work_dirs stay
-	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -print | xargs rm -rf

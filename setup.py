@@ -7,9 +7,10 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithConfigs(build_py):
-    """``build_py``, and the configs and their metafile besides; an editable installation finds them in the checkout."""
+    """``build_py``, with the configs and their metafile; an editable installation finds them in the checkout."""
 
     def run(self) -> None:
+        """Copy the modules, then the configs."""
         super().run()
         if not self.editable_mode:
             for path in sorted([*Path('configs').rglob('*.py'), Path('configs', 'metafile.yml')]):

@@ -1,4 +1,4 @@
-"""What `make bench` runs: each row is measured in one run, the first candidate against all others."""
+"""The rows of `make bench`: each is measured in one run, the first candidate against all others."""
 
 custom_imports = dict(imports=['peers'])  # of this folder
 

@@ -110,7 +110,7 @@ def _hand_on(given: dict[int, Tensor], child: Any, number: int, out: Tensor) -> 
 
 
 class Watch(TorchDispatchMode):
-    """Hand every operator to a function, and list those that copy between devices, which stalls a GPU's queue."""
+    """A mode that hands every operator to a function and lists copies between devices, which stall a GPU's queue."""
 
     def __init__(self, record: Record | None = None) -> None:
         super().__init__()

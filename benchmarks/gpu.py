@@ -154,7 +154,7 @@ def attempt(args: argparse.Namespace, **entry: Any) -> Iterator[None]:
 
 
 def measure(function: Callable[[], Any]) -> float:
-    """Seconds of a call, the median; the calls of a measurement follow each other without a wait for the GPU."""
+    """Return the median seconds of a call; the calls of a measurement follow each other without a wait for the GPU."""
     return Timer('function()', globals=dict(function=function)).blocked_autorange(min_run_time=0.1).median
 
 
@@ -199,7 +199,7 @@ def env(args: argparse.Namespace) -> None:
 
 
 def results(model: nn.Module, x: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
-    """All maps, and the gradients of frequencies, of LayerScale and of the rest, each one vector in float64, CPU."""
+    """Return all maps and the gradients of frequencies, LayerScale and the rest, each one float64 vector on the CPU."""
     half = dtype in (torch.float16, torch.bfloat16)
     # A convolution would round float32 to TF32.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
@@ -362,7 +362,7 @@ def tune(args: argparse.Namespace) -> None:
 
 
 def row_of(args: argparse.Namespace, row: str, mode: str) -> tuple[Setting, Callable[..., nn.Module]]:
-    """The setting of a row, and what builds its backbone from ``rope``."""
+    """Return the setting of a row, and what builds its backbone from ``rope``."""
     build, shape = ROWS[row]
     batch, _, *size = SMALL_SHAPE if args.small else shape
     if args.small:
@@ -372,7 +372,7 @@ def row_of(args: argparse.Namespace, row: str, mode: str) -> tuple[Setting, Call
 
 
 def candidates_of(args: argparse.Namespace, row: str, build: Callable[..., nn.Module]) -> dict[str, dict]:
-    """Configs of what is compared in a row; a name is a kind of rotation, with what is switched."""
+    """Return the configs to compare in a row; a name is a kind of rotation, with what is switched."""
     ours = {
         name: dict(type=build, rope=None if name.startswith('None') else name.partition(',')[0])
         | (dict(compile=True) if args.compile else {})

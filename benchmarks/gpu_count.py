@@ -34,7 +34,7 @@ ROWS = dict(
 
 @dataclass
 class Count:
-    """What some operators come to; a call of it adds one.
+    """The cost of some operators; a call adds that of one.
 
     Attributes:
         launches: kernels that are launched, one an operator but for those known to take more.
@@ -49,6 +49,7 @@ class Count:
     by_operator: dict[str, int] = field(default_factory=dict)
 
     def __call__(self, func: Any, args: tuple, kwargs: dict, out: Any) -> None:
+        """Add the cost of an operator."""
         name = str(func)
         ins, outs = ([x for x in tree_flatten(tree)[0] if isinstance(x, Tensor)] for tree in ((args, kwargs), out))
         if name.startswith(FREE) or _is_view(func, ins, outs):
@@ -76,7 +77,7 @@ def _bytes(name: str, ins: list[Tensor], outs: list[Tensor], kwargs: dict) -> in
 
 
 def _size(x: Tensor) -> int:
-    """Bytes that a pass over ``x`` touches; an expanded axis is read once."""
+    """Count the bytes that a pass over ``x`` touches; an expanded axis is read once."""
     numbers = 1
     for side, stride in zip(x.shape, x.stride()):
         numbers *= side if stride else 1
@@ -84,7 +85,7 @@ def _size(x: Tensor) -> int:
 
 
 def _work(name: str, args: tuple, outs: list[Tensor]) -> tuple[float, int]:
-    """Seconds of arithmetic, and launches."""
+    """Return the seconds of arithmetic, and the number of launches."""
     back = 'backward' in name
     if name.startswith(('aten.mm', 'aten.addmm', 'aten.bmm')):
         a, b = args[1:3] if name.startswith('aten.addmm') else args[:2]

@@ -1,4 +1,4 @@
-"""What mmrope's backbones are compared with and no package registers: the paper's way, and timm's ViTs."""
+"""Backbones to compare mmrope's with that no package registers: the paper's way, and timm's ViTs."""
 
 import timm
 import torch
@@ -43,7 +43,7 @@ class PaperRoPEViT(nn.Module):
         self.gammas = nn.Parameter(torch.full((depth, 2, embed_dims), 1e-4))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x``: images, ``(B, 3, H, W)``, multiples of the patch. Returns tokens, ``(B, 1 + N, embed_dims)``."""
+        """Turn images, ``(B, 3, H, W)``, multiples of the patch, into tokens, ``(B, 1 + N, embed_dims)``."""
         x = self.patch_embed(x)
         table = self._table(*x.shape[2:])
         x = torch.cat((self.cls_token.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)), dim=1)
@@ -53,7 +53,7 @@ class PaperRoPEViT(nn.Module):
         return x
 
     def _table(self, height: int, width: int) -> Tensor:
-        """``exp(i * angle)`` of all blocks, ``(depth, heads, N, head_dim // 2)``."""
+        """Compute ``exp(i * angle)`` of all blocks, ``(depth, heads, N, head_dim // 2)``."""
         places = torch.arange(height * width, device=self.freqs.device)
         cols, rows = (places % width).float(), (places // width).float()
         angles = cols[:, None] * self.freqs[0, :, :, None] + rows[:, None] * self.freqs[1, :, :, None]
@@ -79,7 +79,7 @@ class TimmViT(nn.Module):
 
     Args:
         name: as ``timm.create_model`` takes it.
-        kwargs: likewise.
+        kwargs: as ``timm.create_model`` takes them.
     """
 
     def __init__(self, name: str, dynamic_img_size: bool | None = True, **kwargs) -> None:
@@ -87,5 +87,5 @@ class TimmViT(nn.Module):
         self.model = timm.create_model(name, num_classes=0, dynamic_img_size=dynamic_img_size, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x``: images, ``(B, 3, H, W)``. Returns tokens, ``(B, P + N, C)``."""
+        """Turn images, ``(B, 3, H, W)``, into tokens, ``(B, P + N, C)``."""
         return self.model.forward_features(x)

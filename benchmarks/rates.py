@@ -14,7 +14,7 @@ SHAPES = dict(qkv=(3 * DIMS, DIMS), proj=(DIMS, DIMS), fc1=(4 * DIMS, DIMS), fc2
 
 
 def measure(function: Callable, inputs: list[tuple], flops: int) -> str:
-    """Median of calling ``function`` on all ``inputs`` in turn, as cells of a table: seconds and GFLOP/s."""
+    """Call ``function`` on all ``inputs`` in turn; return the median as cells of a table: seconds and GFLOP/s."""
     timer = Timer('for i in inputs: function(*i)', globals=locals(), num_threads=torch.get_num_threads())
     seconds = timer.blocked_autorange(min_run_time=2).median
     return f'{seconds:.4f} | {flops / seconds / 1e9:.0f}'

@@ -2,6 +2,14 @@
 
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .engine import LayerDecayOptimWrapperConstructor as LayerDecayOptimWrapperConstructor
+    from .models import RoPESwin as RoPESwin
+    from .models import RoPEViT as RoPEViT
+    from .models import SimpleFeaturePyramid as SimpleFeaturePyramid
+    from .weights import build_backbone as build_backbone
 
 __version__ = '0.1.0'
 
@@ -16,7 +24,7 @@ __all__ = ['__version__', 'config_path', *_HOMES]
 
 
 def config_path(name: str) -> str:
-    """Absolute path of one of mmrope's configs, of the installed package or the checkout, for ``_base_`` of your own.
+    """Return the absolute path of one of mmrope's configs, in the installed package or the checkout, for ``_base_``.
 
     Args:
         name: its path below ``configs/``, say ``'_base_/backbones/rope_mixed_vit_b.py'``.
@@ -33,7 +41,7 @@ def config_path(name: str) -> str:
     return str(path)
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     """Import a public name when it is asked for, so that ``import mmrope`` stays light."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)

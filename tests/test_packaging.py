@@ -39,6 +39,7 @@ def test_the_wheel_holds_the_package_and_the_configs(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for path in (ROOT / 'mmrope').rglob('*.py'):
         assert str(path.relative_to(ROOT)) in names
+    assert 'mmrope/py.typed' in names
     files = [*(ROOT / 'configs').rglob('*.py'), ROOT / 'configs' / 'metafile.yml']
     configs = {f'mmrope/.mim/{path.relative_to(ROOT)}' for path in files}
     assert configs == {name for name in names if name.startswith('mmrope/.mim/')}

@@ -59,6 +59,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
+        """Folder of the run below ``work_dir``."""
         name = self.variant.lower().replace(' + ', '_').replace('-', '_')
         return self.work_dir / f'{self.model.lower()}_{name}' / f'seed_{self.seed}'
 
@@ -73,11 +74,11 @@ class Run:
         return self.folder / 'sizes' / 'resolutions.json'
 
     def accuracies(self) -> dict[int, float]:
-        """Top-1 accuracy in percent by image size, of the sizes tested."""
+        """Return top-1 accuracy in percent by image size, of the sizes tested."""
         return {int(result['size']): result['metrics'][METRIC] for result in json.loads(self.tested.read_text())}
 
     def share(self, size: int) -> float:
-        """Accuracy at a size in percent of that at the size of the training."""
+        """Return the accuracy at a size in percent of that at the size of the training."""
         return 100 * self.accuracies()[size] / self.accuracies()[TRAINED_AT]
 
     def commands(self) -> Iterator[list[str]]:
@@ -109,7 +110,7 @@ def carry_out(runs: Sequence[Run], jobs: int) -> None:
     """Do what is left of the runs, several side by side.
 
     Raises:
-        RuntimeError: If a command fails; the message names its log.
+        RuntimeError: if a command fails; the message names its log.
     """
     processes: list[subprocess.Popen] = []
 
@@ -144,7 +145,7 @@ def carry_out(runs: Sequence[Run], jobs: int) -> None:
 
 
 def report(runs: Sequence[Run]) -> str:
-    """Tables in Markdown of the runs that are done: accuracy and its share of that at training size, and every seed."""
+    """Write Markdown tables of the runs that are done: accuracy, its share of that at training size, and every seed."""
     done = [run for run in runs if run.tested.is_file()]
     lines = [f'{len(done)} of {len(runs)} runs; top-1 accuracy in percent on {_images(done)} images.', '']
     header = ' | '.join(f'{size} ({size / TRAINED_AT:g} x)' for size in SIZES)
@@ -191,7 +192,7 @@ def write_measured(page: Path, text: str) -> None:
     """Put a text between the two marks of a page.
 
     Raises:
-        ValueError: If the page has no such marks.
+        ValueError: if the page has no such marks.
     """
     before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)

@@ -1,4 +1,4 @@
-"""How far the attention of a backbone reaches, how spread it is, and where one query looks.
+"""Attention distance and entropy of a backbone, and attention maps of one query.
 
 The distance is the one of Dosovitskiy et al. (*An Image is Worth 16x16 Words*, ICLR 2021, arXiv 2010.11929, figure 7):
 the one of query and key, weighted by the attention and averaged over the queries, here in pixels of the network's
@@ -44,6 +44,7 @@ class Batch(NamedTuple):
 
     @property
     def num_prefix(self) -> int:
+        """Number of tokens without a position."""
         return self.q.shape[2] - self.rows.size * self.cols.size
 
     def log_weights(self, chunk: slice) -> Tensor:
@@ -56,7 +57,7 @@ class Batch(NamedTuple):
 
 
 class _AttentionCalls(TorchFunctionMode):
-    """Hands the queries, keys and bias of each call of PyTorch's attention to a function, and lets it go on."""
+    """A mode that hands queries, keys and bias of each call of PyTorch's attention to a function."""
 
     def __init__(self, see: Callable[[Tensor, Tensor, Tensor | None], None]) -> None:
         super().__init__()
@@ -158,11 +159,11 @@ class BlockStatistics:
 
 @dataclass
 class Sums:
-    """Of one block and image: distance and entropy, for each head and, in the last place, uniform attention."""
+    """Sums of one block and image: distance and entropy, for each head and, in the last place, uniform attention."""
 
     grid: tuple[int, int]
-    window: tuple[int, int] = (0, 0)
-    values: Tensor | float = 0.0  # (2, heads + 1)
+    window: tuple[int, int]
+    values: Tensor  # (2, heads + 1)
 
 
 def strides_of(backbone: RoPEViT | RoPESwin) -> dict[str, int]:
@@ -197,11 +198,12 @@ def image_sums(backbone: RoPEViT | RoPESwin, image: Tensor) -> dict[str, Sums]:
     sums: dict[str, Sums] = {}
 
     def add(name: str, grid: tuple[int, int], batch: Batch) -> None:
-        block = sums.setdefault(name, Sums(grid))
-        block.window = tuple(map(max, block.window, (batch.rows.size, batch.cols.size)))
         nothing = batch._replace(q=torch.zeros_like(batch.q[:1, :1]), k=torch.zeros_like(batch.k[:1, :1]), bias=None)
         uniform = len(batch.q) * distance_and_entropy(nothing)
-        block.values = block.values + torch.cat((distance_and_entropy(batch), uniform), dim=1)
+        values = torch.cat((distance_and_entropy(batch), uniform), dim=1)
+        block = sums.setdefault(name, Sums(grid, (0, 0), torch.zeros_like(values)))
+        block.window = max(block.window[0], batch.rows.size), max(block.window[1], batch.cols.size)
+        block.values += values
 
     with watch_attention(backbone, add):
         backbone(image)
@@ -256,7 +258,7 @@ def attention_maps(backbone: RoPEViT | RoPESwin, image: Tensor, x: int, y: int) 
         if row is None or col is None:
             return
         (i, top, h), (j, left, w) = row, col
-        index = i * batch.cols.count + j
+        index = i * batch.cols.number + j
         one = batch._replace(q=batch.q[index : index + 1], k=batch.k[index : index + 1])
         query = batch.num_prefix + (y // strides[name] - top) * w + x // strides[name] - left
         weights = one.log_weights(slice(query, query + 1))[0, :, 0, batch.num_prefix :].exp()
@@ -271,4 +273,4 @@ def attention_maps(backbone: RoPEViT | RoPESwin, image: Tensor, x: int, y: int) 
 def _window_of(token: int, span: Span) -> tuple[int, int, int] | None:
     """Find the window of a span that holds a token: its index, start and length; ``None`` if none does."""
     index = (token - span.start) // span.size
-    return (index, span.start + index * span.size, span.size) if 0 <= index < span.count else None
+    return (index, span.start + index * span.size, span.size) if 0 <= index < span.number else None

@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
+from functools import reduce
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import cast
 
 import torch
 from mmengine.model import revert_sync_batchnorm
@@ -111,7 +113,7 @@ def build_candidate(cfg: dict, setting: Setting) -> nn.Module:
     model = revert_sync_batchnorm(MODELS.build(settings))
     model.train(setting.mode == 'training')
     model = model.to(setting.device)
-    return torch.compile(model, dynamic=False) if cfg.get('compile') else model
+    return cast(nn.Module, torch.compile(model, dynamic=False)) if cfg.get('compile') else model
 
 
 def compare(
@@ -186,7 +188,7 @@ def step(model: nn.Module, images: Tensor, setting: Setting) -> None:
         out = model(images)
         outs = [out] if isinstance(out, Tensor) else list(out)
     if training:
-        sum(out.float().mean() for out in outs).backward()
+        reduce(torch.add, (out.float().mean() for out in outs)).backward()
 
 
 def peak_memory(cfg: dict, setting: Setting, prepare: Callable[[], None] | None = None) -> int:

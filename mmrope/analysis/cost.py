@@ -33,7 +33,7 @@ PARTS = ('backbone', 'neck')
 
 @dataclass
 class Cost:
-    """Of one image, or one batch.
+    """Parameters and FLOPs of a model for one image, or one batch.
 
     Attributes:
         size: ``(H, W)`` of the image as the network is fed it, in pixels.

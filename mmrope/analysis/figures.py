@@ -1,8 +1,9 @@
 """Pictures of attention and frequencies, in colours and markers that colour-blind readers tell apart."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +57,8 @@ def draw_maps(
     """
     grey = image[0].float().mean(0).cpu().numpy()
     height, width = grey.shape
-    panels = {'mean of heads': lambda weights: weights.mean(0)}
-    panels |= {f'head {i}': lambda weights, i=i: weights[i] for i in heads}
+    panels: dict[str, Callable[[Tensor], Tensor]] = {'mean of heads': lambda weights: weights.mean(0)}
+    panels |= {f'head {i}': itemgetter(i) for i in heads}
     with saved_figure(out, len(panels), len(maps), (2.0, 2.0 * height / width + 0.3)) as axes:
         for row, (title, choose) in zip(axes, panels.items()):
             for axis, (name, of_heads) in zip(row, maps.items()):

@@ -1,4 +1,4 @@
-"""How training changed the frequencies of a model, and which functions a set of frequencies can represent.
+"""Changes of a model's frequencies in training, and the functions that a set of frequencies can represent.
 
 Frequencies are points of the plane, in radians a token step along x and y. Those of RoPE-Mixed start, for each head,
 as the axial ones turned by a random angle: on circles of radius ``theta ** (-4 k / head_dim)``, one half at the angle
@@ -24,7 +24,7 @@ INITIAL_SETS = 5  # of random directions, over which the study averages
 
 @dataclass
 class HeadChange:
-    """How the frequencies of one head differ from initial ones.
+    """Differences of one head's frequencies from initial ones.
 
     Attributes:
         change: ``|learned - initial| / |initial|``, over all frequencies of the head.
@@ -165,7 +165,10 @@ def reconstruction_errors(
 
     Args:
         functions: the functions to represent, ``(H, W)`` each.
-        freqs: as in :func:`reconstruction_sets`, like all the rest.
+        freqs: as in :func:`reconstruction_sets`.
+        axial_theta: as in :func:`reconstruction_sets`.
+        theta: as in :func:`reconstruction_sets`.
+        seed: as in :func:`reconstruction_sets`.
 
     Returns:
         By the name of a function and of a set.

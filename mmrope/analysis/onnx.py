@@ -92,8 +92,8 @@ def difference(model: RoPEViT | RoPESwin, path: str, shapes: Iterator[tuple[int,
 
     session = InferenceSession(path, providers=['CPUExecutionProvider'])
     worst = 0.0
-    for batch, *size in shapes:
-        images = _images(model, batch, size)
+    for batch, height, width in shapes:
+        images = _images(model, batch, (height, width))
         theirs = session.run(output_names(model), {'images': images.numpy()})
         for ours, other in zip(model(images), map(torch.from_numpy, theirs), strict=True):
             if ours.shape != other.shape:
@@ -107,14 +107,14 @@ def _images(model: RoPEViT | RoPESwin, batch: int, size: tuple[int, int]) -> Ten
 
 
 def _unequal(size: tuple[int, int], model: RoPEViT | RoPESwin) -> tuple[int, int]:
-    """An example size that is not special: sides of at least four patches that differ."""
+    """Return an example size that is not special: sides of at least four patches that differ."""
     patch = model.patch_embed.patch_size[0]
     height, width = (max(side, 4 * patch) for side in size)
     return (height, width + patch) if height == width else (height, width)
 
 
 def _shapes(size: tuple[int, int], dynamic_batch: bool, dynamic_size: bool) -> Iterator[tuple[int, int, int]]:
-    """Batches and sizes to compare at, portrait and landscape, most of them divided by nothing."""
+    """Return batches and sizes to compare at, portrait and landscape, most of them divided by nothing."""
     height, width = size
     sizes = [(height, width)]
     if dynamic_size:

@@ -39,7 +39,7 @@ def history_statistic(owner: type, name: str) -> Callable[..., Any]:
     ``getattr`` while a checkpoint loads: the real one would give a checkpoint the attributes of all that it can reach.
 
     Raises:
-        pickle.UnpicklingError: If anything else is asked for.
+        pickle.UnpicklingError: if anything else is asked for.
     """
     if owner is HistoryBuffer and name in STATISTICS:
         return getattr(HistoryBuffer, name)
@@ -128,7 +128,7 @@ def _load_safetensors(path: str, map_location: Any) -> dict[str, torch.Tensor]:
     device = str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu'
     try:
         with safe_open(path, 'pt', device) as file:
-            state = OrderedDict((key, file.get_tensor(key)) for key in file.keys())  # noqa: SIM118
+            state: Any = OrderedDict((key, file.get_tensor(key)) for key in file.keys())  # noqa: SIM118
             noted = json.loads((file.metadata() or {}).get('mmrope', '{}'))
         state._metadata = OrderedDict({'': noted})  # as PyTorch keeps what modules note beside their weights
         return state

@@ -7,7 +7,7 @@ and accept what NumPy writes for plain types and nothing else.
 
 import pickle
 import re
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from mmengine.logging import HistoryBuffer
@@ -25,7 +25,7 @@ class PlainDtype:
         copy: without a meaning here.
 
     Raises:
-        pickle.UnpicklingError: If it is a type of objects, a structure, or none.
+        pickle.UnpicklingError: if it is a type of objects, a structure, or none.
     """
 
     def __init__(self, code: Any, align: bool = False, copy: bool = False) -> None:
@@ -47,6 +47,7 @@ class PlainArray(np.ndarray):
     """An array of plain data, in place of ``numpy.ndarray``, until ``to_numpy`` makes it one."""
 
     def __new__(cls) -> 'PlainArray':
+        """Make an empty array, whose state comes later."""
         return np.empty(0).view(cls)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -61,7 +62,7 @@ def new_array(*_: Any) -> PlainArray:
 
 def new_scalar(plain: PlainDtype, data: bytes) -> np.generic:
     """Make a number, a string or a time of its bytes, in place of NumPy's ``scalar``."""
-    return np.ndarray((), plain.dtype, data)[()]
+    return cast(np.generic, np.ndarray((), plain.dtype, data)[()])
 
 
 def no_bytes() -> bytes:

@@ -35,7 +35,7 @@ SILENCE = 60  # seconds without a byte after which a download has failed
 
 
 class CheckpointError(ValueError):
-    """Something is wrong with a checkpoint; the text is the whole explanation."""
+    """A fault of a checkpoint; the text is the whole explanation."""
 
 
 class SourceError(CheckpointError):

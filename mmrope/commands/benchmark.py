@@ -257,7 +257,7 @@ def draw(measurements: Sequence[Measurement], out: Path) -> None:
     """Draw time and memory over the image size, a curve for each candidate and mode."""
     from ..analysis.plotting import add_tick, draw_panels
 
-    panels = defaultdict(lambda: defaultdict(list))
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     ticks: dict[float, str] = {}
     for entry in measurements:
         height, width = entry.setting.size

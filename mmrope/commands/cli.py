@@ -1,9 +1,10 @@
-"""What the command lines have in common: arguments, sizes and tables. Importing it imports neither torch nor a host."""
+"""Arguments, sizes and tables that the command lines share. Importing it imports neither torch nor a host."""
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ class OptionsAction(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
+        """Take ``key=value`` pairs, or leave with a usage error."""
         from mmengine.config import DictAction  # torch comes with it
 
         for value in values:
@@ -117,7 +119,7 @@ class Size:
     height: int
     width: int
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[int]:
         return iter((self.height, self.width))
 
 

@@ -19,7 +19,7 @@ class CommandError(ValueError):
 
 @dataclass
 class Run:
-    """How far a training or a test is, which decides whether an error is still one of its config.
+    """The progress of a training or a test, which decides whether an error is still one of its config.
 
     Attributes:
         started: whether everything is built and loaded.
@@ -93,7 +93,7 @@ def errors_of(argument: str) -> Iterator[None]:
         raise CommandError(f'{argument}: {error}') from error
 
 
-def sentence(error: Exception) -> str:
+def sentence(error: BaseException) -> str:
     """Write an error in one line; one from elsewhere comes with its class, since its text may need it."""
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     text = ' '.join(text.partition('. Please check whether the value of')[0].split())
@@ -106,7 +106,7 @@ def sentence(error: Exception) -> str:
     return text if _explains_itself(error) else f'{type(error).__name__}: {text} (--traceback shows where)'
 
 
-def _explains_itself(error: Exception) -> bool:
+def _explains_itself(error: BaseException) -> bool:
     """Say whether a class of mmrope's own was raised, whose text is the whole explanation."""
     return type(error).__module__.partition('.')[0] == 'mmrope'
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .cli import add_config, add_overwrite, check_output, parse_pixels
 
@@ -74,5 +74,6 @@ def load_backbone(cfg: Config, checkpoint: str | None = None) -> RoPEViT | RoPES
     model = check_backbone(MODELS.build(settings))
     sources = [source for source in ([init_cfg] if isinstance(init_cfg, dict) else init_cfg) if 'checkpoint' in source]
     for source in sources if checkpoint is None else [dict(checkpoint=checkpoint)]:
-        load_pretrained(model, **{key: value for key, value in source.items() if key != 'type'})
+        options: dict[str, Any] = {key: value for key, value in source.items() if key != 'type'}
+        load_pretrained(model, **options)
     return model.eval()

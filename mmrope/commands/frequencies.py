@@ -64,7 +64,11 @@ def run(args: argparse.Namespace) -> None:
     names, block = list(freqs), len(freqs) // 2 if args.block is None else args.block
     if not 0 <= block < len(names):
         raise CommandError(f'--block: the backbone has the blocks 0 to {len(names) - 1}, but got {block}')
-    moved = {name: changes(part, theta, initial and initial[name]) for name, part in freqs.items() if part.shape[1] > 1}
+    moved = {
+        name: changes(part, theta, initial[name] if initial else None)
+        for name, part in freqs.items()
+        if part.shape[1] > 1
+    }
     errors = reconstruction_errors(functions, freqs, axial_theta, theta)
     draw_frequencies(freqs, theta, axial_theta, initial, args.out / FILES[1])
     sets = reconstruction_sets({names[block]: freqs[names[block]]}, axial_theta, theta)

@@ -3,6 +3,7 @@
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import Any
 
 from mmengine.config import Config
 
@@ -31,4 +32,5 @@ def leave_out_multimodal_models() -> None:
     except (PackageNotFoundError, ValueError):
         return
     if too_new and find_spec('mmpretrain') is not None:
-        import_module('mmpretrain.utils.dependency').WITH_MULTIMODAL = False
+        dependency: Any = import_module('mmpretrain.utils.dependency')
+        dependency.WITH_MULTIMODAL = False

@@ -105,7 +105,7 @@ def prepare_image(cfg: Config, model: nn.Module, path: str) -> Tensor:
         CommandError: if the pipeline makes several images of one.
     """
     dataset = next(datasets_of(cfg.test_dataloader.dataset))
-    steps = [step for step in dataset.pipeline if not _loads_annotations(step)]
+    steps = [step for step in dataset['pipeline'] if not _loads_annotations(step)]
     with DefaultScope.overwrite_default_scope(scope_of(cfg) or 'mmengine'):
         data = Compose([TRANSFORMS.build(step) for step in steps])(dict(img_path=path, img_id=0))
     inputs = _preprocess(model, data)['inputs']
@@ -120,12 +120,13 @@ def blank_batch(cfg: Config, model: nn.Module, size: tuple[int, int]) -> dict[st
     meta = dict(img_path='', img_id=0, img_shape=size, ori_shape=size, pad_shape=size, scale_factor=(1.0, 1.0))
     dataset = next(datasets_of(cfg.test_dataloader.dataset))
     with DefaultScope.overwrite_default_scope(scope_of(cfg) or 'mmengine'):
-        data = TRANSFORMS.build(dataset.pipeline[-1])(dict(img=image, **meta))
+        data = TRANSFORMS.build(dataset['pipeline'][-1])(dict(img=image, **meta))
     return _preprocess(model, data)
 
 
 def _preprocess(model: nn.Module, data: dict[str, Any]) -> dict[str, Any]:
-    return model.data_preprocessor(pseudo_collate([data]), False)
+    preprocessor: Any = model.data_preprocessor
+    return preprocessor(pseudo_collate([data]), False)
 
 
 def _loads_annotations(step: dict[str, Any]) -> bool:

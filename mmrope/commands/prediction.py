@@ -161,7 +161,7 @@ class _Strict:
         if not {'dataset_meta', 'CLASSES'} & set(meta):  # the hosts would take COCO's or Cityscapes' classes
             weights = checkpoint.get('state_dict', checkpoint)
             checkpoint = {'state_dict': weights, 'meta': {**meta, 'dataset_meta': _metainfo(cfg)}}
-        super()._load_weights_to_model(model, checkpoint, cfg)
+        super()._load_weights_to_model(model, checkpoint, cfg)  # type: ignore[misc]  # of the inferencer it is mixed in
         complete.check(model)
 
 

@@ -141,6 +141,8 @@ class SizedTest(Hook):
         advance: called after each batch with its share of the test.
     """
 
+    seconds: list[float]
+    sides: list[float]
     priority = 'HIGH'  # after the checkpoint has been checked, before the hooks that are no part of the time
 
     def __init__(self, model: Model, run: Run, advance: Callable[[float], None]) -> None:
@@ -194,9 +196,11 @@ class SizedTest(Hook):
         self.applied = self.wanted
 
     def before_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Note the time."""
         self.began = _now()
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Note the seconds an image and the sizes, and move the progress bar."""
         self.seconds.append((_now() - self.began) / len(outputs))
         self.sides += [sqrt(prod(image.shape[-2:])) for image in data_batch['inputs']]  # of squares of the same area
         self.advance(1 / len(runner.test_dataloader))
@@ -254,7 +258,7 @@ def _name(cfg: Config, digest: str) -> str:
 
 
 def _now() -> float:
-    """Seconds, once the device has finished what it was given."""
+    """Return the time in seconds, once the device has finished what it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

@@ -68,7 +68,7 @@ def latest_whole_checkpoint(work_dir: str, template: str, folder: str) -> str | 
 
 
 class ConfigCounts(Hook):
-    """Rule that the config counts where the checkpoint of a resumed training differs, with a line in the log.
+    """Hook by which the config counts where the checkpoint of a resumed training differs, with a line in the log.
 
     The seed and the state of the optimiser are those of the checkpoint.
 
@@ -157,8 +157,8 @@ def changes_since(meta: dict[str, Any], runner: Runner) -> list[Change]:
     old, new = read_config(meta.get('cfg', '')), read_config(runner.cfg.pretty_text)
     changes = []
     if old:
-        parts = [{key: config.get(key) for key in COMPARED} for config in (old, new)]
-        changes = list(differences(*parts, IGNORED))
+        before, after = ({key: config.get(key) for key in COMPARED} for config in (old, new))
+        changes = list(differences(before, after, IGNORED))
     processes = meta.get('processes', get_world_size())
     return [*changes, *differences(processes, get_world_size(), path='processes')]
 

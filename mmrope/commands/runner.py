@@ -38,7 +38,7 @@ RANK_VARIABLES = {
 
 
 class RunStarted(Hook):
-    """Notes that everything is built and loaded, so that an error from now on is not the config's."""
+    """Hook that notes that everything is built and loaded, so that an error from now on is not the config's."""
 
     priority = 'LOWEST'
 
@@ -46,9 +46,11 @@ class RunStarted(Hook):
         self.run = run
 
     def before_train(self, runner: Runner) -> None:
+        """Note the start of the training, with its folder."""
         self.run.start(runner.work_dir, resumed=runner.iter > 0)
 
     def before_test(self, runner: Runner) -> None:
+        """Note the start of the test."""
         self.run.start()
 
 

@@ -78,11 +78,12 @@ def size_of_tests(cfg: Config) -> tuple[tuple[int, int], str] | None:
         return tuple(padding['size']), 'model.data_preprocessor.test_cfg.size'
     loader = cfg.get('test_dataloader') or {}
     pipeline = next(datasets_of(loader['dataset'])).get('pipeline') if 'dataset' in loader else None
-    step = next((step for step in reversed(pipeline or ()) if _sides(step)), None)
-    if step is None:
+    found = next(((step, sides) for step in reversed(pipeline or ()) if (sides := _sides(step))), None)
+    if found is None:
         return None
+    step, sides = found
     divisor = padding.get('size_divisor') or preprocessor.get('pad_size_divisor') or 1
-    height, width = (math.ceil(side / divisor) * divisor for side in _sides(step))
+    height, width = (math.ceil(side / divisor) * divisor for side in sides)
     return (height, width), f'{_name(step)} of the test pipeline'
 
 
@@ -129,11 +130,12 @@ def _resized(transform: Mapping[str, Any], reference: int, size: Size, cropped: 
         return _exact(name, sides, reference, size, cropped)
     if name in ('CenterCrop', 'Pad'):
         raise CommandError(f'{size.text}: the test pipeline has {name}, which gives all images one size; name it as N')
-    return {
+    resized: dict[str, dict[str, Any]] = {
         'Resize': dict(scale=(LONGEST * size.height, size.height), keep_ratio=True),
         'ResizeEdge': dict(scale=size.height),
         'ResizeShortestEdge': dict(scale=size.height, max_size=LONGEST * size.height),
-    }[name]
+    }
+    return resized[name]
 
 
 def _exact(name: str, sides: dict[str, Any], reference: int, size: Size, cropped: bool) -> dict[str, Any]:
@@ -190,7 +192,7 @@ def _window_size(cfg: Config) -> int:
     if 'window_size' in backbone or 'type' not in backbone:
         return backbone.get('window_size') or 0
     with MODELS.switch_scope_and_registry(scope_of(cfg)) as registry:
-        kind = backbone.type if isinstance(backbone.type, type) else registry.get(backbone.type)
+        kind = backbone['type'] if isinstance(backbone['type'], type) else registry.get(backbone['type'])
     if kind is None:
         return 0  # building it says which type is unknown
     parameter = inspect.signature(kind).parameters.get('window_size')

@@ -148,7 +148,8 @@ def make_scene(
 
 def write_split(folder: Path, split: str, count: int, size: tuple[int, int], seed: int, progress: bool) -> None:
     """Write the images, the label maps and the COCO file of a split below a folder."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for kind in ('images', 'annotations'):
         (folder / kind / split).mkdir(parents=True)
     handwriting = load_handwriting(split)

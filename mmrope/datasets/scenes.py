@@ -37,7 +37,7 @@ class Scene:
 
     @property
     def masks(self) -> np.ndarray:
-        """The visible part of each digit, (N, H, W) bool."""
+        """Visible part of each digit, (N, H, W) bool."""
         return visible_masks(self.shapes)
 
 
@@ -69,8 +69,8 @@ def visible_masks(shapes: np.ndarray) -> np.ndarray:
 
 
 def tight_boxes(masks: np.ndarray) -> np.ndarray:
-    """The smallest boxes that hold the masks (N, H, W), none empty: (N, 4) int64, x0, y0, x1, y1, ends excluded."""
-    columns, rows = masks.any(axis=1), masks.any(axis=2)
+    """Return the smallest boxes around masks (N, H, W), none empty: (N, 4) int64, x0, y0, x1, y1, ends excluded."""
+    columns, rows = (np.asarray(masks.any(axis=axis)) for axis in (1, 2))
     ends = [columns.argmax(1), rows.argmax(1)]
     ends += [side.shape[1] - side[:, ::-1].argmax(1) for side in (columns, rows)]
     return np.stack(ends, axis=1).astype(np.int64)
@@ -113,7 +113,7 @@ def smooth_glyph(glyph: np.ndarray) -> Image.Image:
 
 
 def find_window(rng: np.random.Generator, ink: np.ndarray, shapes: np.ndarray) -> tuple[slice, slice] | None:
-    """Rows and columns of the scene where ink (h, w) leaves every digit readable, or None when no try finds them.
+    """Find rows and columns of the scene where ink (h, w) leaves every digit readable; None when no try finds them.
 
     shapes (N, H, W): the digits already there.
     """
@@ -133,7 +133,7 @@ def add_shape(shapes: np.ndarray, ink: np.ndarray, window: tuple[slice, slice]) 
 
 
 def is_readable(shapes: np.ndarray) -> bool:
-    """Whether every digit shows enough of itself and the last one's box leaves the others' boxes free enough."""
+    """Say whether every digit shows enough of itself and the last one's box leaves the others' free enough."""
     boxes = tight_boxes(shapes)
     first, last = np.maximum(boxes[:-1, :2], boxes[-1, :2]), np.minimum(boxes[:-1, 2:], boxes[-1, 2:])
     shared = (last - first).clip(0).prod(1)
@@ -146,12 +146,12 @@ def is_readable(shapes: np.ndarray) -> bool:
 def paint(rng: np.random.Generator, ground: np.ndarray, ink: np.ndarray) -> np.ndarray:
     """Lay ink (h, w) of one random colour, slightly shaded, over a piece of the scene (h, w, 3)."""
     colour = pick_ink(rng, ground[::2, ::2].reshape(-1, 3))  # what lies around, neighbours included
-    shade = 1 + 0.12 * smooth_noise(rng, ink.shape, cells=3)[..., None]
+    shade = 1 + 0.12 * smooth_noise(rng, (ink.shape[0], ink.shape[1]), cells=3)[..., None]
     return ground + ink[..., None] * (colour * shade - ground)
 
 
 def pick_ink(rng: np.random.Generator, surround: np.ndarray) -> np.ndarray:
-    """A random colour (3,) that stands out from nearly all pixels (P, 3): the first of twelve, or the best of them."""
+    """Draw a random colour (3,) that stands out from nearly all pixels (P, 3): the first of twelve, or their best."""
     colours = np.stack([random_colour(rng, saturation=(0.2, 1), value=(0.15, 1)) for _ in range(12)])
     distances = np.sqrt(((colours[:, None] - surround) ** 2) @ np.array([0.3, 0.5, 0.2]))
     contrast = np.quantile(distances, 0.05, axis=1)
@@ -159,19 +159,19 @@ def pick_ink(rng: np.random.Generator, surround: np.ndarray) -> np.ndarray:
 
 
 def random_colour(rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]) -> np.ndarray:
-    """An RGB colour (3,), 0 - 255, of any hue and of saturation and value within the ranges."""
+    """Draw an RGB colour (3,), 0 - 255, of any hue and of saturation and value within the ranges."""
     return 255 * np.array(colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(*saturation), rng.uniform(*value)))
 
 
 def smooth_noise(rng: np.random.Generator, size: tuple[int, int], cells: int) -> np.ndarray:
-    """Noise (H, W) float32 of about unit variance, with this many bumps along the shorter side."""
+    """Draw noise (H, W), float32 of about unit variance, with this many bumps along the shorter side."""
     height, width = (max(2, round(cells * side / min(size))) for side in size)
     bumps = Image.fromarray(rng.standard_normal((height, width), dtype=np.float32))
     return np.asarray(bumps.resize(size[::-1], Image.Resampling.BICUBIC))
 
 
 def draw_clutter(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """A background without digits: a gradient, noise at several scales, faint blobs, long thin strokes.
+    """Draw a background without digits: a gradient, noise at several scales, faint blobs, long thin strokes.
 
     Returns (H, W, 3) float64 of about 0 - 255, not clipped.
     """
@@ -184,7 +184,7 @@ def draw_clutter(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def draw_texture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """A gradient between two colours under noise at scales from a few bumps to a few pixels, (H, W, 3)."""
+    """Draw a gradient between two colours under noise at scales from a few bumps to a few pixels, (H, W, 3)."""
     ends = [random_colour(rng, saturation=(0.05, 0.6), value=(0.2, 0.95)) for _ in range(2)]
     angle = rng.uniform(0, 2 * math.pi)
     rows, columns = np.linspace(-0.5, 0.5, size[0])[:, None, None], np.linspace(-0.5, 0.5, size[1])[None, :, None]
@@ -197,7 +197,7 @@ def draw_texture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def draw_blobs(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: tuple[int, int]) -> None:
-    """Faint filled polygons, larger than digits; size (W, H)."""
+    """Draw faint filled polygons, larger than digits; size (W, H)."""
     for _ in range(rng.integers(2, 6)):
         angles = np.sort(rng.uniform(0, 2 * math.pi, rng.integers(3, 9)))
         reach = min(size) * rng.uniform(0.2, 0.6) * rng.uniform(0.6, 1, len(angles))
@@ -207,7 +207,7 @@ def draw_blobs(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: tuple[i
 
 
 def draw_strokes(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: tuple[int, int]) -> None:
-    """Curves from edge to edge, thinner and longer than those of digits, and specks; size (W, H)."""
+    """Draw curves from edge to edge, thinner and longer than those of digits, and specks; size (W, H)."""
     along = np.linspace(0, 1, 24)[:, None]
     for _ in range(rng.integers(2, 9)):
         start, bend, end = rng.uniform(-0.3, 1.3, (3, 2)) * size

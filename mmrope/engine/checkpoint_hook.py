@@ -59,6 +59,9 @@ class WholeCheckpointHook(CheckpointHook):
     best one by the path that it had when it was written, which may be that of another training since.
     """
 
+    backend_args: dict[str, Any] | None
+    file_backend: Any
+
     def before_train(self, runner: Runner) -> None:
         """Look for earlier checkpoints in the own folder only, and remove what a killed training left half-written."""
         use_own_paths(runner.message_hub.runtime_info, checkpoint_folder(runner.work_dir, self.out_dir))
@@ -71,14 +74,17 @@ class WholeCheckpointHook(CheckpointHook):
                 os.remove(path)
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Save where it is due, then remove outdated checkpoints."""
         super().after_train_iter(runner, *args, **kwargs)
         self._remove_outdated()
 
     def after_train_epoch(self, runner: Runner) -> None:
+        """Save where it is due, then remove outdated checkpoints."""
         super().after_train_epoch(runner)
         self._remove_outdated()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Save the best checkpoint, then remove outdated ones."""
         super().after_val_epoch(runner, metrics)
         self._remove_outdated()
 
@@ -157,7 +163,7 @@ def latest_checkpoints(work_dir: str, template: str, folder: str | None = None) 
             if match := pattern.fullmatch(name):
                 numbers[os.path.join(folder, name)] = int(match[1]) if match.groups() else 0
     named = last_checkpoint(work_dir, folder)
-    last = numbers.pop(named, -1)
+    last = numbers.pop(named, -1) if named else -1
 
     def rank(path: str) -> tuple[bool, float, int]:
         earlier = numbers[path] < last

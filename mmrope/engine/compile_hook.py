@@ -11,7 +11,7 @@ from .complete_checkpoint_hook import unwrapped
 
 @HOOKS.register_module()
 class CompileBackboneHook(Hook):
-    """Compile ``model.backbone`` with ``torch.compile``; neck, heads and losses run as they are.
+    """Hook that compiles ``model.backbone`` with ``torch.compile``; neck, heads and losses run as they are.
 
     MMEngine's own ``compile`` of a config compiles the whole training step, data preparation and all, which detectors
     and segmentors do not get through. Windows are compiled once for each image size: see that there are few, or raise

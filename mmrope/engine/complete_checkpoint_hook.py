@@ -14,7 +14,7 @@ from ..weights.unwrapping import remove_wrappers
 
 
 class CompleteCheckpoint(Hook):
-    """Refuse to test a model with random parameters, which MMEngine's runner only logs.
+    """Hook that refuses to test a model with random parameters, which MMEngine's runner only logs.
 
     An ``ImageClassifier`` around a backbone of mmrope also takes the checkpoint of the published classifier as it is.
 
@@ -64,7 +64,7 @@ class CompleteCheckpoint(Hook):
             )
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: Any) -> Any:
     """Return the model itself, without what distributes it or augments its tests."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module

@@ -10,7 +10,7 @@ from ..registry import HOOKS
 
 @HOOKS.register_module()
 class CompressGradientsHook(Hook):
-    """Send gradients between processes as float16, as detectron2 and MMDetection's project train ViTDet.
+    """Hook that sends gradients between processes as float16, as detectron2 and MMDetection's project train ViTDet.
 
     This halves what goes over the network, which is worth it between machines; a single process has nothing to send.
     """

@@ -18,7 +18,7 @@ from ..registry import HOOKS
 
 @HOOKS.register_module()
 class DrawPredictionsHook(Hook):
-    """Draw the predictions of a test into a folder, a file for each image, in whatever host.
+    """Hook that draws the predictions of a test into a folder, a file for each image, in any host.
 
     A file has the path of its image below the image folder of the data set.
 
@@ -51,7 +51,7 @@ class DrawPredictionsHook(Hook):
     ) -> None:
         """Draw the predictions of a batch."""
         prefixes = getattr(runner.test_dataloader.dataset, 'data_prefix', None) or {}
-        for sample in outputs:
+        for sample in outputs or ():
             name = name_below(sample.img_path, prefixes)
             content = np.frombuffer(get(sample.img_path, backend_args=self.backend_args), np.uint8)
             image = cv2.cvtColor(cv2.imdecode(content, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
@@ -95,7 +95,7 @@ def label_place(mask: np.ndarray) -> np.ndarray:
 
 
 class DumpPredictions(DumpResults):
-    """Write the predictions to a pickle file: masks as RLE, class maps as int16, no ground truth and no logits."""
+    """Predictions in a pickle file: masks as RLE, class maps as int16, no ground truth and no logits."""
 
     default_prefix = 'predictions'
     dropped = (

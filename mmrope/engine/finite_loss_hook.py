@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmengine.hooks import CheckpointHook, Hook
@@ -20,7 +20,7 @@ class NonFiniteError(FloatingPointError):
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stop a training whose loss is NaN or infinite, before the optimiser takes it.
+    """Hook that stops a training whose loss is NaN or infinite, before the optimiser takes it.
 
     The loss is looked at as the model returns it, so the weights are still those of the iteration before, and the
     gradients of that very loss tell which parameters are concerned. Weights and buffers are looked at before a
@@ -42,17 +42,21 @@ class FiniteLossHook(Hook):
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:
+        """Watch what the model returns."""
         self._handle = unwrapped(runner.model).register_forward_hook(partial(self._look, runner), with_kwargs=True)
 
     def after_train(self, runner: Runner) -> None:
+        """Stop watching."""
         self._handle.remove()
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Check the weights before a checkpoint of an iteration is saved."""
         savers = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
         if any(self._saves_now(runner, hook) for hook in savers):
             self._check_weights(runner, runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
+        """Check the weights at the end of an epoch."""
         self._check_weights(runner, runner.iter)
 
     @staticmethod
@@ -83,7 +87,7 @@ class FiniteLossHook(Hook):
 
 
 def _concerned(model: nn.Module, total: Tensor) -> str:
-    """The parameters that are not finite, or if all are, those whose gradient is not."""
+    """Name the parameters that are not finite, or if all are, those whose gradient is not."""
     params = {name: param for name, param in model.named_parameters() if param.requires_grad}
     names = _not_finite(params)
     if names:
@@ -94,11 +98,11 @@ def _concerned(model: nn.Module, total: Tensor) -> str:
 
 
 def _images(kwargs: Mapping[str, Any]) -> str:
-    """Which images the batch had, and whether their pixels are finite, as far as the host says."""
+    """Name the images of the batch, and say whether their pixels are finite, as far as the host says."""
     inputs, samples = kwargs.get('inputs'), kwargs.get('data_samples')
     bad = isinstance(inputs, Tensor) and not torch.isfinite(inputs).all()
-    paths = [getattr(sample, 'img_path', None) for sample in samples] if isinstance(samples, Sequence) else []
-    paths = [str(path) for path in paths if path is not None]
+    given = [getattr(sample, 'img_path', None) for sample in samples] if isinstance(samples, Sequence) else []
+    paths = [str(path) for path in given if path is not None]
     return f'; {"pixels are NaN or infinite in" if bad else "images:"} {few(paths)}' if bad or paths else ''
 
 
@@ -108,7 +112,7 @@ def _last_checkpoint(runner: Runner) -> str:
 
 
 def _not_finite(tensors: Mapping[str, Any]) -> list[str]:
-    """Names of the tensors that hold NaN or infinity; one wait for the device where there are none."""
+    """List the names of the tensors that hold NaN or infinity; one wait for the device where there are none."""
     tensors = {name: x for name, x in tensors.items() if isinstance(x, Tensor) and x.is_floating_point()}
     if not tensors:
         return []
@@ -117,5 +121,5 @@ def _not_finite(tensors: Mapping[str, Any]) -> list[str]:
 
 
 def _mean(loss: Tensor | Sequence[Tensor]) -> Tensor:
-    """A loss as MMEngine adds it to the others."""
-    return loss.mean() if isinstance(loss, Tensor) else sum(part.mean() for part in loss)
+    """Return a loss as MMEngine adds it to the others."""
+    return loss.mean() if isinstance(loss, Tensor) else cast(Tensor, sum(part.mean() for part in loss))

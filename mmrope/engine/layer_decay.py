@@ -1,5 +1,7 @@
 """Layer-wise learning rates for transformer backbones."""
 
+from typing import Any
+
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
@@ -11,7 +13,7 @@ NO_DECAY_NAMES = ('cls_token', 'pos_embed', 'freqs', 'relative_position_bias_tab
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Learning rates that fall from the heads to the patch embedding, and weight decay for matrices only.
+    """Optimiser constructor: learning rates that fall from heads to patch embedding, weight decay for matrices only.
 
     A parameter of the layer at depth ``d`` of ``n`` (``backbone.get_layer_depth``) learns at
     ``lr * decay_rate ** (n - 1 - d)``, heads and necks at ``lr`` (Clark et al., *ELECTRA*, ICLR 2020; as ViTDet uses
@@ -27,6 +29,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             or a model whose backbone has no ``get_layer_depth``.
     """
 
+    paramwise_cfg: dict[str, Any]
+
     def _validate_cfg(self) -> None:
         super()._validate_cfg()
         unknown = sorted(set(self.paramwise_cfg) - {'decay_rate', 'custom_keys'})
@@ -41,9 +45,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if self.base_lr is None:
             raise ValueError(f'optimizer must have an lr, but got {dict(self.optimizer_cfg)}')
 
-    def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
+    def add_params(self, params: list[dict], module: nn.Module, **kwargs: Any) -> None:
         """Append the parameter groups of a whole model to ``params``, from the lowest layer to the heads."""
-        backbone = getattr(module, 'backbone', None)
+        backbone: Any = getattr(module, 'backbone', None)
         if not hasattr(backbone, 'get_layer_depth'):
             raise ValueError(
                 f'{type(self).__name__} needs a model whose backbone has get_layer_depth, '
@@ -63,7 +67,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         params.extend(ordered)
 
     def _options(self, name: str, param: nn.Parameter, layers_above: int) -> dict:
-        """Options of the optimiser for a parameter."""
+        """Return the optimiser's options for a parameter."""
         custom_keys = self.paramwise_cfg.get('custom_keys', {})
         longest_first = sorted(sorted(custom_keys), key=len, reverse=True)
         custom = dict(custom_keys.get(next((key for key in longest_first if key in name), None), {}))

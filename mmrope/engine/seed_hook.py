@@ -90,7 +90,7 @@ class SeededBatches:
 
 
 class SeedEachIteration(Hook):
-    """Make all randomness of an iteration a function of the seed, the rank and the iteration."""
+    """Hook that makes all randomness of an iteration a function of the seed, the rank and the iteration."""
 
     priority = 'VERY_HIGH'
     batches: SeededBatches | None = None
@@ -102,7 +102,7 @@ class SeedEachIteration(Hook):
         if loader.batch_sampler is None:
             runner.logger.warning('A data loader without batches: a resumed training will differ from a whole one.')
             return
-        sampler = getattr(loader.batch_sampler, 'sampler', None)
+        sampler: Any = getattr(loader.batch_sampler, 'sampler', None)
         if hasattr(sampler, 'seed') and not (runner.cfg.get('randomness') or {}).get('diff_rank_seed'):
             sampler.seed = runner.seed
         iterator = getattr(loop, 'dataloader_iterator', None)

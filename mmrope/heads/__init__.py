@@ -4,6 +4,7 @@ This package imports MMSegmentation. Configs name its classes by their full path
 and nothing else of mmrope imports it.
 """
 
+from functools import reduce
 from typing import Any
 
 import torch
@@ -44,9 +45,9 @@ class SegTTAModel(BaseTTAModel):
         return [self._merge(views) for views in data_samples_list]
 
     def _merge(self, views: list[Any]) -> Any:
-        head = self.module.decode_head
+        head: Any = self.module.decode_head
         head = head[-1] if isinstance(head, nn.ModuleList) else head  # the last of a cascade
-        mean = sum(_probabilities(view.seg_logits.data, head) for view in views) / len(views)
+        mean = reduce(torch.add, (_probabilities(view.seg_logits.data, head) for view in views)) / len(views)
         if len(mean) > 1:
             prediction = mean.argmax(dim=0, keepdim=True)
         else:

@@ -1,5 +1,7 @@
 """Multi-head self-attention over a grid of tokens, with rotary position embedding, global or in windows."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ MOST_WINDOWS = 65_535  # in one launch of CUDA's attention kernels
 
 
 class Attention(nn.Module):
-    """Rotate queries and keys, attend within each window, project.
+    """Multi-head self-attention within each window, with rotated queries and keys.
 
     RoPE depends on offsets only, so positions count from the corner of each window: the angles of the largest window
     serve them all. Differentiable once, and not under the transforms of ``torch.func``.
@@ -27,7 +29,7 @@ class Attention(nn.Module):
         rpb_window_size: largest side of a window, in tokens, for a relative position bias; ``None`` for no bias.
 
     Raises:
-        ValueError: if ``dim`` is not a multiple of ``num_heads``, or as :class:`RoPE`.
+        ValueError: if ``dim`` is not a multiple of ``num_heads``, ``theta`` is missing, or as :class:`RoPE`.
     """
 
     def __init__(
@@ -38,7 +40,11 @@ class Attention(nn.Module):
             raise ValueError(f'dim must be a multiple of num_heads, but got dim = {dim} and num_heads = {num_heads}')
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
-        self.rope = None if rope is None else RoPE(dim // num_heads, num_heads, rope, theta)
+        self.rope: RoPE | None = None
+        if rope is not None:
+            if theta is None:
+                raise ValueError(f'theta must be a number where rope is {rope!r}, but got None')
+            self.rope = RoPE(dim // num_heads, num_heads, rope, theta)
         self.rpb = None if rpb_window_size is None else RelativePositionBias(rpb_window_size, num_heads)
         self.proj = nn.Linear(dim, dim)
 
@@ -72,7 +78,7 @@ class Attention(nn.Module):
             outs.append(out.transpose(1, 2).flatten(2).unflatten(0, (len(x), count)).flatten(1, 2))
         return self.proj(torch.cat(outs, dim=1) if len(outs) > 1 else outs[0])
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args) -> None:
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any) -> None:
         weight = state_dict.get(f'{prefix}qkv.weight')
         if self.rope is not None and weight is not None and local_metadata.get('assign_to_params_buffers'):
             self.rope.materialize(weight.device)
@@ -82,5 +88,5 @@ class Attention(nn.Module):
 def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     if q.is_cuda and len(q) > MOST_WINDOWS:
         parts = zip(*(x.split(MOST_WINDOWS) for x in (q, k, v)))
-        return torch.cat([F.scaled_dot_product_attention(*part, attn_mask=bias) for part in parts])
+        return torch.cat([F.scaled_dot_product_attention(q, k, v, attn_mask=bias) for q, k, v in parts])
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)

@@ -34,6 +34,9 @@ class Block(nn.Module):
         eps: of the norms.
     """
 
+    gamma_1: nn.Parameter | None
+    gamma_2: nn.Parameter | None
+
     def __init__(
         self,
         dim: int,

@@ -4,7 +4,7 @@ They are operators, ``torch.ops.mmrope.*``: fake tensors, counters and selective
 PyTorch computes without them is their definition, and the tests compare them with it in Triton's interpreter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -75,11 +75,12 @@ def unrotate(
     Returns:
         The gradients of ``qkv`` and, with ``outs``, of ``angles``.
     """
-    grad, turn = grads[0][0].new_empty(shape), None
+    grad = grads[0][0].new_empty(shape)
+    turn: Tensor | None = None
     images, pairs = _images(shape), shape[3] * shape[4] // 2
     if outs:
-        turn = torch.zeros if grad.numel() == 0 else torch.empty
-        turn = turn(-(-shape[0] // images), shape[1], pairs, dtype=torch.float32, device=grad.device)
+        make = torch.zeros if grad.numel() == 0 else torch.empty
+        turn = make(-(-shape[0] // images), shape[1], pairs, dtype=torch.float32, device=grad.device)
     prefix = shape[1] - windows.grid[0] * windows.grid[1]
     places = once_per_size(_places, windows, order, prefix, True, like=grad)
     tables = None if angles is None else angles.float().contiguous()
@@ -91,7 +92,7 @@ def unrotate(
         turned = outs[i][:2] if outs else (None, None)
         _operators().unrotate(grad[:, start:stop], part, *back, *turned, tables, places[0, start:stop], images)
         start = stop
-    return grad, None if turn is None else _sum_of_axes(turn, angles, windows, order, prefix)
+    return grad, None if turn is None or angles is None else _sum_of_axes(turn, angles, windows, order, prefix)
 
 
 def scale_gradients(grad: Tensor, branch: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,30 +127,32 @@ def _images(shape: torch.Size) -> int:
 
 
 def _places(windows: Windows, order: Windows | None, prefix: int, rows_in_order: bool, device: torch.device) -> Tensor:
-    """For each token its place in the window, and the first token and the length of its group, ``(3, N)``, int32.
+    """Return each token's place in its window, and the first token and the length of its group, ``(3, N)``, int32.
 
     A place is ``row << 16 | column``, and -1 for a token without one. Where rows lie in the order of the tokens, that
     is one group.
     """
-    places, first, length = [torch.full((prefix,), -1, device=device)], [], []
+    parts = [torch.full((prefix,), -1, device=device)]
+    firsts: list[int] = []
+    lengths: list[int] = []
     for count, height, width in windows.groups:
         rows, cols = (torch.arange(size, device=device) for size in (height, width))
-        places.append((rows[:, None] << 16 | cols).flatten().repeat(count))
-        first.append(sum(length))
-        length.append(count * height * width)
+        parts.append((rows[:, None] << 16 | cols).flatten().repeat(count))
+        firsts.append(sum(lengths))
+        lengths.append(count * height * width)
     if order is not None and order != windows:
-        places[1] = places[1][window_order(order, device)]
-    places = torch.cat(places)
+        parts[1] = parts[1][window_order(order, device)]
+    places = torch.cat(parts)
     if rows_in_order:
-        first, length = [0], [len(places)]
-    repeats = torch.tensor(length, device=device)
+        firsts, lengths = [0], [len(places)]
+    repeats = torch.tensor(lengths, device=device)
     first, length = (torch.tensor(x, device=device).repeat_interleave(repeats, output_size=len(places))
-                     for x in (first, length))  # fmt: skip
+                     for x in (firsts, lengths))  # fmt: skip
     return torch.stack((places, first, length)).to(torch.int32)
 
 
 def _tokens_of_axes(windows: Windows, order: Windows | None, prefix: int, device: torch.device) -> Tensor:
-    """1 where a token (last axis) lies in a column, then in a row of the largest window, ``(2 * max(h, w), N)``."""
+    """Mark with 1 the tokens of each column, then of each row of the largest window, ``(2 * max(h, w), N)``."""
     places = _places(windows, order, prefix, True, device)[0]
     indexes = torch.arange(max(windows.largest), device=device)[:, None]
     return torch.cat((indexes == places & 0xFFFF, indexes == places >> 16)).float()
@@ -176,7 +179,7 @@ def _library() -> torch.library.Library | None:
         library.define(schema)
         for device in triton_kernels.DEVICES:
             library.impl(name, getattr(triton_kernels, name), device)
-    fakes = dict(
+    fakes: dict[str, Callable[..., Any]] = dict(
         rotate=lambda qkv, *_: qkv.new_empty(qkv.flatten(0, 1).shape),
         unrotate=lambda *_: None,
         scale_gradients=lambda grad, branch, scale: (

@@ -2,6 +2,7 @@
 
 import math
 from contextlib import suppress
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +69,7 @@ class RelativePositionBias(nn.Module):
         trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, window: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        """Bias of every query (second to last axis) and key (last) of a window.
+        """Compute the bias of every query (second to last axis) and key (last) of a window.
 
         Args:
             window: its extent ``(h, w)``, at most ``window_size`` each.
@@ -86,7 +87,7 @@ class RelativePositionBias(nn.Module):
         offsets = once_per_size(_offsets, tuple(window), self.window_size, like=table)
         return table[offsets].permute(2, 0, 1).to(dtype)
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         key = f'{prefix}relative_position_bias_table'
         if key in state_dict:
             with suppress(ValueError):  # torch names the key and the shapes of a table that is none
@@ -95,7 +96,7 @@ class RelativePositionBias(nn.Module):
 
 
 def _offsets(window: tuple[int, int], window_size: int, device: torch.device) -> Tensor:
-    """Which row of a table belongs to each query and key of a window, ``(h * w, h * w)``."""
+    """Return the row of the table for each query and key of a window, ``(h * w, h * w)``."""
     rows, cols = (torch.arange(size, device=device) for size in window)
     rows, cols = (x[:, None] - x + window_size - 1 for x in (rows, cols))  # (h, h), (w, w)
     offsets = rows[:, None, :, None] * (2 * window_size - 1) + cols[None, :, None, :]  # (h, w, h, w)

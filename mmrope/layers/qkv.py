@@ -7,6 +7,7 @@ backward pass keeps what attention keeps anyway. On CUDA both of its passes are 
 """
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -119,7 +120,7 @@ class _FusedSplit(torch.autograd.Function):
         return grad, _grad_angles(angles, rows, order, outs, grads) if outs else None, None, None, None
 
 
-def _without_values(parts: Sequence[Tensor], tables: Sequence[Tensor]) -> Iterator[Tensor]:
+def _without_values(parts: Sequence[Tensor], tables: Sequence[Tensor | None]) -> Iterator[Tensor]:
     """Rotate queries and keys to new memory where nothing is kept for a backward pass; the values are not copied."""
     for part, table in zip(parts, tables):
         new = part.new_empty(part[:, :, :, :2].shape)
@@ -132,7 +133,7 @@ def _take_kernels(x: Tensor) -> bool:
 
 
 class _Rows:
-    """Where the new queries, keys and values lie: rows of ``(3, heads, head_dim)``, one for each token.
+    """Places of the new queries, keys and values: rows of ``(3, heads, head_dim)``, one for each token.
 
     Rows lie group by group, and within a group image by image, so that a group is a view at any batch. Where windows
     are packed, they lie in the order of the tokens.
@@ -172,7 +173,7 @@ class _Rows:
         """View what :func:`split_qkv` returns as three ``(B, count, tokens, heads, head_dim)`` for each group."""
         if self.packed:
             return list(zip(*map(self.by_group, split)))
-        counts = [group.count for group in self.windows.groups for _ in range(3)]
+        counts = [group.number for group in self.windows.groups for _ in range(3)]
         parts = [x.unflatten(0, (self.shape[0], count)).transpose(2, 3) for x, count in zip(split, counts)]
         return list(zip(parts[::3], parts[1::3], parts[2::3]))
 
@@ -219,13 +220,14 @@ def _grad_angles(
 ) -> Tensor:
     """Compute the gradient of the angles of columns and rows: those of the tokens, summed along the other axis."""
     windows, side = rows.windows, angles.shape[1]
-    total = 0
+    totals = []
     for (_, height, width), turned, back in zip(windows.groups, rows.of_windows(outs), rows.of_windows(grads)):
         first = turned[0].shape[2] - height * width
-        turn = sum(angle_gradient(turned[i][:, :, first:], back[i][:, :, first:]).sum((0, 1)) for i in (0, 1))
+        q, k = (angle_gradient(turned[i][:, :, first:], back[i][:, :, first:]).sum((0, 1)) for i in (0, 1))
+        turn = q + k
         if _lies_otherwise(windows, order):
             turn = torch.empty_like(turn).index_copy_(0, once_per_size(window_order, order, like=turn), turn)
         turn = turn.unflatten(0, (height, width))  # (h, w, heads, head_dim // 2)
         along = [F.pad(turn.sum(axis), (0, 0, 0, 0, 0, side - turn.shape[1 - axis])) for axis in (0, 1)]
-        total = total + torch.stack(along)
-    return total.sum_to_size(angles.shape).to(angles.dtype)
+        totals.append(torch.stack(along))
+    return reduce(torch.add, totals).sum_to_size(angles.shape).to(angles.dtype)

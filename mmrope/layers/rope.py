@@ -12,6 +12,7 @@ in place of ``H * W``, and :func:`join_axes` adds them up.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -170,7 +171,7 @@ def as_complex(x: Tensor) -> Tensor:
 
 
 def _positions(grid: tuple[int, int], step: Pair, start: Pair, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Positions along x and along y, ``(2, max(H, W))``."""
+    """Return the positions along x and along y, ``(2, max(H, W))``."""
     indexes = torch.arange(max(grid), dtype=dtype, device=device)
     return torch.stack([step[axis] * indexes + start[axis] for axis in (1, 0)])
 
@@ -241,7 +242,7 @@ class RoPE(nn.Module):
         if self.freqs.is_meta and not isinstance(self.freqs, nn.Parameter):
             self.freqs = axial_freqs(self.head_dim, self.theta, device)
 
-    def _apply(self, fn, recurse: bool = True) -> 'RoPE':
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'RoPE':
         """Move to a device, but keep the precision when the model is cast to half."""
 
         def keep_precision(tensor: Tensor) -> Tensor:

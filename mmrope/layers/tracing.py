@@ -1,4 +1,4 @@
-"""How a call runs: traced or eager, under autocast, with index tensors that its size has made before."""
+"""The way a call runs: traced or eager, under autocast, with index tensors that its size has made before."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable

@@ -4,7 +4,7 @@ None adds atomically, so that every run gives the same bits.
 """
 
 import os
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import triton
@@ -19,7 +19,7 @@ TOKENS, CHANNELS = 64, 64  # a program of scale_gradients
 
 @triton.jit
 def _cos_sin(angles, place, pair, in_pairs, SIDE, PAIRS, HALF: tl.constexpr, SHARED: tl.constexpr):
-    """Cosine and sine of the angles of some tokens, ``(T, P)``; 1 and 0 for tokens without a place."""
+    """Compute cosine and sine of the angles of some tokens, ``(T, P)``; 1 and 0 for tokens without a place."""
     column = pair % HALF if SHARED else pair
     size = HALF if SHARED else PAIRS
     known = (place >= 0)[:, None] & in_pairs
@@ -37,7 +37,7 @@ def _turn(x, cos, sin, T: tl.constexpr, P: tl.constexpr):
 
 @triton.jit
 def _along(y, g, T: tl.constexpr, P: tl.constexpr):
-    """The gradient of the angles of ``y``: its own gradient ``g`` along ``i * y``."""
+    """Compute the gradient of the angles of ``y``: its own gradient ``g`` along ``i * y``."""
     a, b = tl.split(tl.reshape(y.to(tl.float32), (T, P, 2)))
     c, d = tl.split(tl.reshape(g.to(tl.float32), (T, P, 2)))
     return a * d - b * c
@@ -79,7 +79,7 @@ def _unrotate_kernel(
     HALF: tl.constexpr, SHARED: tl.constexpr, ROTATE: tl.constexpr, LEARN: tl.constexpr,
     IMAGES: tl.constexpr, T: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """Of a group: its ``N`` tokens an image are ``WINDOWS`` windows of ``LENGTH`` tokens."""
+    """Go back through a group, whose ``N`` tokens an image are ``WINDOWS`` windows of ``LENGTH`` tokens."""
     token, pair = tl.program_id(0) * T + tl.arange(0, T), tl.program_id(1) * P + tl.arange(0, P)
     channel = tl.program_id(1) * 2 * P + tl.arange(0, 2 * P)
     in_tokens, inside = token < N, (token < N)[:, None] & (channel < 2 * PAIRS)
@@ -150,7 +150,8 @@ def unrotate(
     if grad.numel() == 0:
         return
     grid, tile = _tiles(batch, tokens, heads * head_dim // 2, images)
-    q, k = (grad_q, grad_k) if q is None else (q, k)
+    if q is None or k is None:
+        q, k = grad_q, grad_k
     strides = [stride for x in (grad_q, grad_k, grad_v, q, k) for stride in x.stride()[:3]]
     with _device_of(grad):
         _unrotate_kernel[grid](
@@ -193,9 +194,9 @@ def _flags(angles: Tensor | None, head_dim: int) -> dict[str, int | bool]:
 
 
 def _side(angles: Tensor | None) -> int:
-    """Length of the axes that the angles belong to."""
+    """Return the length of the axes that the angles belong to."""
     return 0 if angles is None else angles.shape[1]
 
 
-def _device_of(x: Tensor):
+def _device_of(x: Tensor) -> AbstractContextManager:
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

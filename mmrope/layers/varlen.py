@@ -28,7 +28,7 @@ def takes(qkv: Tensor, windows: Windows) -> bool:
     """
     if is_tracing() or not qkv.is_cuda or qkv.dtype not in HALF or qkv.numel() == 0 or _off.get():
         return False
-    count = sum(group.count for group in windows.groups)
+    count = sum(group.number for group in windows.groups)
     fits = 1 < count and len(qkv) * count <= MOST_SEQUENCES and qkv.shape[-1] <= 256 and qkv.shape[-1] % 8 == 0
     return fits and _varlen() is not None and _has_flash_attention(qkv.device)
 
@@ -58,11 +58,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, windows: Windows, batch: int) -> Ten
     """
     ends = once_per_size(_ends, windows, batch, like=q)
     longest = max(height * width for _, height, width in windows.groups)
-    return _varlen().varlen_attn(q, k, v, ends, ends, longest, longest)
+    varlen = _varlen()
+    assert varlen is not None  # `takes` has seen it
+    return varlen.varlen_attn(q, k, v, ends, ends, longest, longest)
 
 
 def _ends(windows: Windows, batch: int, device: torch.device) -> Tensor:
-    """Where each window of each image ends, 0 first, ``(1 + batch * windows,)``, int32."""
+    """Return the end of each window of each image, 0 first, ``(1 + batch * windows,)``, int32."""
     lengths = [height * width for count, height, width in windows.groups for _ in range(count)]
     return torch.tensor([0, *lengths * batch], device=device).cumsum(0).to(torch.int32)
 

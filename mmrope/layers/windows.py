@@ -1,54 +1,57 @@
-"""How a token grid is cut into windows that fit it, and the order of tokens in which every window lies together.
+"""Cuts of a token grid into windows that fit it, and the order of tokens in which every window lies together.
 
 Each axis is cut on its own into spans of equal windows; the windows of the grid are the products of a span of rows and
 a span of columns. No window holds padding. Attention does not ask for an order of its tokens, and neither norms nor
 MLPs do, so a backbone orders them window by window once, and the windows of a group are then plain views.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .tracing import once_per_size
 
+Grid = tuple[int, int]  # height and width, in tokens
+
 
 class Span(NamedTuple):
-    """``count`` windows of ``size`` tokens side by side along one axis, from token ``start`` on."""
+    """``number`` windows of ``size`` tokens side by side along one axis, from token ``start`` on."""
 
     start: int
     size: int
-    count: int
+    number: int
 
 
 class Group(NamedTuple):
-    """Windows of equal shape that follow each other: ``count`` of them, ``height`` x ``width`` tokens each."""
+    """Windows of equal shape that follow each other: ``number`` of them, ``height`` x ``width`` tokens each."""
 
-    count: int
+    number: int
     height: int
     width: int
 
 
 class Windows(NamedTuple):
-    """How a grid is cut: spans of rows and spans of columns, each in order and without gaps."""
+    """A cut of a grid: spans of rows and spans of columns, each in order and without gaps."""
 
     rows: tuple[Span, ...]
     cols: tuple[Span, ...]
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """``(H, W)``."""
-        return tuple(last.start + last.size * last.count for last in (self.rows[-1], self.cols[-1]))
+    def grid(self) -> Grid:
+        """Height and width in tokens, ``(H, W)``."""
+        row, col = self.rows[-1], self.cols[-1]
+        return row.start + row.size * row.number, col.start + col.size * col.number
 
     @property
-    def largest(self) -> tuple[int, int]:
-        """``(h, w)`` of a window that every window of the cut fits into."""
+    def largest(self) -> Grid:
+        """Height and width that every window of the cut fits into, ``(h, w)``."""
         return max(span.size for span in self.rows), max(span.size for span in self.cols)
 
     @property
     def groups(self) -> list[Group]:
-        """One for each product of a span of rows and a span of columns, row spans outermost."""
-        return [Group(row.count * col.count, row.size, col.size) for row in self.rows for col in self.cols]
+        """A group for each product of a span of rows and a span of columns, row spans outermost."""
+        return [Group(row.number * col.number, row.size, col.size) for row in self.rows for col in self.cols]
 
     def split(self, x: Tensor) -> list[Tensor]:
         """View tokens ``(B, P + H * W, ...)``, window by window, as one ``(B, count, tokens, ...)`` for each group.
@@ -57,24 +60,24 @@ class Windows(NamedTuple):
             ValueError: if ``x`` holds other tokens than the grid's (a cls token, say) and the cut several windows.
         """
         groups, (height, width) = self.groups, self.grid
-        if x.shape[1] != height * width and (len(groups) > 1 or groups[0].count > 1):
+        if x.shape[1] != height * width and (len(groups) > 1 or groups[0].number > 1):
             raise ValueError(
                 f'x must hold the {height} x {width} tokens of the grid and no others, since these lie in several '
                 f'windows, but it holds {x.shape[1]}'
             )
         if len(groups) == 1:
-            return [x.unflatten(1, (groups[0].count, -1))]
+            return [x.unflatten(1, (groups[0].number, -1))]
         parts = x.split([count * height * width for count, height, width in groups], dim=1)
-        return [part.unflatten(1, (group.count, -1)) for part, group in zip(parts, groups)]
+        return [part.unflatten(1, (group.number, -1)) for part, group in zip(parts, groups)]
 
 
-def one_window(grid: tuple[int, int]) -> Windows:
-    """The whole grid ``(H, W)`` as one window; its order of tokens is row by row."""
+def one_window(grid: Grid) -> Windows:
+    """Take the whole grid ``(H, W)`` as one window; its order of tokens is row by row."""
     return Windows(*((Span(0, length, 1),) for length in grid))
 
 
-def even_windows(grid: tuple[int, int], window_size: int) -> Windows:
-    """Windows as equal as possible and none larger than ``window_size``: 64 tokens, window 14 give 13 13 13 13 12.
+def even_windows(grid: Grid, window_size: int) -> Windows:
+    """Cut into windows as equal as possible, none above ``window_size``: 64 tokens, window 14 give 13 13 13 13 12.
 
     Args:
         grid: ``(H, W)``.
@@ -87,8 +90,8 @@ def even_windows(grid: tuple[int, int], window_size: int) -> Windows:
     return Windows(*(_even_spans(length, window_size) for length in grid))
 
 
-def shifted_windows(grid: tuple[int, int], window_size: int, shift: int = 0) -> Windows:
-    """Swin's windows: ``window_size`` tokens from the shifted origin on, the rest at the borders.
+def shifted_windows(grid: Grid, window_size: int, shift: int = 0) -> Windows:
+    """Cut into Swin's windows: ``window_size`` tokens from the shifted origin on, the rest at the borders.
 
     An axis that fits into one window is one window, unshifted. On an axis that ``window_size`` divides, these are the
     regions that attend to each other in shifted window attention by cyclic shift and mask (Liu et al., *Swin
@@ -109,7 +112,7 @@ def shifted_windows(grid: tuple[int, int], window_size: int, shift: int = 0) -> 
 
 
 def window_order(windows: Windows, device: torch.device | str | None = None) -> Tensor:
-    """Which token stands at each place when the grid is ordered window by window.
+    """Return the token at each place when the grid is ordered window by window.
 
     Args:
         windows: how the grid is cut.
@@ -124,8 +127,8 @@ def window_order(windows: Windows, device: torch.device | str | None = None) -> 
     parts = []
     for row in windows.rows:
         for col in windows.cols:
-            part = tokens.narrow(0, row.start, row.size * row.count).narrow(1, col.start, col.size * col.count)
-            part = part.unflatten(1, (col.count, col.size)).unflatten(0, (row.count, row.size))
+            part = tokens.narrow(0, row.start, row.size * row.number).narrow(1, col.start, col.size * col.number)
+            part = part.unflatten(1, (col.number, col.size)).unflatten(0, (row.number, row.size))
             parts.append(part.transpose(1, 2).flatten())  # (n, h, m, w) -> (n, m, h, w)
     return torch.cat(parts)
 
@@ -150,7 +153,7 @@ class _Permute(torch.autograd.Function):
     """``index_select`` along axis 1 by a permutation, whose gradient is one too, and not a sum into zeros."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, old: Windows, new: Windows) -> Tensor:
+    def forward(ctx: Any, x: Tensor, old: Windows, new: Windows) -> Tensor:
         ctx.cuts = old, new
         order = once_per_size(_order_between, old, new, like=x)
         if torch.compiler.is_dynamo_compiling():
@@ -159,13 +162,13 @@ class _Permute(torch.autograd.Function):
         return x.index_select(1, order)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         old, new = ctx.cuts
         return _Permute.apply(grad, new, old), None, None
 
 
 def _order_between(old: Windows, new: Windows, device: torch.device) -> Tensor:
-    """Which token of the order of ``old`` stands at each place of the order of ``new``."""
+    """Return the token of the order of ``old`` at each place of the order of ``new``."""
     row_by_row = one_window(new.grid)
     order = window_order(new, device)
     if old == row_by_row:
@@ -179,7 +182,7 @@ def _even_spans(length: int, window_size: int) -> tuple[Span, ...]:
     count = -(-length // window_size)
     size, larger = divmod(length, count)
     spans = [Span(0, size + 1, larger), Span(larger * (size + 1), size, count - larger)]
-    return tuple(span for span in spans if span.count)
+    return tuple(span for span in spans if span.number)
 
 
 def _shifted_spans(length: int, window_size: int, shift: int) -> tuple[Span, ...]:
@@ -187,7 +190,7 @@ def _shifted_spans(length: int, window_size: int, shift: int) -> tuple[Span, ...
         return (Span(0, length, 1),)
     count, rest = divmod(length - shift, window_size)
     spans = [Span(0, shift, 1), Span(shift, window_size, count), Span(length - rest, rest, 1)]
-    return tuple(span for span in spans if span.size and span.count)
+    return tuple(span for span in spans if span.size and span.number)
 
 
 def _check_positive(name: str, value: int) -> None:

@@ -10,9 +10,9 @@ from torch import Tensor
 def arch_settings(
     arch: str | Mapping, archs: Mapping[str, dict], *required: str, of_stages: Sequence[str] = ()
 ) -> dict:
-    """Settings of a model size: of a name in ``archs``, or a dict of ``required`` and optionally ``mlp_ratio`` (4).
+    """Resolve ``arch``: a name in ``archs``, or a dict with the keys ``required`` and optionally ``mlp_ratio`` (4).
 
-    Those ``of_stages`` are a number for each stage.
+    Keys in ``of_stages`` hold one number for each stage.
     """
     if not isinstance(arch, (str, Mapping)):
         raise ValueError(f'arch must be one of {", ".join(archs)} or a dict, but got {arch!r}')
@@ -24,6 +24,7 @@ def arch_settings(
         raise ValueError(f'arch must have {", ".join(required)} and may have mlp_ratio, but got {dict(arch)}')
     settings = {'mlp_ratio': 4, **arch}
     for name, value in settings.items():
+        kind: Any
         kind, wanted = (Real, 'positive') if name == 'mlp_ratio' else (Integral, 'positive and whole')
         if name in of_stages:
             wanted += ', a number for each stage'
@@ -34,16 +35,16 @@ def arch_settings(
 
 
 def theta_of(rope: str | None, rope_theta: float | None, defaults: Mapping[str, float]) -> float | None:
-    """Base of the frequencies: ``rope_theta``, or the default of the kind of ``rope``; ``None`` without rotation."""
+    """Return the base of the frequencies: ``rope_theta``, or the default of ``rope``; ``None`` without rotation."""
     if rope is not None and rope not in defaults:
         raise ValueError(f'rope must be {", ".join(map(repr, defaults))} or None, but got {rope!r}')
     if rope is None and rope_theta is not None:
         raise ValueError(f'rope_theta must be None where rope is None, but got {rope_theta}')
-    return defaults.get(rope) if rope_theta is None else rope_theta
+    return rope_theta if rope is None or rope_theta is not None else defaults[rope]
 
 
 def indexes_in_order(name: str, indexes: Sequence[int], length: int, at_least_one: bool = False) -> tuple[int, ...]:
-    """``indexes`` as non-negative numbers, in order."""
+    """Return ``indexes`` as non-negative numbers, in order."""
     if not isinstance(indexes, Sequence) or not all(isinstance(index, Integral) for index in indexes):
         raise ValueError(f'{name} must be several whole numbers, but got {indexes!r}')
     if at_least_one and not len(indexes):
@@ -59,7 +60,7 @@ def indexes_in_order(name: str, indexes: Sequence[int], length: int, at_least_on
 def check_at_least(least: int, **arguments: int | Sequence[int]) -> None:
     """Check whole numbers, or each of several."""
     for name, value in arguments.items():
-        if not all(isinstance(number, Integral) and number >= least for number in _several(value)):
+        if not all(isinstance(number, Integral) and int(number) >= least for number in _several(value)):
             raise ValueError(f'{name} must be a whole number of at least {least}, but got {value!r}')
 
 
@@ -68,21 +69,25 @@ def _several(value: Any) -> Sequence:
 
 
 def check_choice(name: str, value: str, *allowed: str) -> None:
+    """Check that an argument is one of the ``allowed`` words."""
     if value not in allowed:
         raise ValueError(f'{name} must be {" or ".join(map(repr, allowed))}, but got {value!r}')
 
 
 def check_drop_path_rate(drop_path_rate: float) -> None:
+    """Check that a rate is a probability below 1."""
     if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
         raise ValueError(f'drop_path_rate must be at least 0 and below 1, but got {drop_path_rate!r}')
 
 
 def check_frozen_stages(frozen_stages: int, stages: int) -> None:
+    """Check that there are as many stages as are to be frozen; -1 freezes nothing."""
     if not isinstance(frozen_stages, Integral) or not -1 <= frozen_stages <= stages:
         raise ValueError(f'frozen_stages must be a whole number between -1 and {stages}, but got {frozen_stages!r}')
 
 
 def check_images(x: Tensor, in_channels: int) -> None:
+    """Check that the input is a batch of images, normalised and not empty."""
     if x.ndim != 4 or x.shape[1] != in_channels:
         raise ValueError(f'x must be (B, {in_channels}, H, W) images, but got shape {tuple(x.shape)}')
     if not x.is_floating_point():

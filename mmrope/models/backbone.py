@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..layers import Block, Windows
+from ..layers.windows import Grid
 
 
 class Backbone(BaseModule):
@@ -23,6 +24,7 @@ class Backbone(BaseModule):
     """
 
     with_cp: bool
+    init_cfg: dict | list[dict] | None
 
     def init_weights(self) -> None:
         """Initialise as ``init_cfg`` says; pretrained weights come last, by ``mmrope.PretrainedBackbone``.
@@ -40,6 +42,7 @@ class Backbone(BaseModule):
             self.init_cfg = given
 
     def train(self, mode: bool = True) -> 'Backbone':
+        """Switch training on or off; frozen parts stay in eval mode."""
         super().train(mode)
         self._freeze()
         return self
@@ -66,7 +69,7 @@ class Backbone(BaseModule):
         raise NotImplementedError
 
     def _prepare(self) -> None:
-        """Weights as DeiT-III and Swin start with, truncated normal and zero biases; then freeze."""
+        """Draw weights as DeiT-III and Swin start with, truncated normal and zero biases; then freeze."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 trunc_normal_(module.weight, std=0.02)
@@ -86,16 +89,17 @@ class Backbone(BaseModule):
         return block(x, windows, order)
 
 
-def constant_size(size: Sequence[int]) -> tuple[int, ...]:
+def constant_size(size: Sequence[int]) -> Grid:
     """Return height and width as constants, so that compilers and tracers make a graph for each size.
 
     How many windows there are and what shapes they have depends on the size. Traced with symbols, a single block took
     torch 2.11 more than half a minute; this may go when it does not.
     """
-    return tuple(operator.index(side) for side in size)
+    height, width = size
+    return operator.index(height), operator.index(width)
 
 
-def to_map(x: Tensor, grid: tuple[int, int]) -> Tensor:
+def to_map(x: Tensor, grid: Grid) -> Tensor:
     """Return the last ``H * W`` tokens of ``(B, P + H * W, C)``, row by row, as contiguous maps ``(B, C, H, W)``.
 
     MMCV's RoIAlign ignores strides.

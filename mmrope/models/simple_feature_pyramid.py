@@ -78,7 +78,7 @@ class SimpleFeaturePyramid(BaseModule):
 
 
 def _level(in_channels: int, out_channels: int, octave: int, norm_cfg: dict) -> nn.Sequential:
-    """Layers from the map to the output at ``2 ** octave`` times its size."""
+    """Build the layers from the map to the output at ``2 ** octave`` times its size."""
     channels = in_channels
     if octave > 0 and channels % 2**octave:
         raise ValueError(f'in_channels must be a multiple of {2**octave} for scale {2**octave}, but got {in_channels}')

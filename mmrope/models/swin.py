@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch.nn.functional as F
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from ..layers import Block, Windows, one_window, reorder, shifted_windows
+from ..layers.windows import Grid
 from ..registry import MODELS
 from .arguments import (
     arch_settings,
@@ -34,7 +35,7 @@ OUTPUT_NORM = re.compile(r'norm\d+\.')
 
 
 class PatchMerging(nn.Module):
-    """Join each 2 x 2 tokens into one of twice the channels; an odd side is padded with zeros at its end.
+    """Step down from each 2 x 2 tokens to one of twice the channels; an odd side is padded with zeros at its end.
 
     Args:
         dim: channels of a token.
@@ -46,7 +47,7 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x``: tokens, ``(B, H, W, C)``. Returns ``(B, ceil(H / 2), ceil(W / 2), 2 * C)``."""
+        """Turn tokens, ``(B, H, W, C)``, into ``(B, ceil(H / 2), ceil(W / 2), 2 * C)``."""
         height, width = x.shape[1:3]
         if height % 2 or width % 2:
             x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
@@ -65,7 +66,7 @@ class Stage(nn.Module):
 
     def __init__(self, blocks: Sequence[Block], downsample: PatchMerging | None) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = cast(Sequence[Block], nn.ModuleList(blocks))  # which does not tell the type of its items
         self.downsample = downsample
 
 
@@ -91,7 +92,7 @@ class RoPESwin(Backbone):
         out_indices: stages whose output is returned; negative ones count from the end. Stages after the last of these
             are neither run nor trained.
         drop_path_rate: drop path of the last block; it rises linearly from 0 at the first.
-        frozen_stages: stages to freeze from the first on, besides the patch embedding: 0 freezes the embedding alone,
+        frozen_stages: stages to freeze from the first on, with the patch embedding: 0 freezes the embedding alone,
             -1 nothing.
         with_cp: whether to recompute each block in the backward pass, to save memory.
         out_type: ``'featmap'`` for maps, or ``'avg_featmap'`` for their mean over all positions, which a classifier's
@@ -147,7 +148,7 @@ class RoPESwin(Backbone):
             output_fmt='NHWC',
             dynamic_img_pad=True,
         )
-        self.layers = nn.ModuleList()
+        stages = []
         for i, (dim, depth, heads) in enumerate(zip(self.num_features, depths, num_heads)):
             before = sum(depths[:i])
             blocks = [
@@ -163,13 +164,14 @@ class RoPESwin(Backbone):
                 )
                 for j in range(depth)
             ]
-            self.layers.append(Stage(blocks, PatchMerging(dim) if i < len(depths) - 1 else None))
+            stages.append(Stage(blocks, PatchMerging(dim) if i < len(depths) - 1 else None))
+        self.layers = cast(Sequence[Stage], nn.ModuleList(stages))
         for i in self.out_indices:
             self.add_module(f'norm{i}', nn.LayerNorm(self.num_features[i], eps=EPS))
         self._prepare()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of the stages ``out_indices``, each normalised, or the means of these.
+        """Compute the maps of the stages ``out_indices``, each normalised, or the means of these.
 
         Args:
             x: images, ``(B, in_channels, H, W)``, padded here to a multiple of the patch at the bottom and right.
@@ -195,11 +197,12 @@ class RoPESwin(Backbone):
             x = reorder(x, windows, row_by_row).unflatten(1, grid)
             if i in self.out_indices:
                 outs.append(self._to_output(getattr(self, f'norm{i}')(x)))
-            if i < self.out_indices[-1]:
-                x, grid = stage.downsample(x), tuple(-(-side // 2) for side in grid)
+            if i < self.out_indices[-1] and stage.downsample is not None:
+                x, grid = stage.downsample(x), (-(-grid[0] // 2), -(-grid[1] // 2))
         return tuple(outs)
 
     def notes(self) -> dict[str, Any]:
+        """Return the heads of each stage."""
         return {'num_heads': tuple(stage.blocks[0].attn.num_heads for stage in self.layers)}
 
     def weights_may_miss(self, key: str) -> bool:
@@ -207,6 +210,7 @@ class RoPESwin(Backbone):
         return OUTPUT_NORM.match(key) is not None
 
     def weights_unused(self, key: str) -> str | None:
+        """Answer for the norms of outputs that this model does not have."""
         return 'norm of an output that the model does not have' if OUTPUT_NORM.match(key) else None
 
     def to_grid(self, x: Tensor, size: tuple[int, int], stage: int, block: int) -> Tensor:
@@ -233,7 +237,7 @@ class RoPESwin(Backbone):
         return to_map(reorder(x, self._windows(grid, block), one_window(grid)), grid)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter, for layer-wise learning rates.
+        """Return the depth of a parameter, for layer-wise learning rates.
 
         Args:
             param_name: name of the parameter, ``prefix`` included.
@@ -257,7 +261,7 @@ class RoPESwin(Backbone):
             return sum(depths[:i]) + block + 1, num_layers
         return num_layers - 1, num_layers
 
-    def _windows(self, grid: tuple[int, int], block: int) -> Windows:
+    def _windows(self, grid: Grid, block: int) -> Windows:
         """Cut the grid of a stage for one of its blocks: every second one has shifted windows."""
         return shifted_windows(grid, self.window_size, block % 2 * (self.window_size // 2))
 
@@ -275,5 +279,6 @@ class RoPESwin(Backbone):
                 yield getattr(self, f'norm{i}')
         last = self.out_indices[-1] + 1
         yield from self.layers[last:]  # not run: what they learned would have no gradient
-        if last < len(self.layers):
-            yield self.layers[last - 1].downsample
+        step_down = self.layers[last - 1].downsample
+        if step_down is not None:
+            yield step_down

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.layers import PatchEmbed, to_2tuple, trunc_normal_
 from torch import Tensor, nn
 
 from ..layers import Block, even_windows, one_window, reorder, resize_pos_embed
+from ..layers.windows import Grid
 from ..registry import MODELS
 from .arguments import (
     arch_settings,
@@ -58,7 +59,7 @@ class RoPEViT(Backbone):
         layer_scale_init_value: what LayerScale starts at; ``None`` for a model without it.
         drop_path_rate: drop path of the last block; it rises linearly from 0 at the first.
         final_norm: whether the output of the last block is normalised.
-        frozen_stages: blocks to freeze from the first on, besides the embeddings: 0 freezes the embeddings alone, -1
+        frozen_stages: blocks to freeze from the first on, with the embeddings: 0 freezes the embeddings alone, -1
             nothing.
         with_cp: whether to recompute each block in the backward pass, to save memory.
         out_type: ``'featmap'`` for maps, or ``'cls_token'`` for the cls token, which needs ``with_cls_token``; a
@@ -99,7 +100,7 @@ class RoPEViT(Backbone):
         check_at_least(1, img_size=img_size, patch_size=patch_size, in_channels=in_channels)
         check_drop_path_rate(drop_path_rate)
         check_frozen_stages(frozen_stages, depth)
-        global_blocks = range(depth)
+        global_blocks: Sequence[int] = range(depth)
         if window_size:
             global_blocks = indexes_in_order('global_attn_indexes', global_attn_indexes, depth)
         if with_cls_token and len(global_blocks) < depth:
@@ -126,10 +127,10 @@ class RoPEViT(Backbone):
             None, patch_size, in_channels, self.embed_dims, flatten=False, dynamic_img_pad=True
         )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims)) if with_cls_token else None
-        self.pos_grid = tuple(-(-side // patch_size) for side in to_2tuple(img_size))
-        num_positions = self.pos_grid[0] * self.pos_grid[1]
-        self.pos_embed = nn.Parameter(torch.zeros(1, num_positions, self.embed_dims)) if ape else None
-        self.blocks = nn.ModuleList(
+        height, width = (-(-side // patch_size) for side in to_2tuple(img_size))
+        self.pos_grid: Grid = height, width
+        self.pos_embed = nn.Parameter(torch.zeros(1, height * width, self.embed_dims)) if ape else None
+        blocks = nn.ModuleList(
             Block(
                 self.embed_dims,
                 settings['num_heads'],
@@ -141,13 +142,14 @@ class RoPEViT(Backbone):
             )
             for i in range(depth)
         )
+        self.blocks = cast(Sequence[Block], blocks)  # a ModuleList does not tell the type of its items
         self.norm = nn.LayerNorm(self.embed_dims, eps=1e-6) if final_norm else None
         for embedding in self._embeddings():
             trunc_normal_(embedding, std=0.02)
         self._prepare()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps, or cls tokens, of the blocks ``out_indices``.
+        """Compute the maps, or cls tokens, of the blocks ``out_indices``.
 
         Args:
             x: images, ``(B, in_channels, H, W)``, padded here to a multiple of the patch at the bottom and right.
@@ -161,7 +163,7 @@ class RoPEViT(Backbone):
         """
         check_images(x, self.in_channels)
         x = self.patch_embed(x)
-        grid = constant_size(x.shape[2:]) if self.window_size else tuple(x.shape[2:])
+        grid = constant_size(x.shape[2:]) if self.window_size else (x.shape[2], x.shape[3])
         row_by_row = one_window(grid)
         windows = even_windows(grid, self.window_size) if self.window_size else row_by_row
         # The residual stream has the precision of the parameters under autocast, too.
@@ -178,15 +180,17 @@ class RoPEViT(Backbone):
         return tuple(outs)
 
     def notes(self) -> dict[str, Any]:
+        """Return the heads, and the grid of a position embedding."""
         grid = {} if self.pos_embed is None else {'pos_grid': self.pos_grid}
         return {'num_heads': (self.blocks[0].attn.num_heads,), **grid}
 
     def weights_unused(self, key: str) -> str | None:
+        """Answer for the cls token and the final norm of a classifier."""
         if key == 'cls_token':
             return 'the model has no cls token'
         return 'the model has no final norm' if key.startswith('norm.') else None
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args) -> None:
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any) -> None:
         """Resize a position embedding of another grid, which the metadata names."""
         key, grid = f'{prefix}pos_embed', tuple(local_metadata.get('pos_grid', self.pos_grid))
         if key in state_dict and grid != self.pos_grid and math.prod(grid) == state_dict[key].shape[1]:
@@ -217,7 +221,7 @@ class RoPEViT(Backbone):
         return to_map(reorder(x, windows, one_window(grid)), grid)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter, for layer-wise learning rates.
+        """Return the depth of a parameter, for layer-wise learning rates.
 
         Args:
             param_name: name of the parameter, ``prefix`` included.
@@ -237,14 +241,14 @@ class RoPEViT(Backbone):
             return int(parts[1]) + 1, num_layers
         return num_layers - 1, num_layers
 
-    def _add_embeddings(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    def _add_embeddings(self, x: Tensor, grid: Grid) -> Tensor:
         if self.pos_embed is not None:
             x = x + resize_pos_embed(self.pos_embed, self.pos_grid, grid)
         if self.cls_token is not None:
             x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
         return x  # (B, P + H * W, C)
 
-    def _to_output(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    def _to_output(self, x: Tensor, grid: Grid) -> Tensor:
         if self.out_type == 'cls_token':
             return x[:, 0]  # (B, C)
         return to_map(x, grid)

@@ -1,6 +1,18 @@
 """Pretrained weights of others, and mmrope's own, into mmrope's backbones and back."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .building import build_backbone as build_backbone
+    from .layouts import Converted as Converted
+    from .layouts import to_mmrope as to_mmrope
+    from .layouts import to_timm as to_timm
+    from .loading import PretrainedBackbone as PretrainedBackbone
+    from .loading import load_converted as load_converted
+    from .loading import load_pretrained as load_pretrained
+    from .report import LoadReport as LoadReport
+    from .report import WeightsError as WeightsError
 
 _HOMES = {
     'Converted': 'layouts',
@@ -16,7 +28,7 @@ _HOMES = {
 __all__ = list(_HOMES)
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     """Import a public name when it is asked for: the table of published weights needs no torch."""
     if name in _HOMES:
         return getattr(import_module(f'.{_HOMES[name]}', __name__), name)

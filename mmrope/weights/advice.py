@@ -5,7 +5,7 @@ Not shown are the grid of `pos_embed`, sometimes the number of heads, and the ba
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..layers import axial_freqs
+from ..layers.windows import Grid
 from ..models.backbone import Backbone
 from .layouts import FAMILIES, Converted, depth_of, family_of, published_heads
 from .report import LoadReport, WeightsError
@@ -60,7 +61,7 @@ class Traits:
 
     @property
     def arch(self) -> str | dict[str, object]:
-        """The size: its name, or a dict as ``arch`` takes it, without ``num_heads`` (weights do not show them)."""
+        """Size: its name, or a dict as ``arch`` takes it, without ``num_heads`` (weights do not show them)."""
         for name, arch in FAMILIES[self.family].ARCHS.items():
             if (arch['embed_dims'], arch.get('depths') or (arch['depth'],)) == (self.embed_dims, self.depths):
                 return name
@@ -71,6 +72,7 @@ class Traits:
 def traits_of(family: str, state: Mapping[str, Tensor]) -> Traits:
     """Read the traits off weights in mmrope's layout that have at least a patch embedding."""
     patch = state['patch_embed.proj.weight']
+    depths: tuple[int, ...]
     if family == 'RoPEViT':
         depths = (depth_of(state, 'blocks'),)
     else:
@@ -81,7 +83,7 @@ def traits_of(family: str, state: Mapping[str, Tensor]) -> Traits:
 
 
 def _rope_of(state: Mapping[str, Tensor]) -> tuple[tuple[str | None, ...], float | None]:
-    """Values of ``rope`` that the weights can be for, and the base of stored axial frequencies."""
+    """Return the values of ``rope`` that the weights can be for, and the base of stored axial frequencies."""
     freqs = next((state[key] for key in state if FREQS.fullmatch(key)), None)
     if freqs is None:
         has_positions = any(key == 'pos_embed' or key.endswith('relative_position_bias_table') for key in state)
@@ -150,15 +152,19 @@ def _is_square(number: int) -> bool:
     return math.isqrt(number) ** 2 == number
 
 
-def check_grid(pos_grid: tuple[int, int], state: Mapping[str, Any]) -> None:
-    """Check that a grid has as many places as the position embedding.
+def check_grid(pos_grid: Sequence[int], state: Mapping[str, Any]) -> Grid:
+    """Return a grid that has as many places as the position embedding.
 
     Raises:
         WeightsError: if it has not, or there is no position embedding.
     """
     places = state['pos_embed'].shape[1] if 'pos_embed' in state else 0
     if len(pos_grid) != 2 or math.prod(pos_grid) != places:
-        raise WeightsError(f'pos_grid must be the (H, W) of the {places} places of pos_embed, but got {pos_grid}')
+        raise WeightsError(
+            f'pos_grid must be the (H, W) of the {places} places of pos_embed, but got {tuple(pos_grid)}'
+        )
+    height, width = pos_grid
+    return height, width
 
 
 def assumed_grid(places: int, model_grid: tuple[int, int], report: LoadReport) -> tuple[int, int] | None:

@@ -40,10 +40,11 @@ def classifier_state_dict(model: nn.Module, checkpoint: Mapping[str, Any], sourc
     Raises:
         WeightsError: if the weights do not fit the backbone.
     """
-    converted = convert_checkpoint(model.backbone, checkpoint, source)
+    ours: Any = model.backbone
+    converted = convert_checkpoint(ours, checkpoint, source)
     head = {new: converted.state.pop(old) for old, new in HEAD.items() if old in converted.state}
-    backbone, report = match_weights(model.backbone, converted, source)
+    backbone, report = match_weights(ours, converted, source)
     if report.problems:
-        raise WeightsError(explain(model.backbone, converted, report))
+        raise WeightsError(explain(ours, converted, report))
     log_report(report)
     return {**{f'backbone.{key}': value for key, value in backbone.items()}, **head}

@@ -3,6 +3,7 @@
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -40,8 +41,9 @@ def convert(source: str, layout: str = 'mmrope', prefix: str | None = None, trus
         converted.state = to_timm(converted.state)
         old = converted.renamed.get('blocks.0.attn.rope.freqs', 'blocks.0.attn.rope.freqs')
         converted.renamed = {'rope.freqs': old} if 'rope.freqs' in converted.state and old != 'rope.freqs' else {}
-    converted.state = OrderedDict(converted.state)
-    converted.state._metadata = OrderedDict({'': noted})
+    state: Any = OrderedDict(converted.state)
+    state._metadata = OrderedDict({'': noted})
+    converted.state = state
     return converted
 
 
@@ -87,7 +89,9 @@ def save(state: Mapping[str, Tensor], path: str) -> None:
         ValueError: if the ending of ``path`` is neither.
     """
     check_suffix(path)
-    tensors = OrderedDict((key, value.clone(memory_format=torch.contiguous_format)) for key, value in state.items())
+    tensors: Any = OrderedDict(
+        (key, value.clone(memory_format=torch.contiguous_format)) for key, value in state.items()
+    )
     tensors._metadata = getattr(state, '_metadata', OrderedDict())
     with write_whole(path) as partial:
         if path.endswith('.safetensors'):

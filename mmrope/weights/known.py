@@ -17,20 +17,20 @@ class KnownWeights:
     """One checkpoint of a classifier of 1000 classes.
 
     Args:
-        name: As the authors' README has it, which for all but the Swins without RoPE is a repository's, below
+        name: as the authors' README has it, which for all but the Swins without RoPE is a repository's, below
             ``naver-ai/``.
-        backbone: The class that loads it, ``'RoPEViT'`` or ``'RoPESwin'``.
-        arch: Size of that class.
+        backbone: the class that loads it, ``'RoPEViT'`` or ``'RoPESwin'``.
+        arch: size of that class.
         rope: ``'axial'``, ``'mixed'`` or ``None``.
-        ape: Whether it has an absolute position embedding.
-        rpb: Whether it has a relative position bias.
-        patch_size: Side of a patch, in pixels.
-        window_size: Side of an attention window in tokens, as trained; ``None`` for global attention.
-        top1_224: Published ImageNet-1k top-1 accuracy at 224 pixels, in percent.
-        top1_384: The same at 384 pixels, of a Swin with windows of 12 tokens.
+        ape: whether it has an absolute position embedding.
+        rpb: whether it has a relative position bias.
+        patch_size: side of a patch, in pixels.
+        window_size: side of an attention window in tokens, as trained; ``None`` for global attention.
+        top1_224: published ImageNet-1k top-1 accuracy at 224 pixels, in percent.
+        top1_384: the same at 384 pixels, of a Swin with windows of 12 tokens.
         timm: timm's name for the same weights, if it has them.
         licence: ``None`` where no statement was found.
-        params: Parameters, with those of the head.
+        params: parameters, with those of the head.
     """
 
     name: str
@@ -49,7 +49,7 @@ class KnownWeights:
 
     @property
     def checkpoint(self) -> str:
-        """What ``init_cfg`` of a backbone names it by."""
+        """Name of the checkpoint in ``init_cfg`` of a backbone."""
         return f'timm:{self.timm}' if self.rpb else f'hf-hub:naver-ai/{self.name}'
 
     @property
@@ -62,7 +62,9 @@ class KnownWeights:
 
 
 def _vit(name: str, params: int, top1_224: float, top1_384: float) -> KnownWeights:
-    kind, arch = re.fullmatch(r'(.*)deit_(small|base|large)_patch16_LS', name).groups()
+    match = re.fullmatch(r'(.*)deit_(small|base|large)_patch16_LS', name)
+    assert match, name
+    kind, arch = match.groups()
     rope = 'axial' if 'axial' in kind else 'mixed' if 'mixed' in kind else None
     both = kind.endswith('_ape_')
     timm = f'vit_{arch}_patch16_rope{"_mixed" * (rope == "mixed")}{"_ape" * both}_224.naver_in1k' if rope else None
@@ -72,7 +74,9 @@ def _vit(name: str, params: int, top1_224: float, top1_384: float) -> KnownWeigh
 
 
 def _swin(name: str, params: int, top1_224: float, top1_384: float) -> KnownWeights:
-    rope, arch = re.fullmatch(r'swin_(?:rope_(axial|mixed)_)?(tiny|small|base)_patch4_window7_224', name).groups()
+    match = re.fullmatch(r'swin_(?:rope_(axial|mixed)_)?(tiny|small|base)_patch4_window7_224', name)
+    assert match, name
+    rope, arch = match.groups()
     timm, licence = (None, None) if rope else (f'{name}.ms_in1k', 'MIT')
     return KnownWeights(name, 'RoPESwin', arch, rope, False, not rope, 4, 7, top1_224, top1_384, timm, licence, params)
 

@@ -175,7 +175,7 @@ def _check_windows(state: Mapping[str, Tensor]) -> None:
 
 
 def _swin_renames(state: Mapping[str, Tensor]) -> list[tuple[str, str]]:
-    """Patterns and replacements from the layout of ``state`` to mmrope's."""
+    """List the patterns and replacements from the layout of ``state`` to mmrope's."""
     last = depth_of(state, 'layers') - 1
     renames = [
         (r'\.attn\.rope_freqs$', '.attn.rope.freqs'),

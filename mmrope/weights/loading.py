@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.model.weight_init import update_init_info
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checkpoints.loading import load_checkpoint
 from ..layers import resize_bias_table, resize_pos_embed
@@ -29,7 +29,7 @@ from .advice import (
     traits_of_model,
 )
 from .layouts import Converted
-from .report import LoadReport, WeightsError
+from .report import LoadReport, Shape, WeightsError
 from .unwrapping import converted_from, unwrap
 
 HEAD = re.compile(r'(head|fc_norm)\.')
@@ -47,7 +47,7 @@ class PretrainedBackbone:
     def __init__(self, checkpoint: str, **options: Any) -> None:
         self.checkpoint, self.options = checkpoint, options
 
-    def __call__(self, module: nn.Module) -> None:
+    def __call__(self, module: Backbone) -> None:
         """Load the weights into ``module`` and note it where MMEngine records initialisation."""
         load_pretrained(module, self.checkpoint, **self.options)
         if hasattr(module, '_params_init_info'):
@@ -85,8 +85,7 @@ def load_pretrained(
     """
     converted = convert_checkpoint(model, load_checkpoint(checkpoint, map_location), checkpoint, prefix)
     if pos_grid is not None:
-        converted.pos_grid = tuple(pos_grid)
-        check_grid(converted.pos_grid, converted.state)
+        converted.pos_grid = check_grid(pos_grid, converted.state)
     return load_converted(model, converted, checkpoint, strict, allow_missing)
 
 
@@ -163,12 +162,13 @@ def match_weights(
             report.left_over.append(key)  # constants are no start for frequencies that learn
         else:
             resized = _resize(model, key, value, targets[key], converted.pos_grid, report)
-            shapes = tuple(value.shape), tuple(targets[key].shape)
+            shapes: tuple[Shape, Shape] = tuple(value.shape), tuple(targets[key].shape)
             if resized.shape == targets[key].shape:
                 state[key] = resized
                 if resized is not value:
-                    same = shapes[0] == shapes[1]  # as many places, on another grid
-                    report.resized[key] = (converted.pos_grid, model.pos_grid) if same else shapes
+                    report.resized[key] = shapes
+                    if shapes[0] == shapes[1] and converted.pos_grid:  # as many places, on another grid
+                        report.resized[key] = converted.pos_grid, model.pos_grid
             else:
                 report.misfits[key] = shapes
     report.loaded = list(state)

@@ -15,7 +15,7 @@ class WeightsError(CheckpointError):
 
 
 def folded(keys: Iterable[str]) -> list[str]:
-    """Keys with ``*`` for the numbers of blocks and stages, each once."""
+    """List keys with ``*`` for the numbers of blocks and stages, each once."""
     return list(dict.fromkeys(re.sub(r'(?<=\.)\d+(?=\.)', '*', key) for key in keys))
 
 

@@ -71,7 +71,7 @@ def unwrap(checkpoint: Any, prefix: str | None = None) -> Unwrapped:
     if not backbones:
         keys = [key for weights in sets.values() for key in weights.state]
         raise WeightsError(
-            f'prefix={_with_dot(prefix)!r}: no key of the checkpoint begins with it; its keys: {few(keys)}'
+            f'prefix={_with_dot(prefix or "")!r}: no key of the checkpoint begins with it; its keys: {few(keys)}'
         )
     sizes = {path: found.size for path, found in backbones.items()}
     path = next(path for path in sizes if sizes[path] == max(sizes.values()))
@@ -89,8 +89,7 @@ def converted_from(unwrapped: Unwrapped, num_heads: int | None = None) -> Conver
     converted.dropped.update({key: 'of other parts of the model' for key in unwrapped.others})
     converted.num_heads = unwrapped.stated.get('num_heads')
     if 'pos_grid' in unwrapped.stated and 'pos_embed' in converted.state:
-        converted.pos_grid = tuple(unwrapped.stated['pos_grid'])
-        check_grid(converted.pos_grid, converted.state)
+        converted.pos_grid = check_grid(unwrapped.stated['pos_grid'], converted.state)
     converted.taken = unwrapped.taken
     return converted
 

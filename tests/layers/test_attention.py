@@ -49,7 +49,7 @@ def oracle(attn: Attention, x: torch.Tensor, grid: tuple[int, int], windows=None
 def window_of(grid, windows):
     if windows is None:
         return lambda position: 0
-    starts = [sorted(s.start + i * s.size for s in spans for i in range(s.count)) for spans in windows]
+    starts = [sorted(s.start + i * s.size for s in spans for i in range(s.number)) for spans in windows]
     return lambda position: tuple(max(s for s in axis if s <= p) for axis, p in zip(starts, position))
 
 

@@ -102,6 +102,19 @@ def test_drop_path_drops_whole_samples_and_scales_the_others(gamma):
     torch.testing.assert_close(made(x, windows) - x, branch, rtol=1e-4, atol=1e-4)
 
 
+def test_layer_scale_learns_from_the_samples_that_are_kept(monkeypatch):
+    """A kept branch is twice as large at a drop path rate of 0.5, and so is what LayerScale learns from it."""
+    made, x, windows = make(drop_path_rate=0.5).double(), torch.randn(6, 6, 16).double(), one_window((2, 3))
+    weight, kept = torch.randn_like(x), torch.tensor([0.0, 2.0, 2.0, 0.0, 2.0, 0.0]).double().view(6, 1, 1)
+    monkeypatch.setattr(made.drop_path, 'forward', lambda scale: scale * kept)
+    ours = torch.autograd.grad((made(x, windows) * weight).sum(), [made.gamma_1, made.gamma_2])
+    middle = x + kept * made.gamma_1 * made.attn(made.norm1(x), windows)
+    out = middle + kept * made.gamma_2 * made.mlp(made.norm2(middle))
+    theirs = torch.autograd.grad((out * weight).sum(), [made.gamma_1, made.gamma_2])
+    for mine, its in zip(ours, theirs):
+        torch.testing.assert_close(mine, its, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_half_precision_branches_add_to_a_float32_stream(dtype):
     made, x = make().eval(), torch.randn(1, 12, 16)

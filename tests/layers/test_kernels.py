@@ -47,12 +47,13 @@ def kernels_run(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def results(split, qkv: Tensor, angles: Tensor | None, cut: tuple, packed: bool) -> list[Tensor]:
-    """Queries, keys and values, and the gradients of ``qkv`` and of the angles."""
+    """Queries, keys and values, and the gradients of ``qkv`` and of the angles; those of keys lie otherwise."""
     windows, order, _ = cut
     qkv = qkv.clone().requires_grad_()
     angles = None if angles is None else angles.clone().requires_grad_()
     outs = split(qkv * 1, angles, windows, order, packed)
     weights = [torch.linspace(-1, 1, out.numel(), device=DEVICE).view(out.shape) for out in outs]
+    weights[1::3] = [weight.transpose(0, 1).contiguous().transpose(0, 1) for weight in weights[1::3]]
     loss = sum((out.to(weight) * weight).sum() for out, weight in zip(outs, weights))
     wanted = [qkv] if angles is None else [qkv, angles]
     return [*outs, *torch.autograd.grad(loss, wanted)]

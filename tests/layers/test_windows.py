@@ -15,7 +15,7 @@ def window_ids(grid: tuple[int, int], windows) -> torch.Tensor:
         ids = []
         for span in spans:
             assert span.start == len(ids)
-            for number in range(span.count):
+            for number in range(span.number):
                 ids += [(span.start, number)] * span.size
         assert len(ids) == length
         order = {key: i for i, key in enumerate(dict.fromkeys(ids))}
@@ -53,7 +53,7 @@ def check_order(grid, windows):
 @given(lengths, st.integers(1, 16))
 def test_even_windows_differ_by_one_token_at_most(length, window_size):
     rows, _ = even_windows((length, 1), window_size)
-    sizes = [span.size for span in rows for _ in range(span.count)]
+    sizes = [span.size for span in rows for _ in range(span.number)]
     assert sum(sizes) == length
     assert max(sizes) <= window_size and max(sizes) - min(sizes) <= 1
     assert len(sizes) == -(-length // window_size)
@@ -71,7 +71,7 @@ def test_shifted_windows_are_the_regions_of_the_cyclic_shift_and_mask(length, wi
     region = (torch.arange(length) >= length - window_size).long() + (torch.arange(length) >= length - shift).long()
     classic = {frozenset(rolled[(window == i) & (region == j)].tolist()) for i in window.unique() for j in range(3)}
     spans = shifted_windows((length, 1), window_size, shift).rows
-    ours = {frozenset(range(s.start + i * s.size, s.start + (i + 1) * s.size)) for s in spans for i in range(s.count)}
+    ours = {frozenset(range(s.start + i * s.size, s.start + (i + 1) * s.size)) for s in spans for i in range(s.number)}
     assert ours == classic - {frozenset()}
 
 

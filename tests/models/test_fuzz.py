@@ -178,8 +178,8 @@ def window_ids(windows) -> Tensor:
     """Number of the window of each token, row by row, from the spans."""
     axes = []
     for spans in windows:
-        starts = torch.tensor([span.start + i * span.size for span in spans for i in range(span.count)])
-        length = spans[-1].start + spans[-1].size * spans[-1].count
+        starts = torch.tensor([span.start + i * span.size for span in spans for i in range(span.number)])
+        length = spans[-1].start + spans[-1].size * spans[-1].number
         axes.append((torch.arange(length)[:, None] >= starts).sum(1))
     return (axes[0][:, None] * 10_000 + axes[1]).flatten()
 

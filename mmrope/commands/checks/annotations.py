@@ -26,7 +26,7 @@ class DataError(ValueError):
 
 
 class Reading(NamedTuple):
-    """How a data set reads a file of COCO annotations and the images it names.
+    """The rules by which a data set reads a file of COCO annotations and the images it names.
 
     Attributes:
         classes: names that the data set takes, in order; ``None`` if it does not say.
@@ -180,7 +180,7 @@ def _list_in(data: mmap.mmap, part: str) -> list:
     """Parse one of the lists of objects at the top of a large file."""
     start = re.search(rb'"%s"\s*:\s*\[\s*\{' % part.encode(), data)
     end = start and re.compile(rb'\}\s*\](?=\s*[,}])').search(data, start.end())
-    if not end:
+    if not start or not end:
         raise DataError(f'has no {part}')
     try:
         return json.loads(b'[{' + data[start.end() : end.end()])

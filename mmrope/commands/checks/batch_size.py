@@ -38,7 +38,7 @@ def describe_mismatch(
     accumulated = f' x {counts} accumulated' if counts > 1 else ''
     rate = f'scaled by {total / base:.4g} from that of' if scaled else 'that of'
     length = f'{epochs} epochs are seen'
-    if not by_epoch:
+    if iterations is not None:
         seen = iterations * processes * batch_size / images
         length = f'{iterations} iterations see {seen:.4g} epochs, in place of {seen * base / total:.4g}'
     remedy = ''
@@ -61,7 +61,7 @@ def describe_mismatch(
 
 
 class ReportBatchSize(Hook):
-    """Log of one line where the global batch is not the one that the config's learning rate belongs to."""
+    """Hook that logs one line where the global batch is not the one that the config's learning rate belongs to."""
 
     def before_train(self, runner: Runner) -> None:
         """Compare, once the number of images is known."""

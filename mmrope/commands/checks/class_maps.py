@@ -117,7 +117,8 @@ def check_maps(
 
 def _look_at(sample: Sample, load: Callable[[Sample], np.ndarray]) -> ClassMap | Exception:
     """Read a class map; return the error of one that cannot be read, which the host raises when it comes to it."""
-    path, mode, stored = sample['seg_map_path'], 'unknown to PIL', np.empty(0)
+    path, mode = sample['seg_map_path'], 'unknown to PIL'
+    stored: np.ndarray = np.empty(0)
     try:
         array = load(sample)
     except Exception as error:

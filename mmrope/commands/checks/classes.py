@@ -77,7 +77,8 @@ def _default(head: Mapping[str, Any], argument: str, scope: str | None) -> Any:
     if isinstance(kind, str):
         with MODELS.switch_scope_and_registry(scope) as registry:
             kind = registry.get(kind)
-    for base in inspect.getmro(kind) if inspect.isclass(kind) else ():
+    bases: tuple[Any, ...] = inspect.getmro(kind) if inspect.isclass(kind) else ()
+    for base in bases:
         parameter = inspect.signature(base.__init__).parameters.get(argument)
         if parameter is not None:
             return parameter.default

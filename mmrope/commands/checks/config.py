@@ -276,9 +276,10 @@ def _check_paths(reader: Mapping[str, Any], name: str) -> None:
     """Check that the files and folders of a data set or an evaluator can be read."""
     for given in [*_as_list(reader.get('ann_file')), *prefixes_of(reader).values()]:
         path = path_of(reader, given)
+        if path is None:
+            continue
         try:
-            if path is not None:
-                check_readable(path)
+            check_readable(path)
         except FileNotFoundError:
             raise CommandError(f'{name} reads {path}, which does not exist: {_advice(path)}') from None
         except DataError as error:
@@ -309,9 +310,10 @@ def set_data_root(cfg: Config, data_root: str) -> None:
             f'--data-root replaces the data root of a config that has one, and this has {len(roots)}: '
             'use --cfg-options train_dataloader.dataset.data_root=DIR and so on'
         )
+    (old,) = roots
     for section in (f'{stage}_{part}' for stage in STAGES for part in ('dataloader', 'evaluator')):
         if cfg.get(section):
-            cfg[section] = _moved(cfg[section], *roots, data_root)
+            cfg[section] = _moved(cfg[section], old, data_root)
 
 
 def _moved(node: Any, old: str, new: str) -> Any:

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any
+from typing import Any, TypeGuard
 
 from ...text import few
 
@@ -141,7 +141,7 @@ def _fault_of_mask(mask: Any) -> tuple[str, Any] | None:
     return ('a polygon that is not three or more pairs of numbers', broken[0]) if broken else None
 
 
-def are_numbers(values: Any) -> bool:
+def are_numbers(values: Any) -> TypeGuard[list[float]]:
     """Say whether a value is a list of finite numbers."""
     try:
         return isinstance(values, list) and math.isfinite(sum(values))  # NaN and infinity stay in a sum

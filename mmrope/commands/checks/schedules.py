@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 
 
 class CheckSchedules(Hook):
-    """Warnings of schedules that are longer than the training, or end before it.
+    """Hook that warns of schedules that are longer than the training, or end before it.
 
     A change of the length of a training alone, or a smaller data set, leaves such schedules.
     """
