@@ -83,7 +83,7 @@ class SeededBatches:
                 count -= 1
                 continue
             iterator._epoch += 1
-            sampler = getattr(self.batches, 'sampler', None)
+            sampler: Any = getattr(self.batches, 'sampler', None)
             if hasattr(sampler, 'set_epoch'):
                 sampler.set_epoch(iterator._epoch)
             self.stream = iter(self.batches)
@@ -105,7 +105,7 @@ class SeedEachIteration(Hook):
         sampler: Any = getattr(loader.batch_sampler, 'sampler', None)
         if hasattr(sampler, 'seed') and not (runner.cfg.get('randomness') or {}).get('diff_rank_seed'):
             sampler.seed = runner.seed
-        iterator = getattr(loop, 'dataloader_iterator', None)
+        iterator: Any = getattr(loop, 'dataloader_iterator', None)
         # MMEngine 0.10.12 skips batches by the sampler, or else loads them if there are workers; 0.10.7 loads all.
         skips, by_sampler = hasattr(iterator, 'skip_iter'), hasattr(loader.sampler, 'skip')
         self.batches = SeededBatches(loader.batch_sampler, runner.seed, runner.iter if skips and by_sampler else 0)
