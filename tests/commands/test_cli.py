@@ -1,9 +1,6 @@
 """What the command lines have in common, and that asking one for help imports nothing heavy."""
 
 import argparse
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +8,6 @@ import pytest
 from mmrope.commands.cli import check_output, parse_pixels, parse_size, positive, share
 from mmrope.commands.errors import CommandError
 from mmrope.commands.main import COMMANDS, main
-from tests.helpers.tiny import python_path
 
 
 @pytest.mark.parametrize(
@@ -62,23 +58,3 @@ def test_the_command_lists_its_programs(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit) as stop:
         main(['trian'])
     assert stop.value.code == 2 and 'trian' in capsys.readouterr().err
-
-
-CODE = """
-import sys
-from mmrope.commands.main import main
-for command in ('train', 'test', 'demo', 'sweep', 'flops', 'digits', 'plot'):
-    try:
-        main([command, '--help'])
-    except SystemExit as stop:
-        assert stop.code == 0
-heavy = {'torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'rich', 'matplotlib', 'PIL', 'sklearn'}
-print('imported:', *sorted(heavy & set(sys.modules)))
-"""
-
-
-def test_help_imports_nothing_heavy() -> None:
-    environment = {**os.environ, 'PYTHONPATH': python_path()}
-    done = subprocess.run([sys.executable, '-c', CODE], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == 'imported:'
