@@ -14,6 +14,8 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -152,13 +154,15 @@ def write_split(folder: Path, split: str, count: int, size: tuple[int, int], see
     annotations: list[dict[str, Any]] = []
     for kind in ('images', 'annotations'):
         (folder / kind / split).mkdir(parents=True)
-    handwriting = load_handwriting(split)
-    for index in track(range(count), f'drawing {split} scenes', disable=not progress):
-        scene, name = make_scene(split, index, handwriting, size, seed), f'{index:06d}.png'
-        Image.fromarray(scene.image).save(folder / 'images' / split / name)
-        Image.fromarray(label_map(scene)).save(folder / 'annotations' / split / name)
-        images.append({'id': index, 'file_name': name, 'height': size[0], 'width': size[1]})
-        annotations += coco_annotations(scene, index, first_id=len(annotations) + 1)
+    draw = partial(make_scene, split, handwriting=load_handwriting(split), size=size, seed=seed)
+    with ProcessPoolExecutor() as pool:
+        scenes = pool.map(draw, range(count), chunksize=16)
+        for index, scene in enumerate(track(scenes, f'drawing {split} scenes', count, disable=not progress)):
+            name = f'{index:06d}.png'
+            Image.fromarray(scene.image).save(folder / 'images' / split / name)
+            Image.fromarray(label_map(scene)).save(folder / 'annotations' / split / name)
+            images.append({'id': index, 'file_name': name, 'height': size[0], 'width': size[1]})
+            annotations += coco_annotations(scene, index, first_id=len(annotations) + 1)
     (folder / 'annotations' / f'instances_{split}.json').write_text(json.dumps(coco_table(images, annotations)) + '\n')
 
 

@@ -1,4 +1,4 @@
-"""What the command lines have in common, and that asking one for help imports nothing heavy."""
+"""Arguments, sizes and tables that the command lines have in common."""
 
 import argparse
 from pathlib import Path
