@@ -78,7 +78,7 @@ def load_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) 
 def load_trusted_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) -> Any:
     """Load a checkpoint with Python's own pickle, which runs any code that the file holds.
 
-    Only for an old file of one's own that ``load_checkpoint`` refuses.
+    Only for an old file that you wrote yourself and that ``load_checkpoint`` refuses.
 
     Raises:
         FileNotFoundError: if there is no such file.
