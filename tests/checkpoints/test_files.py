@@ -2,8 +2,6 @@
 
 import errno
 import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +9,12 @@ import pytest
 import torch
 
 from mmrope.checkpoints.files import PART, is_whole, write_whole
+from tests.helpers.killing import die, killed
 
 
 def write(path: Path, content: bytes) -> None:
     with write_whole(path) as part:
         part.write_bytes(content)
-
-
-def killed(child: Callable[[], None]) -> bool:
-    """Run a function in a child; return whether it was killed."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            child()
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-
-
-def die(*_: Any) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(('call', 'when', 'new'), [('fsync', 1, False), ('replace', 1, False), ('fsync', 2, True)])

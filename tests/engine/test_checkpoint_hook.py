@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,21 +21,7 @@ from mmrope.engine.checkpoint_hook import (
     checkpoint_folder,
     latest_checkpoints,
 )
-
-
-def killed(child: Callable[[], None]) -> bool:
-    """Run a function in a child; return whether it was killed."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            child()
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-
-
-def die(*_: Any) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+from tests.helpers.killing import die, killed
 
 
 def test_a_failed_write_names_the_file_and_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
