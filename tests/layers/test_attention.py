@@ -7,6 +7,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from mmrope.layers import Attention, RoPE, axis_angles, even_windows, one_window, reorder, shifted_windows
+from mmrope.layers.qkv import _split, split_qkv
 
 GRIDS = [(1, 1), (6, 6), (5, 9), (9, 5), (1, 11)]
 
@@ -328,3 +329,24 @@ def test_frequencies_that_were_cast_to_half_are_turned_into_angles_in_float32():
         grads.append((out, *torch.autograd.grad(out.square().sum(), freqs)))
     assert torch.equal(grads[0][0], grads[1][0])
     assert grads[1][1].dtype == torch.bfloat16 and torch.equal(grads[0][1].bfloat16(), grads[1][1])
+
+
+@pytest.mark.parametrize('batch', [1, 3])
+@pytest.mark.parametrize(
+    'windows, order, prefix',
+    [
+        (one_window((3, 5)), None, 0),
+        (one_window((3, 5)), None, 2),
+        (even_windows((7, 5), 3), None, 0),
+        (one_window((7, 5)), even_windows((7, 5), 3), 0),
+    ],
+)
+def test_inference_splits_as_the_definition(batch, windows, order, prefix):
+    """Where nothing is kept for a backward pass, values are not copied: the way there is another one."""
+    height, width = windows.grid
+    qkv = torch.randn(batch, prefix + height * width, 3, 2, 8, dtype=torch.float64)
+    angles = RoPE(8, 2, 'mixed', 10.0).double()(windows.largest).detach()
+    with torch.no_grad():
+        ours = split_qkv(qkv, angles, windows, order)
+    for mine, its in zip(ours, _split(qkv, angles, windows, order, False), strict=True):
+        torch.testing.assert_close(mine, its, rtol=0, atol=1e-12)
