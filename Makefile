@@ -1,7 +1,8 @@
 STACK ?= onedl
-VENV := $(if $(filter openmmlab,$(STACK)),.venv-openmmlab,.venv)
+OPS ?= torchvision
+VENV := .venv$(if $(filter openmmlab,$(STACK)),-openmmlab)$(if $(filter compiled,$(OPS)),-compiled)
 PY := $(VENV)/bin/python
-export STACK PYTHON
+export STACK OPS PYTHON
 
 .PHONY: help setup quickstart quickstart-seg reproduce-resolution bench test test-all lint clean
 .DEFAULT_GOAL := help
@@ -9,9 +10,10 @@ export STACK PYTHON
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "STACK=onedl (default) or STACK=openmmlab chooses the packages; PYTHON=python3.x the interpreter for setup."
+	@echo "STACK=onedl (default) or STACK=openmmlab chooses the packages; PYTHON=python3.x the interpreter for setup;"
+	@echo "OPS=torchvision (default) or OPS=compiled the operators of MMCV, which the latter builds with a C++ compiler."
 
-setup: ## make the virtual environment: .venv, or .venv-openmmlab with STACK=openmmlab
+setup: ## make the virtual environment .venv; STACK=openmmlab: .venv-openmmlab; OPS=compiled: .venv-compiled
 	@bash tools/setup.sh
 
 # $(1): config, $(2): work dir.
@@ -40,8 +42,9 @@ bench: setup ## measure time and memory beside other packages' backbones, about 
 test: setup ## run the tests, without the slow ones, in two processes
 	$(PY) -m pytest tests/ -q -m "not slow" -n 2 --dist loadfile
 
-test-all: setup ## run all tests, in two processes
+test-all: setup ## run all tests, in two processes, and `make test` with MMCV's compiled operators
 	$(PY) -m pytest tests/ -q -n 2 --dist loadfile
+	$(if $(filter torchvision,$(OPS)),$(MAKE) test OPS=compiled)
 
 lint: setup ## check the code's style and types
 	$(PY) -m ruff check .

@@ -4,6 +4,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import ops
+
 if TYPE_CHECKING:
     from .engine import LayerDecayOptimWrapperConstructor as LayerDecayOptimWrapperConstructor
     from .models import RoPESwin as RoPESwin
@@ -21,6 +23,8 @@ _HOMES = {
     'build_backbone': 'mmrope.weights',
 }
 __all__ = ['__version__', 'config_path', *_HOMES]
+
+ops.install()
 
 
 def config_path(name: str) -> str:

@@ -20,7 +20,7 @@ ROOMS = {
     'checkpoints': {'text'},
     'models': {'registry', 'text', 'layers'},
     'heads': {'registry', 'text'},
-    'ops': {'registry', 'text', 'layers', 'models'},
+    'ops': set(),
     'weights': {'registry', 'text', 'layers', 'models', 'checkpoints'},
     'analysis': {'registry', 'text', 'layers', 'models'},
     'datasets': {'registry', 'text'},

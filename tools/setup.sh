@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the virtual environment of one stack; called by `make setup [STACK=onedl|openmmlab] [PYTHON=python3.x]`.
+# Makes a virtual environment: make setup [STACK=onedl|openmmlab] [OPS=torchvision|compiled] [PYTHON=python3.x]
 # Running it again goes on where it stopped, and takes seconds when all is in place.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -7,12 +7,18 @@ cd "$(dirname "$0")/.."
 say() { echo "setup: $*"; }
 stop() { echo "setup: $*" >&2; exit 1; }
 trap 'echo "setup: failed at line $LINENO of tools/setup.sh." >&2' ERR
+trap 'stop "stopped; run it again and it goes on from here."' INT TERM
 
-stack=${STACK:-onedl}
+stack=${STACK:-onedl} ops=${OPS:-torchvision}
 case $stack in
     onedl) venv=.venv ;;
     openmmlab) venv=.venv-openmmlab ;;
     *) stop "STACK is '$stack', and can be onedl or openmmlab." ;;
+esac
+case $ops in
+    torchvision) ;;
+    compiled) venv=$venv-compiled ;;
+    *) stop "OPS is '$ops', and can be torchvision or compiled." ;;
 esac
 py=$venv/bin/python
 pins=requirements/$stack.txt
@@ -20,23 +26,25 @@ mmcv=$(grep -E '^(onedl-)?mmcv==' "$pins")
 
 bar=off
 if [ -t 1 ]; then bar=on; fi
-pip_install() { "$py" -m pip install --no-deps --no-build-isolation --progress-bar $bar "$@"; }
+pip_install() { "$py" -m pip install --no-deps --progress-bar $bar "$@"; }
 
 # Changes when the environment has to: pins, metadata, this script, the place, the interpreter.
 key() {
     { cat requirements/{torch,cuda,common}.txt "$pins" setup.cfg pyproject.toml tools/setup.sh && pwd && "$python" -VV; } | cksum
 }
 
-# mmcv's operators load, and where a GPU is to be used they were built for it.
-ops_work() {
-    "$py" - <<'PY'
-import os, sys, torch, mmcv._ext
+# mmcv's compiled operators load, and where a GPU is to be used they were built for it.
+compiled_ops_work() {
+    "$py" - 2>/dev/null <<'PY'
+import os, sys, torch, mmrope.ops, mmcv._ext
 gpu = torch.cuda.is_available() or os.environ.get('FORCE_CUDA') == '1'
-sys.exit(gpu and mmcv._ext.get_compiling_cuda_version() == 'not available')
+sys.exit(not mmrope.ops.compiled() or (gpu and mmcv._ext.get_compiling_cuda_version() == 'not available'))
 PY
 }
 
-up_to_date() { [ -f "$venv/.stamp" ] && [ "$(cat "$venv/.stamp")" = "$(key)" ] && ops_work 2>/dev/null; }
+up_to_date() {
+    [ -f "$venv/.stamp" ] && [ "$(cat "$venv/.stamp")" = "$(key)" ] && { [ $ops != compiled ] || compiled_ops_work; }
+}
 
 # free_mb DIRECTORY: what its disk has left; the directory may not be there yet.
 free_mb() {
@@ -69,20 +77,18 @@ if command -v flock >/dev/null; then
     flock -n 9 || { say "another setup of $venv is running; waiting for it."; flock 9; }
     if up_to_date; then say "$venv is up to date."; exit; fi
 fi
-trap 'stop "stopped; run it again and it goes on from here."' INT TERM
 
-if ! ops_work 2>/dev/null; then
+if [ $ops = compiled ] && ! compiled_ops_work; then
     command -v "${CXX:-c++}" >/dev/null ||
-        stop "no C++ compiler ('${CXX:-c++}'), and mmcv's operators are built here; on Debian and Ubuntu: apt-get install g++"
+        stop "no C++ compiler ('${CXX:-c++}'), and OPS=compiled builds mmcv's operators; on Debian and Ubuntu: apt-get install g++"
     "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
         stop "Python $version has no header files (Python.h); on Debian and Ubuntu: apt-get install python$version-dev"
 fi
 # Each group of wheels is unpacked before the next is fetched, so on one disk they take no more than what is still to come.
 have=$({ du -sm "$venv" 2>/dev/null || true; } | cut -f 1)
 left=$((${have:-0} < 5800 ? 6400 - ${have:-0} : 600))
-wheels=$((left < 1200 ? left : 1200))
 check_room $left "$venv" "make room."
-check_room $wheels "${TMPDIR:-/tmp}" "make room, or set TMPDIR to a place that has it."
+check_room $((left < 1200 ? left : 1200)) "${TMPDIR:-/tmp}" "make room, or set TMPDIR to a place that has it."
 no_cache=  # an option for pip, where what it fetches cannot be kept too
 if [ "$(free_mb "${PIP_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/pip}")" -lt $((left + 2000)) ]; then no_cache=--no-cache-dir; fi
 
@@ -103,22 +109,33 @@ for group in torch cuda common; do
 done
 
 say "3/5 the $stack packages, and mmrope in editable mode"
-pip_install -q $no_cache $(grep -vE "^#|^$mmcv$" "$pins") -e . ||
+pip_install -q $no_cache --no-build-isolation $(grep -vE "^#|^$mmcv$" "$pins") -e . ||
     stop "pip could not install the $stack packages, see above; run it again and it goes on from here."
 
-say "4/5 $mmcv: builds its C++ operators, about 10 minutes on 2 cores, or takes the wheel that pip kept"
-"$py" -c 'import sys, torch; from torch.utils.cpp_extension import CUDA_HOME
+if compiled_ops_work; then
+    say "4/5 $mmcv has compiled operators already"
+elif [ $ops = torchvision ]; then
+    # Upstream has a wheel without operators. OneDL's package leaves them out where it is built apart from torch; pip must
+    # not keep what comes of it, or would take it where operators are wanted.
+    say "4/5 ${mmcv/#mmcv==/mmcv-lite==} without compiled operators: torchvision's and PyTorch's stand in for them"
+    pip_install -q --no-cache-dir --force-reinstall "${mmcv/#mmcv==/mmcv-lite==}" || stop "pip could not install mmcv, see above."
+else
+    say "4/5 $mmcv: builds its C++ operators, some minutes on 2 cores, or takes the wheel that pip kept"
+    "$py" -c 'import sys, torch; from torch.utils.cpp_extension import CUDA_HOME
 sys.exit(3 if torch.cuda.is_available() and not CUDA_HOME else 0)' 2>/dev/null || [ $? != 3 ] ||
-    stop "there is a GPU but no CUDA toolkit (nvcc) to build mmcv's operators for it; install that of torch's CUDA version" \
-         "and set CUDA_HOME, or do without the GPU: CUDA_VISIBLE_DEVICES= make setup"
-SECONDS=0
-pip_install "$mmcv" || stop "mmcv's operators could not be built, see above."
-if ! ops_work 2>/dev/null; then
-    say "    the kept wheel was built for another torch or machine; building anew"
-    pip_install --force-reinstall --no-cache-dir "$mmcv" && ops_work ||
-        stop "mmcv's operators could not be built or do not load, see above."
+        stop "there is a GPU but no CUDA toolkit (nvcc) to build mmcv's operators for it; install that of torch's CUDA" \
+             "version and set CUDA_HOME, or do without: make setup needs none"
+    SECONDS=0
+    export CFLAGS="${CFLAGS:-} -g0" CXXFLAGS="${CXXFLAGS:-} -g0"  # debug information is half of the compilation
+    pip_install --no-build-isolation "$mmcv" || stop "mmcv's operators could not be built, see above."
+    if ! compiled_ops_work; then
+        say "    the kept wheel was built for another torch or machine; building anew"
+        pip_install --no-build-isolation --force-reinstall --no-cache-dir "$mmcv" && compiled_ops_work ||
+            stop "mmcv's operators could not be built or do not load, see above."
+    fi
+    say "    took $((SECONDS / 60)) min $((SECONDS % 60)) s"
 fi
-say "    took $((SECONDS / 60)) min $((SECONDS % 60)) s"
+"$py" -m mmrope ops
 
 say "5/5 checking that everything imports"
 report=$("$py" -W ignore - 2>&1 <<'PY'

@@ -21,6 +21,7 @@ COMMANDS = {
     'export': 'write a backbone as ONNX',
     'convert': 'convert weights between layouts',
     'weights': 'list the published weights that load by name',
+    'ops': 'say which operators MMCV calls, and make them available to every program',
     'digits': 'make the small data sets of the quickstart',
     'plot': 'plot losses and metrics of a training',
 }

@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 from ..checkpoints.loading import refuse_code_in_checkpoints
 from ..engine.checkpoint_hook import checkpoint_folder, last_checkpoint
 from ..engine.seed_hook import SeedEachIteration
+from ..ops import describe
 from .checks.batch_size import ReportBatchSize, scale_by_step
 from .checks.config import check_checkpoint, check_classes_of_checkpoint, check_data, check_optimizer
 from .checks.schedules import CheckSchedules
@@ -277,6 +278,7 @@ def build_runner(cfg: Config, run: Run, training: bool, notes: Sequence[str] = (
         scale_by_step(runner)
     if training and cfg.get('resume'):
         runner.register_hook(ConfigCounts(cfg.load_from))
+    runner.logger.info(describe())
     for note in notes:
         runner.logger.warning(note)
     return runner

@@ -1,0 +1,107 @@
+"""Non-maximum suppression in MMCV's variants, with MMCV's order of boxes of equal score."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .casting import in_float32
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Return the indexes of the boxes to keep, ``(K,)``, by falling score.
+
+    Args:
+        boxes: ``(N, 4)`` as ``(x1, y1, x2, y2)``.
+        scores: ``(N,)``.
+        iou_threshold: a box goes whose IoU with a kept one is above.
+        offset: 1 where ``x2`` and ``y2`` are the last pixels of a box, else 0.
+    """
+    boxes, scores = in_float32(boxes, scores)
+    order = scores.sort(0, descending=True).indices  # as MMCV sorts: torchvision's order of equal scores is another
+    boxes = boxes[order]
+    if offset:
+        boxes = torch.cat([boxes[:, :2], boxes[:, 2:] + offset], 1)
+    ranks = torch.arange(len(order), 0, -1, dtype=boxes.dtype, device=boxes.device)
+    # MMCV compares with the threshold in float32.
+    return order[torch.ops.torchvision.nms(boxes, ranks, float(np.float32(iou_threshold)))]
+
+
+def softnms(
+    boxes: Tensor,
+    scores: Tensor,
+    dets: Tensor,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> Tensor:
+    """Lower the scores of overlapping boxes, and return the indexes of those that stay above ``min_score``, ``(K,)``.
+
+    Bodla et al., *Soft-NMS: Improving Object Detection With One Line of Code*, ICCV 2017. Boxes that fall below are
+    replaced by the last ones, as MMCV does, so that boxes of equal score come in the same order.
+
+    Args:
+        boxes: ``(N, 4)`` on the CPU.
+        scores: ``(N,)``.
+        dets: ``(N, 5)``; its first ``K`` rows become the boxes and the lowered scores.
+        iou_threshold: from which on methods 0 and 1 lower a score.
+        sigma: of method 2.
+        min_score: below which a box is dropped.
+        method: 0 drops as NMS does, 1 lowers by ``1 - IoU``, 2 by ``exp(-IoU**2 / sigma)``.
+        offset: as for :func:`nms`.
+    """
+    corners = boxes.detach().float().numpy()
+    iou_threshold, sigma, min_score = np.float32(iou_threshold), np.float32(sigma), np.float32(min_score)
+    one = np.float32(1)
+    offset = np.float32(offset)
+    areas = (corners[:, 2] - corners[:, 0] + offset) * (corners[:, 3] - corners[:, 1] + offset)
+    rows = np.column_stack([corners, scores.detach().float().numpy(), areas])  # of the boxes that are left
+    indexes = np.arange(len(rows))
+    i, left = 0, len(rows)
+    while i < left:
+        best = i + int(rows[i:left, 4].argmax())
+        rows[[i, best]], indexes[[i, best]] = rows[[best, i]], indexes[[best, i]]
+        rest = rows[i + 1 : left]
+        sides = np.minimum(rows[i, 2:4], rest[:, 2:4]) - np.maximum(rows[i, :2], rest[:, :2]) + offset
+        shared = sides.clip(0).prod(1)
+        with np.errstate(divide='ignore', invalid='ignore'):
+            iou = shared / (rows[i, 5] + rest[:, 5] - shared)
+        if method == 2:
+            rest[:, 4] *= np.exp(-(iou * iou) / sigma)
+        elif method == 1:
+            rest[:, 4] *= np.where(iou >= iou_threshold, one - iou, one)
+        else:
+            rest[:, 4] *= ~(iou >= iou_threshold)
+        stays = ~(rest[:, 4] < min_score)
+        count = int(stays.sum())
+        if count < len(rest):
+            gaps = np.flatnonzero(~stays[:count])
+            fillers = count + np.flatnonzero(stays[count:])[::-1]
+            rest[gaps] = rest[fillers]
+            indexes[i + 1 + gaps] = indexes[i + 1 + fillers]
+            left = i + 1 + count
+        i += 1
+    dets[:left] = torch.from_numpy(rows[:left, :5])
+    return torch.from_numpy(indexes[:left])
+
+
+def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
+    """Return, for each box that NMS keeps, its index and those of the boxes it suppresses, all by falling score.
+
+    Args:
+        dets: boxes and scores, ``(N, 5)`` on the CPU.
+        iou_threshold: from which on a box is suppressed.
+    """
+    order = dets[:, 4].sort(0, descending=True).indices.numpy()
+    left = dets[:, :4].detach().float().numpy()[order]
+    groups = []
+    with np.errstate(divide='ignore', invalid='ignore'):
+        while len(left):
+            areas = (left[:, 2] - left[:, 0]) * (left[:, 3] - left[:, 1])
+            sides = np.minimum(left[0, 2:], left[1:, 2:]) - np.maximum(left[0, :2], left[1:, :2])
+            shared = sides.clip(0).prod(1)
+            matched = shared / (areas[0] + areas[1:] - shared) >= np.float32(iou_threshold)
+            groups.append([int(order[0]), *order[1:][matched].tolist()])
+            left, order = left[1:][~matched], order[1:][~matched]
+    return groups

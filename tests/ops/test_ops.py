@@ -1,0 +1,282 @@
+"""How MMCV finds the operators, and what each of them computes, by its definition."""
+
+import os
+import subprocess
+import sys
+import warnings
+from functools import partial
+from types import ModuleType
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from fake_cuda import Watch, run
+from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, multi_scale_deformable_attn_pytorch
+
+from mmrope import ops
+from mmrope.commands.main import main
+from mmrope.ops import casting
+from tests.helpers.operators import HAS_COMPILED, standing_in, without_compiled
+
+EXTENSION = standing_in()
+
+
+def python(code, env=None, **kwargs):
+    command = [sys.executable, '-W', 'ignore', '-c', code]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, **kwargs)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_mmrope_answers_for_mmcv_only_where_nothing_is_compiled(tmp_path):
+    code = 'import mmrope, mmcv._ext; print(mmcv._ext.__file__, mmrope.ops.compiled())'
+    file, compiled = python(code, without_compiled(tmp_path))
+    assert (file, compiled) == (ops.SOURCE, 'False')
+    file, compiled = python(code)
+    assert (file != ops.SOURCE, compiled) == (HAS_COMPILED, str(HAS_COMPILED))
+
+
+def test_a_broken_extension_is_not_covered_up(tmp_path):
+    env = without_compiled(tmp_path)
+    suffix = __import__('importlib.machinery').machinery.EXTENSION_SUFFIXES[0]
+    (tmp_path / 'mmcv' / f'_ext{suffix}').write_text('not a library')
+    code = 'import mmrope\ntry:\n    import mmcv._ext\nexcept ImportError as error:\n    print(error)'
+    assert 'header' in python(code, env) or 'ELF' in ' '.join(python(code, env))
+
+
+def test_nothing_heavy_is_imported_for_it():
+    assert python("import sys, mmrope; print('torch' in sys.modules, 'mmcv' in sys.modules)") == ['False', 'False']
+
+
+def test_installing_twice_is_installing_once():
+    before = list(sys.meta_path)
+    ops.install()
+    assert sys.meta_path == before
+
+
+@pytest.mark.parametrize('host', ['mmdet.structures', 'mmseg.models'])
+def test_a_host_that_was_imported_before_is_named(monkeypatch, host):
+    monkeypatch.setattr(sys, 'meta_path', [finder for finder in sys.meta_path if finder is not ops.OperatorsFinder])
+    monkeypatch.setitem(sys.modules, host, ModuleType(host))
+    monkeypatch.setattr(ops, 'find_spec', lambda name: None)
+    with pytest.warns(UserWarning, match=f'{host[:5]}.*imported before mmrope.*mmrope ops'):
+        ops.install()
+    with warnings.catch_warnings():  # where operators are compiled, nothing went wrong
+        warnings.simplefilter('error')
+        monkeypatch.setattr(sys, 'meta_path', [])
+        monkeypatch.setattr(ops, 'find_spec', lambda name: object())
+        ops.install()
+
+
+def test_the_command_serves_programs_that_import_a_host_first(tmp_path, monkeypatch, capsys):
+    site = tmp_path / 'site'
+    monkeypatch.setattr('sysconfig.get_path', lambda name: str(site))
+    monkeypatch.setattr('mmrope.commands.ops.compiled', lambda: False)
+    main(['ops'])
+    assert str(site) in capsys.readouterr().out
+    (tmp_path / 'lite').mkdir()
+    code = f'import site; site.addsitedir({str(site)!r})\nimport mmdet.apis, mmdet.models, mmcv.ops\n'
+    code += 'from mmdet.structures.mask import structures\nprint(structures.roi_align is mmcv.ops.roi_align)'
+    assert python(code, without_compiled(tmp_path / 'lite')) == ['True']
+
+    monkeypatch.setattr('mmrope.commands.ops.compiled', lambda: True)
+    main(['ops'])
+    main(['ops'])
+    assert os.listdir(site) == []
+
+
+def test_the_line_of_the_command_does_nothing_without_mmrope(tmp_path):
+    from mmrope.commands.ops import LINE
+
+    (tmp_path / 'line.pth').write_text(LINE)
+    code = f'import sys; sys.meta_path[:] = [f for f in sys.meta_path if "mmrope" not in repr(f)]\nimport site\n'
+    code += f'site.addsitedir({str(tmp_path)!r}); print("mmrope" in sys.modules)'
+    env = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+    assert python(code, env, cwd=tmp_path) == ['False']
+
+
+def test_what_is_missing_says_so_when_it_is_called():
+    with pytest.raises(NotImplementedError, match='carafe_forward.*OPS=compiled make setup'):
+        EXTENSION.carafe_forward(1, kernel_size=2)
+    with pytest.raises(AttributeError):
+        EXTENSION.__path__  # noqa: B018
+    with pytest.raises(NotImplementedError, match='pool_mode'):
+        pool(torch.ones(1, 1, 4, 4), torch.zeros(1, 5), pool_mode=0)
+
+
+def pool(x, rois, size=3, scale=0.5, ratio=0, aligned=True, pool_mode=1):
+    out = x.new_empty(len(rois), x.shape[1], size, size)
+    nothing = x.new_zeros(0)
+    EXTENSION.roi_align_forward(x, rois, out, nothing, nothing, aligned_height=size, aligned_width=size,
+                                spatial_scale=scale, sampling_ratio=ratio, pool_mode=pool_mode, aligned=aligned)  # fmt: skip
+    return out
+
+
+def pool_backward(grad, rois, shape, size=3, scale=0.5, ratio=0, aligned=True):
+    out = grad.new_full(shape, 7)
+    nothing = grad.new_zeros(0)
+    EXTENSION.roi_align_backward(grad, rois, nothing, nothing, out, aligned_height=size, aligned_width=size,
+                                 spatial_scale=scale, sampling_ratio=ratio, pool_mode=1, aligned=aligned)  # fmt: skip
+    return out
+
+
+ROIS = torch.tensor([[0, 1.0, 2, 11, 9], [1, 3, 3, 3, 3], [1, -9, -9, 30, 30]])
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('autocast', [False, True])
+def test_roi_align_in_half_precision_is_float32_rounded_once(dtype, autocast):
+    x = torch.randn(2, 3, 8, 8).to(dtype)
+    grad = torch.randn(3, 3, 3, 3).to(dtype)
+    with torch.autocast('cpu', dtype, enabled=autocast):
+        out, back = pool(x, ROIS), pool_backward(grad, ROIS, x.shape)
+    assert torch.equal(out, pool(x.float(), ROIS).to(dtype))
+    assert torch.equal(back, pool_backward(grad.float(), ROIS, x.shape).to(dtype))
+
+
+def test_roi_align_of_channels_last_maps():
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(pool(x.to(memory_format=torch.channels_last), ROIS), pool(x, ROIS))
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf'), float('-inf')])
+@pytest.mark.parametrize('ratio', [0, 2])
+def test_boxes_that_would_crash_the_kernel_are_refused(bad, ratio):
+    rois = ROIS.clone()
+    rois[1, 3] = bad
+    with pytest.raises(ValueError, match=r'rois must be finite.*3\.0'):
+        pool(torch.ones(2, 1, 8, 8), rois, ratio=ratio)
+
+
+def test_inverted_boxes_are_refused_where_they_have_no_meaning():
+    rois = torch.tensor([[0, 5.0, 5, 2, 6]])
+    with pytest.raises(ValueError, match='x1 <= x2'):
+        pool(torch.ones(1, 1, 8, 8), rois)
+    assert pool(torch.ones(1, 1, 8, 8), rois, aligned=False).isfinite().all()
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_nms_of_other_precisions(dtype):
+    boxes = torch.tensor([[0, 0, 8, 8], [0, 0, 8, 7], [20, 20, 24, 24]]).to(dtype)
+    scores = torch.tensor([0.5, 0.75, 0.25]).to(dtype)
+    assert EXTENSION.nms(boxes, scores, 0.5, 0).tolist() == [1, 2]
+    dets = torch.zeros(3, 5, dtype=dtype)
+    assert EXTENSION.softnms(boxes, scores, dets, 0.5, 0.5, 0.1, 0, 0).tolist() == [1, 2]
+    assert dets[:2, 4].tolist() == [0.75, 0.25]
+    assert EXTENSION.nms_match(torch.cat([boxes, scores[:, None]], 1), 0.5) == [[1, 0], [2]]
+
+
+def test_nms_counts_the_last_pixel_where_the_offset_says_so():
+    boxes = torch.tensor([[0.0, 0, 1, 1], [1, 1, 2, 2]])  # one pixel of seven is shared, or none
+    scores = torch.tensor([0.9, 0.8])
+    assert EXTENSION.nms(boxes, scores, 0.1, 0).tolist() == [0, 1]
+    assert EXTENSION.nms(boxes, scores, 0.1, 1).tolist() == [0]
+
+
+SHAPES = torch.tensor([[5, 7], [3, 2], [1, 1]])
+STARTS = torch.tensor([0, 35, 41])
+
+
+def attention_inputs(dtype):
+    gen = torch.Generator().manual_seed(0)
+    value = torch.randn(2, 42, 2, 4, generator=gen, dtype=torch.float64)
+    locations = torch.rand(2, 6, 2, 3, 4, 2, generator=gen, dtype=torch.float64) * 1.4 - 0.2  # some lie outside
+    weights = torch.rand(2, 6, 2, 3, 4, generator=gen, dtype=torch.float64)
+    return [x.to(dtype).requires_grad_() for x in (value, locations, weights)]
+
+
+@pytest.mark.parametrize('dtype, limit', [(torch.float64, 1e-14), (torch.float32, 1e-5)])
+def test_deformable_attention_is_mmcvs_definition_with_its_gradients(monkeypatch, dtype, limit):
+    monkeypatch.setattr('mmcv.ops.multi_scale_deform_attn.ext_module', EXTENSION)
+    here, there = attention_inputs(dtype), attention_inputs(dtype)
+    grad = torch.randn(2, 6, 8, dtype=dtype)
+    out = MultiScaleDeformableAttnFunction.apply(here[0], SHAPES, STARTS, here[1], here[2], 64)
+    expected = multi_scale_deformable_attn_pytorch(there[0], SHAPES, there[1], there[2])
+    torch.testing.assert_close(out, expected, rtol=limit, atol=limit)
+    out.backward(grad)
+    expected.backward(grad)
+    for one, other in zip(here, there):
+        torch.testing.assert_close(one.grad, other.grad, rtol=limit, atol=10 * limit)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_deformable_attention_and_convolution_in_half_precision(dtype):
+    value, locations, weights = (x.detach() for x in attention_inputs(dtype))
+    with torch.autocast('cpu', dtype):
+        out = EXTENSION.ms_deform_attn_forward(value, SHAPES, STARTS, locations, weights, im2col_step=64)
+    exact = multi_scale_deformable_attn_pytorch(value.float(), SHAPES, locations.float(), weights.float())
+    assert out.dtype == dtype
+    torch.testing.assert_close(out, exact.to(dtype))
+
+    x, weight, offset = (
+        torch.randn(2, 4, 6, 6).to(dtype),
+        torch.randn(4, 4, 3, 3).to(dtype),
+        torch.randn(2, 18, 6, 6).to(dtype),
+    )
+    out = x.new_empty(2, 4, 6, 6)
+    settings = dict(kW=3, kH=3, dW=1, dH=1, padW=1, padH=1, dilationW=1, dilationH=1, group=1, deformable_group=1)
+    with torch.autocast('cpu', dtype):
+        EXTENSION.deform_conv_forward(x, weight, offset, out, None, None, im2col_step=2, **settings)
+    exact = torchvision.ops.deform_conv2d(x.float(), offset.float(), weight.float(), padding=1)
+    assert torch.equal(out, exact.to(dtype))
+
+
+def test_a_deformable_convolution_without_shifts_is_a_convolution():
+    x, weight, bias = torch.randn(2, 4, 6, 5), torch.randn(6, 2, 3, 3), torch.randn(6)
+    out = x.new_empty(2, 6, 3, 5)
+    EXTENSION.modulated_deform_conv_forward(
+        x, weight, bias, None, x.new_zeros(2, 18, 3, 5), x.new_ones(2, 9, 3, 5), out, None, kernel_h=3, kernel_w=3,
+        stride_h=2, stride_w=1, pad_h=1, pad_w=1, dilation_h=1, dilation_w=1, group=2, deformable_group=1, with_bias=True,
+    )  # fmt: skip
+    torch.testing.assert_close(out, F.conv2d(x, weight, bias, (2, 1), 1, 1, 2))
+
+
+def focal(function, logits, target, weight, gamma=2.0, alpha=0.25):
+    out = torch.empty_like(logits)
+    getattr(EXTENSION, f'sigmoid_focal_loss_{function}')(logits, target, weight, out, gamma=gamma, alpha=alpha)
+    return out
+
+
+@pytest.mark.parametrize('gamma', [0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize('weighted', [False, True])
+def test_sigmoid_focal_loss_and_its_gradient(gamma, weighted):
+    gen = torch.Generator().manual_seed(0)
+    logits = (torch.randn(9, 4, generator=gen, dtype=torch.float64) * 5).requires_grad_()
+    target = torch.randint(0, 5, (9,), generator=gen)  # 4 is none of the classes
+    weight = torch.rand(4, generator=gen, dtype=torch.float64) if weighted else torch.zeros(0)
+    hot = F.one_hot(target, 5)[:, :4].double()
+    expected = torchvision.ops.sigmoid_focal_loss(logits, hot, alpha=0.25, gamma=gamma)
+    if weighted:
+        expected = expected * torch.cat([weight, torch.ones(1)])[target][:, None]
+    torch.testing.assert_close(focal('forward', logits, target, weight, gamma), expected, rtol=1e-10, atol=1e-12)
+    (grad,) = torch.autograd.grad(expected.sum(), logits)
+    torch.testing.assert_close(focal('backward', logits.detach(), target, weight, gamma), grad, rtol=1e-8, atol=1e-12)
+
+
+def test_sigmoid_focal_loss_of_extreme_logits_is_finite():
+    logits = torch.tensor([[200.0, -200.0], [-200.0, 200.0]])
+    for function in ('forward', 'backward'):
+        assert focal(function, logits, torch.tensor([0, 0]), torch.zeros(0)).isfinite().all()
+
+
+class Accelerated(torch.Tensor):
+    """A tensor of the CPU that says it is of a GPU."""
+
+    device = torch.device('cuda')
+
+
+def test_deterministic_mode_sums_gradients_on_the_cpu(monkeypatch):
+    seen = []
+
+    def gradients(*tensors):
+        seen.append([x.device.type for x in tensors])
+        return tuple(x * 2 for x in tensors)
+
+    x = torch.ones(3, device='meta')
+    monkeypatch.setattr(torch, 'are_deterministic_algorithms_enabled', lambda: False)
+    assert casting.reproducibly(gradients, x)[0].device.type == 'meta'
+    monkeypatch.setattr(torch, 'are_deterministic_algorithms_enabled', lambda: True)
+    monkeypatch.setattr(torch.Tensor, 'cpu', lambda self: torch.ones(3))
+    assert casting.reproducibly(gradients, x)[0].device.type == 'meta'
+    assert seen == [['meta'], ['cpu']]
