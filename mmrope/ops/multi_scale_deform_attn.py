@@ -27,7 +27,7 @@ def ms_deform_attn_forward(
     """
     with without_autocast(value):
         tensors = in_float32(value, sampling_locations, attention_weights)
-        return _attend(*tensors, sizes=value_spatial_shapes.tolist()).to(value.dtype)
+        return _attend(value_spatial_shapes.tolist(), *tensors).to(value.dtype)
 
 
 def ms_deform_attn_backward(
@@ -48,7 +48,7 @@ def ms_deform_attn_backward(
     def gradients(grad: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         with torch.enable_grad():
             leaves = [x.detach().requires_grad_() for x in tensors]
-            return torch.autograd.grad(_attend(*leaves, sizes=sizes), leaves, grad)
+            return torch.autograd.grad(_attend(sizes, *leaves), leaves, grad)
 
     with without_autocast(value):
         grads = reproducibly(gradients, *in_float32(grad_output, value, sampling_locations, attention_weights))
@@ -56,7 +56,7 @@ def ms_deform_attn_backward(
         filled.copy_(grad)
 
 
-def _attend(value: Tensor, locations: Tensor, weights: Tensor, sizes: list[list[int]]) -> Tensor:
+def _attend(sizes: list[list[int]], value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     batch, queries, heads, _, points, _ = locations.shape
     grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1)  # (B * heads, queries, levels, points, 2)
     weights = weights.transpose(1, 2).flatten(0, 1)  # (B * heads, queries, levels, points)

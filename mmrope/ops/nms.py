@@ -60,13 +60,10 @@ def softnms(
     indexes = np.arange(len(rows))
     i, left = 0, len(rows)
     while i < left:
-        best = i + int(rows[i:left, 4].argmax())
+        best = i + _first_best(rows[i:left, 4])
         rows[[i, best]], indexes[[i, best]] = rows[[best, i]], indexes[[best, i]]
         rest = rows[i + 1 : left]
-        sides = np.minimum(rows[i, 2:4], rest[:, 2:4]) - np.maximum(rows[i, :2], rest[:, :2]) + offset
-        shared = sides.clip(0).prod(1)
-        with np.errstate(divide='ignore', invalid='ignore'):
-            iou = shared / (rows[i, 5] + rest[:, 5] - shared)
+        iou = _iou(rows[i, :4], rest[:, :4], rows[i, 5], rest[:, 5], offset)
         if method == 2:
             rest[:, 4] *= np.exp(-(iou * iou) / sigma)
         elif method == 1:
@@ -95,13 +92,29 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
     """
     order = dets[:, 4].sort(0, descending=True).indices.numpy()
     left = dets[:, :4].detach().float().numpy()[order]
+    areas = (left[:, 2] - left[:, 0]) * (left[:, 3] - left[:, 1])
     groups = []
-    with np.errstate(divide='ignore', invalid='ignore'):
-        while len(left):
-            areas = (left[:, 2] - left[:, 0]) * (left[:, 3] - left[:, 1])
-            sides = np.minimum(left[0, 2:], left[1:, 2:]) - np.maximum(left[0, :2], left[1:, :2])
-            shared = sides.clip(0).prod(1)
-            matched = shared / (areas[0] + areas[1:] - shared) >= np.float32(iou_threshold)
-            groups.append([int(order[0]), *order[1:][matched].tolist()])
-            left, order = left[1:][~matched], order[1:][~matched]
+    while len(left):
+        matched = _iou(left[0], left[1:], areas[0], areas[1:], np.float32(0)) >= np.float32(iou_threshold)
+        groups.append([int(order[0]), *order[1:][matched].tolist()])
+        left, areas, order = left[1:][~matched], areas[1:][~matched], order[1:][~matched]
     return groups
+
+
+def _iou(box: np.ndarray, others: np.ndarray, area: np.ndarray, areas: np.ndarray, offset: np.float32) -> np.ndarray:
+    """Return the IoU of a box with each of the others; NaN loses each comparison, as in C++."""
+    low = np.where(box[:2] < others[:, :2], others[:, :2], box[:2])
+    high = np.where(others[:, 2:] < box[2:], others[:, 2:], box[2:])
+    sides = high - low + offset
+    sides = np.where(sides > 0, sides, np.float32(0))
+    shared = sides[:, 0] * sides[:, 1]
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return shared / (area + areas - shared)
+
+
+def _first_best(scores: np.ndarray) -> int:
+    """Return the index of the first of the highest scores; NaN is the highest in the first place, else the lowest."""
+    best = int(scores.argmax())
+    if np.isnan(scores[best]):
+        best = 0 if np.isnan(scores[0]) else int(np.nanargmax(scores))
+    return best

@@ -4,15 +4,14 @@ import os
 import subprocess
 import sys
 import warnings
-from functools import partial
 from types import ModuleType
 
 import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from fake_cuda import Watch, run
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, multi_scale_deformable_attn_pytorch
+from torch._subclasses import FakeTensorMode
 
 from mmrope import ops
 from mmrope.commands.main import main
@@ -42,7 +41,7 @@ def test_a_broken_extension_is_not_covered_up(tmp_path):
     suffix = __import__('importlib.machinery').machinery.EXTENSION_SUFFIXES[0]
     (tmp_path / 'mmcv' / f'_ext{suffix}').write_text('not a library')
     code = 'import mmrope\ntry:\n    import mmcv._ext\nexcept ImportError as error:\n    print(error)'
-    assert 'header' in python(code, env) or 'ELF' in ' '.join(python(code, env))
+    assert python(code, env)[0].startswith(str(tmp_path / 'mmcv' / '_ext'))
 
 
 def test_nothing_heavy_is_imported_for_it():
@@ -78,7 +77,7 @@ def test_the_command_serves_programs_that_import_a_host_first(tmp_path, monkeypa
     (tmp_path / 'lite').mkdir()
     code = f'import site; site.addsitedir({str(site)!r})\nimport mmdet.apis, mmdet.models, mmcv.ops\n'
     code += 'from mmdet.structures.mask import structures\nprint(structures.roi_align is mmcv.ops.roi_align)'
-    assert python(code, without_compiled(tmp_path / 'lite')) == ['True']
+    assert python(code, without_compiled(tmp_path / 'lite'))[-1] == 'True'
 
     monkeypatch.setattr('mmrope.commands.ops.compiled', lambda: True)
     main(['ops'])
@@ -90,7 +89,7 @@ def test_the_line_of_the_command_does_nothing_without_mmrope(tmp_path):
     from mmrope.commands.ops import LINE
 
     (tmp_path / 'line.pth').write_text(LINE)
-    code = f'import sys; sys.meta_path[:] = [f for f in sys.meta_path if "mmrope" not in repr(f)]\nimport site\n'
+    code = 'import sys; sys.meta_path[:] = [f for f in sys.meta_path if "mmrope" not in repr(f)]\nimport site\n'
     code += f'site.addsitedir({str(tmp_path)!r}); print("mmrope" in sys.modules)'
     env = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
     assert python(code, env, cwd=tmp_path) == ['False']
@@ -108,16 +107,16 @@ def test_what_is_missing_says_so_when_it_is_called():
 def pool(x, rois, size=3, scale=0.5, ratio=0, aligned=True, pool_mode=1):
     out = x.new_empty(len(rois), x.shape[1], size, size)
     nothing = x.new_zeros(0)
-    EXTENSION.roi_align_forward(x, rois, out, nothing, nothing, aligned_height=size, aligned_width=size,
-                                spatial_scale=scale, sampling_ratio=ratio, pool_mode=pool_mode, aligned=aligned)  # fmt: skip
+    settings = dict(aligned_height=size, aligned_width=size, spatial_scale=scale, sampling_ratio=ratio, aligned=aligned)
+    EXTENSION.roi_align_forward(x, rois, out, nothing, nothing, pool_mode=pool_mode, **settings)
     return out
 
 
 def pool_backward(grad, rois, shape, size=3, scale=0.5, ratio=0, aligned=True):
     out = grad.new_full(shape, 7)
     nothing = grad.new_zeros(0)
-    EXTENSION.roi_align_backward(grad, rois, nothing, nothing, out, aligned_height=size, aligned_width=size,
-                                 spatial_scale=scale, sampling_ratio=ratio, pool_mode=1, aligned=aligned)  # fmt: skip
+    settings = dict(aligned_height=size, aligned_width=size, spatial_scale=scale, sampling_ratio=ratio, aligned=aligned)
+    EXTENSION.roi_align_backward(grad, rois, nothing, nothing, out, pool_mode=1, **settings)
     return out
 
 
@@ -225,10 +224,11 @@ def test_deformable_attention_and_convolution_in_half_precision(dtype):
 def test_a_deformable_convolution_without_shifts_is_a_convolution():
     x, weight, bias = torch.randn(2, 4, 6, 5), torch.randn(6, 2, 3, 3), torch.randn(6)
     out = x.new_empty(2, 6, 3, 5)
+    sides = dict(kernel_h=3, kernel_w=3, stride_h=2, stride_w=1, pad_h=1, pad_w=1, dilation_h=1, dilation_w=1)
+    offset, mask = x.new_zeros(2, 18, 3, 5), x.new_ones(2, 9, 3, 5)
     EXTENSION.modulated_deform_conv_forward(
-        x, weight, bias, None, x.new_zeros(2, 18, 3, 5), x.new_ones(2, 9, 3, 5), out, None, kernel_h=3, kernel_w=3,
-        stride_h=2, stride_w=1, pad_h=1, pad_w=1, dilation_h=1, dilation_w=1, group=2, deformable_group=1, with_bias=True,
-    )  # fmt: skip
+        x, weight, bias, None, offset, mask, out, None, **sides, group=2, deformable_group=1, with_bias=True
+    )
     torch.testing.assert_close(out, F.conv2d(x, weight, bias, (2, 1), 1, 1, 2))
 
 
@@ -260,12 +260,6 @@ def test_sigmoid_focal_loss_of_extreme_logits_is_finite():
         assert focal(function, logits, torch.tensor([0, 0]), torch.zeros(0)).isfinite().all()
 
 
-class Accelerated(torch.Tensor):
-    """A tensor of the CPU that says it is of a GPU."""
-
-    device = torch.device('cuda')
-
-
 def test_deterministic_mode_sums_gradients_on_the_cpu(monkeypatch):
     seen = []
 
@@ -280,3 +274,23 @@ def test_deterministic_mode_sums_gradients_on_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.Tensor, 'cpu', lambda self: torch.ones(3))
     assert casting.reproducibly(gradients, x)[0].device.type == 'meta'
     assert seen == [['meta'], ['cpu']]
+
+
+def test_nothing_waits_for_a_gpu():
+    """Reading a value of a fake CUDA tensor raises. Deformable attention has to: the CPU needs the sizes of levels."""
+    with FakeTensorMode(), torch.device('cuda'):
+        x, rois = torch.empty(2, 4, 8, 8, dtype=torch.bfloat16), torch.empty(5, 5)
+        out, nothing = x.new_empty(5, 4, 3, 3), x.new_empty(0)
+        settings = dict(
+            aligned_height=3, aligned_width=3, spatial_scale=0.5, sampling_ratio=0, pool_mode=1, aligned=True
+        )
+        EXTENSION.roi_align_forward(x, rois, out, nothing, nothing, pool_mode=1, **settings)
+        EXTENSION.roi_align_backward(out, rois, nothing, nothing, torch.empty_like(x), pool_mode=1, **settings)
+        weight, offset = torch.empty(4, 4, 3, 3), torch.empty(2, 18, 8, 8)
+        settings = dict(kW=3, kH=3, dW=1, dH=1, padW=1, padH=1, dilationW=1, dilationH=1, group=1, deformable_group=1)
+        EXTENSION.deform_conv_forward(x.float(), weight, offset, x.new_empty(2, 4, 8, 8), None, None, **settings)
+        grads = torch.empty_like(x), torch.empty_like(offset)
+        EXTENSION.deform_conv_backward_input(x.float(), offset, x.float(), *grads, weight, None, **settings)
+        logits, target = torch.empty(6, 3), torch.empty(6, dtype=torch.long)
+        assert focal('forward', logits, target, torch.empty(3)).is_cuda
+        assert focal('backward', logits, target, torch.empty(3)).is_cuda

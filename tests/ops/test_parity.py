@@ -20,12 +20,12 @@ def both(monkeypatch):
     """Call a function once with each set of operators."""
     standin = standing_in()
 
-    def call(function):
-        first = function()
+    def call(function, *args):
+        first = function(*args)
         with monkeypatch.context() as patch:
             for name in MODULES:
                 patch.setattr(sys.modules[f'mmcv.ops.{name}'], 'ext_module', standin)
-            return first, function()
+            return first, function(*args)
 
     return call
 
@@ -103,7 +103,7 @@ def test_nms(both, offset, threshold):
     for count in COUNTS * 6:
         boxes, scores = some_boxes(gen, count)
         for score_threshold, max_num in ((0, -1), (0.3, 5)):
-            equal(*both(lambda: mmcv.ops.nms(boxes, scores, threshold, offset, score_threshold, max_num)))
+            equal(*both(mmcv.ops.nms, boxes, scores, threshold, offset, score_threshold, max_num))
 
 
 @pytest.mark.parametrize('agnostic', [True, False])
@@ -116,7 +116,7 @@ def test_batched_nms(both, agnostic, split):
         classes = torch.randint(0, 4, (count,), generator=gen)
         for kind in ('nms', 'soft_nms'):
             settings = dict(type=kind, iou_threshold=0.5, split_thr=split)
-            equal(*both(lambda: mmcv.ops.batched_nms(boxes, scores, classes, settings, agnostic)))
+            equal(*both(mmcv.ops.batched_nms, boxes, scores, classes, settings, agnostic))
 
 
 @pytest.mark.parametrize('method', ['naive', 'linear', 'gaussian'])
@@ -127,7 +127,7 @@ def test_soft_nms_in_the_same_order(both, method, offset):
         boxes, scores = some_boxes(gen, count)
         for min_score in (0.001, 0.4):
             (dets, kept), (dets_here, kept_here) = both(
-                lambda: mmcv.ops.soft_nms(boxes, scores, 0.3, 0.5, min_score, method, offset)
+                mmcv.ops.soft_nms, boxes, scores, 0.3, 0.5, min_score, method, offset
             )
             assert torch.equal(kept, kept_here)
             torch.testing.assert_close(dets, dets_here, rtol=1e-6, atol=0, equal_nan=True)
@@ -137,7 +137,7 @@ def test_nms_match(both):
     gen = torch.Generator().manual_seed(6)
     for count in COUNTS * 3:
         boxes, scores = some_boxes(gen, count)
-        equal(*both(lambda: mmcv.ops.nms_match(torch.cat([boxes, scores[:, None]], 1), 0.4)))
+        equal(*both(mmcv.ops.nms_match, torch.cat([boxes, scores[:, None]], 1), 0.4))
 
 
 @pytest.mark.parametrize('modulated', [False, True])
@@ -184,11 +184,10 @@ for path in sys.argv[1:]:
     model = MODELS.build(cfg.model)
     data = demo_mm_inputs(2, [[3, 96, 128]] * 2, num_classes=3, with_mask=True)
     torch.manual_seed(1)
-    losses = model.loss(**model.data_preprocessor(data, True))
-    sum(v.sum() for loss in losses.values() for v in (loss if isinstance(loss, list) else [loss])).backward()
+    model.parse_losses(model(**model.data_preprocessor(data, True), mode='loss'))[0].backward()
     model.eval()
     with torch.no_grad():
-        found = model.predict(**model.data_preprocessor(data, False))
+        found = model(**model.data_preprocessor(data, False), mode='predict')
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         digest.update(f'{name} {None if parameter.grad is None else parameter.grad.norm().item()!r}'.encode())
