@@ -52,9 +52,6 @@ def softnms(
         offset: as for :func:`nms`.
     """
     corners = boxes.detach().float().numpy()
-    iou_threshold, sigma, min_score = np.float32(iou_threshold), np.float32(sigma), np.float32(min_score)
-    one = np.float32(1)
-    offset = np.float32(offset)
     areas = (corners[:, 2] - corners[:, 0] + offset) * (corners[:, 3] - corners[:, 1] + offset)
     rows = np.column_stack([corners, scores.detach().float().numpy(), areas])  # of the boxes that are left
     indexes = np.arange(len(rows))
@@ -67,7 +64,7 @@ def softnms(
         if method == 2:
             rest[:, 4] *= np.exp(-(iou * iou) / sigma)
         elif method == 1:
-            rest[:, 4] *= np.where(iou >= iou_threshold, one - iou, one)
+            rest[:, 4] *= np.where(iou >= iou_threshold, 1 - iou, 1)
         else:
             rest[:, 4] *= ~(iou >= iou_threshold)
         stays = ~(rest[:, 4] < min_score)
@@ -95,18 +92,18 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
     areas = (left[:, 2] - left[:, 0]) * (left[:, 3] - left[:, 1])
     groups = []
     while len(left):
-        matched = _iou(left[0], left[1:], areas[0], areas[1:], np.float32(0)) >= np.float32(iou_threshold)
+        matched = _iou(left[0], left[1:], areas[0], areas[1:], 0) >= iou_threshold
         groups.append([int(order[0]), *order[1:][matched].tolist()])
         left, areas, order = left[1:][~matched], areas[1:][~matched], order[1:][~matched]
     return groups
 
 
-def _iou(box: np.ndarray, others: np.ndarray, area: np.ndarray, areas: np.ndarray, offset: np.float32) -> np.ndarray:
+def _iou(box: np.ndarray, others: np.ndarray, area: np.ndarray, areas: np.ndarray, offset: int) -> np.ndarray:
     """Return the IoU of a box with each of the others; NaN loses each comparison, as in C++."""
     low = np.where(box[:2] < others[:, :2], others[:, :2], box[:2])
     high = np.where(others[:, 2:] < box[2:], others[:, 2:], box[2:])
     sides = high - low + offset
-    sides = np.where(sides > 0, sides, np.float32(0))
+    sides = np.where(sides > 0, sides, 0)
     shared = sides[:, 0] * sides[:, 1]
     with np.errstate(divide='ignore', invalid='ignore'):
         return shared / (area + areas - shared)

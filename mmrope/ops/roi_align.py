@@ -78,7 +78,7 @@ def roi_align_backward(
 
     with without_autocast(grad_output):
         grad, boxes = in_float32(grad_output, rois)
-        grad_input.copy_(*reproducibly(gradients, grad, boxes.to(grad)))
+        grad_input.copy_(reproducibly(gradients, grad, boxes.to(grad))[0])
 
 
 def _check(rois: Tensor, aligned: bool) -> None:
