@@ -281,9 +281,7 @@ def test_nothing_waits_for_a_gpu():
     with FakeTensorMode(), torch.device('cuda'):
         x, rois = torch.empty(2, 4, 8, 8, dtype=torch.bfloat16), torch.empty(5, 5)
         out, nothing = x.new_empty(5, 4, 3, 3), x.new_empty(0)
-        settings = dict(
-            aligned_height=3, aligned_width=3, spatial_scale=0.5, sampling_ratio=0, pool_mode=1, aligned=True
-        )
+        settings = dict(aligned_height=3, aligned_width=3, spatial_scale=0.5, sampling_ratio=0, aligned=True)
         EXTENSION.roi_align_forward(x, rois, out, nothing, nothing, pool_mode=1, **settings)
         EXTENSION.roi_align_backward(out, rois, nothing, nothing, torch.empty_like(x), pool_mode=1, **settings)
         weight, offset = torch.empty(4, 4, 3, 3), torch.empty(2, 18, 8, 8)
