@@ -4,7 +4,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from mmrope.ops import OperatorsFinder, compiled
+from mmrope.ops import compiled
 
 HAS_COMPILED = compiled()
 
@@ -21,11 +21,3 @@ def without_compiled(folder: Path) -> dict[str, str]:
         if not path.name.startswith('_ext'):
             (folder / 'mmcv' / path.name).symlink_to(path)
     return dict(os.environ, PYTHONPATH=os.pathsep.join([str(folder), str(Path(__file__).parents[2])]))
-
-
-def standing_in() -> object:
-    """Return the module that answers ``mmcv._ext`` where nothing is compiled."""
-    spec = OperatorsFinder.find_spec('mmcv._ext')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

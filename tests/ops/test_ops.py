@@ -16,7 +16,7 @@ from torch._subclasses import FakeTensorMode
 from mmrope import ops
 from mmrope.commands.main import main
 from mmrope.ops import casting
-from tests.helpers.operators import HAS_COMPILED, standing_in, without_compiled
+from tests.helpers.operators import HAS_COMPILED, without_compiled
 
 EXTENSION = standing_in()
 

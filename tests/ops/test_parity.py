@@ -5,29 +5,21 @@ import subprocess
 import sys
 
 import mmcv.ops
+import operators
 import pytest
 import torch
 
-from tests.helpers.operators import HAS_COMPILED, standing_in, without_compiled
+from tests.helpers.operators import HAS_COMPILED, without_compiled
 
+STAND_IN = operators.standing_in()
 pytestmark = pytest.mark.skipif(not HAS_COMPILED, reason='MMCV has no compiled operators here to compare with')
 
-MODULES = ('roi_align', 'nms', 'deform_conv', 'modulated_deform_conv')
 
-
-@pytest.fixture
-def both(monkeypatch):
+def both(function, *args):
     """Call a function once with each set of operators."""
-    standin = standing_in()
-
-    def call(function, *args):
-        first = function(*args)
-        with monkeypatch.context() as patch:
-            for name in MODULES:
-                patch.setattr(sys.modules[f'mmcv.ops.{name}'], 'ext_module', standin)
-            return first, function(*args)
-
-    return call
+    first = function(*args)
+    with operators.operators(STAND_IN):
+        return first, function(*args)
 
 
 def equal(first, second):
@@ -55,7 +47,7 @@ def some_rois(seed, dtype):
 @pytest.mark.parametrize('aligned', [True, False])
 @pytest.mark.parametrize('ratio', [0, 1, 2])
 @pytest.mark.parametrize('scale', [1, 0.25])
-def test_roi_align(both, dtype, aligned, ratio, scale):
+def test_roi_align(dtype, aligned, ratio, scale):
     gen = torch.Generator().manual_seed(0)
     maps = torch.randn(2, 3, 10, 14, generator=gen, dtype=dtype)
     for rois in (some_rois(1, dtype), some_rois(2, dtype)[:0]):
@@ -70,7 +62,7 @@ def test_roi_align(both, dtype, aligned, ratio, scale):
         equal(*both(run))
 
 
-def test_roi_align_refuses_inverted_boxes_as_the_compiled_one_does(both):
+def test_roi_align_refuses_inverted_boxes_as_the_compiled_one_does():
     rois = torch.tensor([[0, 9.0, 9, 4, 12]])
 
     def run():
@@ -98,7 +90,7 @@ COUNTS = (0, 1, 2, 7, 60, 300)
 
 @pytest.mark.parametrize('offset', [0, 1])
 @pytest.mark.parametrize('threshold', [0.1, 0.3, 0.5, 0.7, 1.0])
-def test_nms(both, offset, threshold):
+def test_nms(offset, threshold):
     gen = torch.Generator().manual_seed(3)
     for count in COUNTS * 6:
         boxes, scores = some_boxes(gen, count)
@@ -108,7 +100,7 @@ def test_nms(both, offset, threshold):
 
 @pytest.mark.parametrize('agnostic', [True, False])
 @pytest.mark.parametrize('split', [10000, 50])
-def test_batched_nms(both, agnostic, split):
+def test_batched_nms(agnostic, split):
     gen = torch.Generator().manual_seed(4)
     for count in (1, 7, 60, 300):
         boxes, scores = some_boxes(gen, count)
@@ -121,7 +113,7 @@ def test_batched_nms(both, agnostic, split):
 
 @pytest.mark.parametrize('method', ['naive', 'linear', 'gaussian'])
 @pytest.mark.parametrize('offset', [0, 1])
-def test_soft_nms_in_the_same_order(both, method, offset):
+def test_soft_nms_in_the_same_order(method, offset):
     gen = torch.Generator().manual_seed(5)
     for count in COUNTS * 3:
         boxes, scores = some_boxes(gen, count)
@@ -133,7 +125,7 @@ def test_soft_nms_in_the_same_order(both, method, offset):
             torch.testing.assert_close(dets, dets_here, rtol=1e-6, atol=0, equal_nan=True)
 
 
-def test_nms_match(both):
+def test_nms_match():
     gen = torch.Generator().manual_seed(6)
     for count in COUNTS * 3:
         boxes, scores = some_boxes(gen, count)
@@ -143,7 +135,7 @@ def test_nms_match(both):
 @pytest.mark.parametrize('modulated', [False, True])
 @pytest.mark.parametrize('stride, padding, dilation', [(1, 1, 1), (2, 0, 1), (1, 2, 2)])
 @pytest.mark.parametrize('groups, deform_groups, batch', [(1, 1, 2), (2, 4, 3)])
-def test_deformable_convolution(both, modulated, stride, padding, dilation, groups, deform_groups, batch):
+def test_deformable_convolution(modulated, stride, padding, dilation, groups, deform_groups, batch):
     gen = torch.Generator().manual_seed(7)
 
     def randn(*shape):
@@ -212,3 +204,9 @@ def test_a_detector_trains_and_predicts_to_the_same_bits(tmp_path):
     assert (here, there) == (True, False)
     assert results == results_there
     assert all(count for _, count in results.values())
+
+
+def test_the_benchmark_has_a_ratio_for_each_row(capsys):
+    operators.main(['--rounds', '1'])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10 and all(float(line.split('|')[4]) > 0 for line in lines[2:])
