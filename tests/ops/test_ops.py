@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, multi_scale_deformable_attn_pytorch
+from operators import standing_in
 from torch._subclasses import FakeTensorMode
 
 from mmrope import ops
