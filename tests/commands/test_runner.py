@@ -16,6 +16,7 @@ from mmrope.commands import config as configs
 from mmrope.commands import runner
 from mmrope.commands.cli import add_config, add_run
 from mmrope.commands.errors import CommandError, Run
+from mmrope.ops import describe
 from tests.helpers.isolation import isolated
 
 
@@ -115,8 +116,8 @@ class FakeRunner:
     """Takes the place of the runner, and remembers."""
 
     def __init__(self, cfg: Config) -> None:
-        self.cfg, self.hooks, self.warnings = cfg, [], []
-        self.logger = SimpleNamespace(warning=self.warnings.append)
+        self.cfg, self.hooks, self.warnings, self.infos = cfg, [], [], []
+        self.logger = SimpleNamespace(warning=self.warnings.append, info=self.infos.append)
 
     def register_hook(self, hook: Any) -> None:
         self.hooks.append(hook)
@@ -164,6 +165,7 @@ def test_processes_without_an_accelerator(machine: SimpleNamespace) -> None:
 def test_one_process_without_an_accelerator(machine: SimpleNamespace) -> None:
     built = runner.build_runner(recipe(), Run(), training=True)
     assert machine.joined == []
+    assert built.infos == [describe()]
     assert 'model_wrapper_cfg' not in built.cfg
     assert built.cfg.model == recipe().model  # MMEngine reverts SyncBN by itself
     assert len(built.warnings) == 1

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mmrope import RoPESwin, RoPEViT
 from mmrope.layers import one_window, reorder, shifted_windows
 from mmrope.models.swin import PatchMerging
+from tests.helpers.compiler import needs_compiler
 
 SIZES = [(48, 48), (61, 100), (80, 40), (96, 64)]  # square, divided by nothing, portrait, landscape
 
@@ -102,6 +103,7 @@ def test_training_is_one_graph_with_the_same_gradients(make):
     assert_same_gradients(ours, model, twin, (61, 100))
 
 
+@needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize(
     'make', [GLOBAL['mixed'], WINDOWED['vit mixed'], WINDOWED['swin mixed']], ids=['global', 'vit', 'swin']
@@ -114,6 +116,7 @@ def test_inductor_gives_the_same_values_and_gradients(make):
     assert_same_maps(ours, twin, (61, 100))
 
 
+@needs_compiler
 def test_inductor_pads_reordered_tokens():
     """Its C++ of a padding did not compile over an index that is checked."""
 

@@ -7,6 +7,7 @@ import torch
 
 from mmrope import RoPESwin
 from tests.helpers.classic_swin import classic_swin
+from tests.helpers.compiler import needs_compiler
 
 VARIANTS = [dict(rope=rope, rpb=rpb) for rope, rpb in itertools.product(('mixed', 'axial', None), (False, True))]
 variants = pytest.mark.parametrize('variant', VARIANTS, ids=lambda v: f'{v["rope"]}{"+rpb" * v["rpb"]}')
@@ -301,7 +302,7 @@ def test_compiles_in_one_graph(variant, close):
             close(ours, theirs)
 
 
-@pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=[pytest.mark.slow, needs_compiler])])
 def test_compiled_training_step_equals_eager(backend, close):
     model = tiny(arch=SHORT, out_indices=(-1,), rpb=True)
     twin = copy.deepcopy(model)

@@ -6,6 +6,7 @@ import timm
 import torch
 
 from mmrope import RoPEViT
+from tests.helpers.compiler import needs_compiler
 
 VARIANTS = [dict(rope=rope, ape=ape) for rope, ape in itertools.product(('mixed', 'axial', None), (False, True))]
 LAYOUTS = {
@@ -258,7 +259,7 @@ def test_compiles_in_one_graph(variant, close):
         close(compiled(x)[0], model(x)[0])
 
 
-@pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=[pytest.mark.slow, needs_compiler])])
 def test_compiled_training_step_equals_eager(backend, close):
     model = tiny(window_size=5, global_attn_indexes=(1,))
     twin = copy.deepcopy(model)

@@ -22,8 +22,8 @@ from tests.helpers.operators import HAS_COMPILED, without_compiled
 EXTENSION = standing_in()
 
 
-def python(code, env=None, **kwargs):
-    command = [sys.executable, '-W', 'ignore', '-c', code]
+def python(code, env=None, *options, **kwargs):
+    command = [sys.executable, *options, '-W', 'ignore', '-c', code]
     done = subprocess.run(command, env=env, capture_output=True, text=True, **kwargs)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -58,6 +58,8 @@ def test_installing_twice_is_installing_once():
 @pytest.mark.parametrize('host', ['mmdet.structures', 'mmseg.models'])
 def test_a_host_that_was_imported_before_is_named(monkeypatch, host):
     monkeypatch.setattr(sys, 'meta_path', [finder for finder in sys.meta_path if finder is not ops.OperatorsFinder])
+    for name in ('mmdet.structures', 'mmseg.models'):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, host, ModuleType(host))
     monkeypatch.setattr(ops, 'find_spec', lambda name: None)
     with pytest.warns(UserWarning, match=f'{host[:5]}.*imported before mmrope.*mmrope ops'):
@@ -90,10 +92,9 @@ def test_the_line_of_the_command_does_nothing_without_mmrope(tmp_path):
     from mmrope.commands.ops import LINE
 
     (tmp_path / 'line.pth').write_text(LINE)
-    code = 'import sys; sys.meta_path[:] = [f for f in sys.meta_path if "mmrope" not in repr(f)]\nimport site\n'
-    code += f'site.addsitedir({str(tmp_path)!r}); print("mmrope" in sys.modules)'
+    code = f'import site, sys; site.addsitedir({str(tmp_path)!r}); print("mmrope" in sys.modules)'
     env = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
-    assert python(code, env, cwd=tmp_path) == ['False']
+    assert python(code, env, '-S', cwd=tmp_path) == ['False']  # without site-packages there is no mmrope
 
 
 def test_what_is_missing_says_so_when_it_is_called():
