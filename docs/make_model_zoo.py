@@ -99,7 +99,8 @@ SECTIONS = (
         Box AP on COCO, 12 epochs; the paper's numbers as two transcriptions agree on them. The recipe on the ViT is
         that of detrex, which reports 50.2 for ViT-B with weights of masked autoencoders (MAE) and relative positions.
         Of Swin the absolute values were not found, only how much RoPE-Mixed gains over the relative position bias
-        (RPB).
+        (RPB). On a GPU its deformable attention is one kernel with MMCV's compiled operators
+        ([install.md](install.md)).
         """,
     ),
     Section(
@@ -114,7 +115,8 @@ SECTIONS = (
         'mask2former_',
         """
         mIoU on ADE20k. The paper's absolute values were not found, only how much RoPE-Mixed gains over the relative
-        position bias (RPB).
+        position bias (RPB). On a GPU its deformable attention is one kernel with MMCV's compiled operators
+        ([install.md](install.md)).
         """,
     ),
     Section(
