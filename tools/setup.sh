@@ -42,6 +42,19 @@ sys.exit(not mmrope.ops.compiled() or (gpu and mmcv._ext.get_compiling_cuda_vers
 PY
 }
 
+has_mmcv_without_operators() {
+    "$py" - $mmcv <<'PY'
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+name, version = sys.argv[1].split('==')
+try:
+    mmcv = distribution(name)
+except PackageNotFoundError:
+    sys.exit(1)
+sys.exit(mmcv.version != version or any(mmcv.locate_file('mmcv').glob('_ext*')))
+PY
+}
+
 up_to_date() {
     [ -f "$venv/.stamp" ] && [ "$(cat "$venv/.stamp")" = "$(key)" ] && { [ $ops != compiled ] || compiled_ops_work; }
 }
@@ -113,12 +126,17 @@ pip_install -q $no_cache --no-build-isolation $(grep -vE "^#|^$mmcv$" "$pins") -
     stop "pip could not install the $stack packages, see above; run it again and it goes on from here."
 
 if compiled_ops_work; then
-    say "4/5 $mmcv has compiled operators already"
+    say "4/5 $mmcv has compiled operators, which stay; for torchvision's remove $venv first"
 elif [ $ops = torchvision ]; then
-    # Upstream has a wheel without operators. OneDL's package leaves them out where it is built apart from torch; pip must
-    # not keep what comes of it, or would take it where operators are wanted.
-    say "4/5 ${mmcv/#mmcv==/mmcv-lite==} without compiled operators: torchvision's and PyTorch's stand in for them"
-    pip_install -q --no-cache-dir --force-reinstall "${mmcv/#mmcv==/mmcv-lite==}" || stop "pip could not install mmcv, see above."
+    # Upstream has a wheel without operators. OneDL's package has none if torch is not there when pip builds it, as by
+    # default. pip must not keep the result: it would install it where operators are wanted.
+    mmcv=${mmcv/#mmcv==/mmcv-lite==}
+    say "4/5 $mmcv without compiled operators: torchvision's and PyTorch's stand in for them"
+    if ! has_mmcv_without_operators; then
+        "$py" -m pip uninstall -q -y mmcv mmcv-lite onedl-mmcv 2>/dev/null
+        pip_install -q --no-cache-dir "$mmcv" && has_mmcv_without_operators ||
+            stop "$mmcv could not be installed, or has operators that do not load; see above."
+    fi
 else
     say "4/5 $mmcv: builds its C++ operators, some minutes on 2 cores, or takes the wheel that pip kept"
     "$py" -c 'import sys, torch; from torch.utils.cpp_extension import CUDA_HOME

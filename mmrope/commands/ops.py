@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..checkpoints.files import write_whole
 from ..ops import compiled, describe
+from .errors import CommandError
 
 # Without mmrope, after it was uninstalled say, the line does nothing.
 LINE = "import importlib.util; importlib.util.find_spec('mmrope') and __import__('mmrope')\n"
@@ -21,12 +22,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the line or remove it, and say which operators there are."""
+    """Write the line or remove it, and say which operators there are.
+
+    Raises:
+        CommandError: if there is no MMCV, or site-packages cannot be written to.
+    """
     path = Path(sysconfig.get_path('purelib'), 'mmrope_ops.pth')
-    if compiled():
-        path.unlink(missing_ok=True)
-        print(describe())
-    else:
+    try:
+        if compiled():
+            path.unlink(missing_ok=True)
+            print(describe())
+            return
         with write_whole(path) as part:
             part.write_text(LINE)
-        print(f'{describe()}\nEvery program of this environment finds them: {path}')
+    except ModuleNotFoundError as error:
+        raise CommandError('there is no MMCV in this environment; docs/install.md says which one to install') from error
+    except OSError as error:
+        raise CommandError(
+            f'{path} cannot be changed ({error}); without it, programs have to `import mmrope` before MMDetection'
+        ) from error
+    print(f'{describe()}\nEvery program of this environment finds them: {path}')

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 
 NAME = 'mmcv._ext'
+# Those of the hosts' modules that note at their import that MMCV has no operators.
+NOTING = ('mmdet.structures', 'mmseg.models', 'mmcv.cnn.bricks.transformer')
 SOURCE = str(Path(__file__).with_name('extension.py'))
 
 
@@ -29,15 +31,14 @@ class OperatorsFinder:
 def install() -> None:
     """Let MMCV find torchvision's and PyTorch's operators if it has none of its own.
 
-    Warns if MMDetection or MMSegmentation was imported before: they have noted that there are no operators.
+    Warns if a host was imported before and has noted that there are none.
     """
     if any(finder is OperatorsFinder for finder in sys.meta_path):
         return
-    late = [host for host in ('mmdet.structures', 'mmseg.models') if host in sys.modules]
-    if late and find_spec(NAME) is None:
+    if any(name in sys.modules for name in NOTING) and find_spec(NAME) is None:
         warnings.warn(
-            f'{late[0].partition(".")[0]} was imported before mmrope and found no operators of MMCV; import mmrope '
-            'first, or run `mmrope ops` once, which makes them available from the start of every Python',
+            'MMDetection, MMSegmentation or MMPreTrain was imported before mmrope and found no operators of MMCV; import '
+            'mmrope first, or run `mmrope ops` once, which makes them available from the start of every Python',
             stacklevel=3,
         )
     sys.meta_path.append(OperatorsFinder)

@@ -62,7 +62,7 @@ def softnms(
         rest = rows[i + 1 : left]
         iou = _iou(rows[i, :4], rest[:, :4], rows[i, 5], rest[:, 5], offset)
         if method == 2:
-            rest[:, 4] *= np.exp(-(iou * iou) / sigma)
+            rest[:, 4] *= np.exp((-(iou * iou) / sigma).astype(np.float64)).astype(np.float32)  # rounded as C's expf
         elif method == 1:
             rest[:, 4] *= np.where(iou >= iou_threshold, 1 - iou, 1)
         else:

@@ -36,20 +36,21 @@ def roi_align_forward(
 
     Raises:
         NotImplementedError: if ``pool_mode`` is 0, the maximum.
-        ValueError: on the CPU, if a coordinate is infinite or not a number, or if a box of ``aligned`` ends before it
-            begins; torchvision's kernel would read outside the maps.
+        ValueError: on the CPU, where torchvision's kernel would read outside the maps: if there is no image of an index,
+            a coordinate on the maps is infinite or not a number, or a box of ``aligned`` ends before it begins.
     """
     if pool_mode != 1:
         raise NotImplementedError(
             "RoIAlign with pool_mode='max' exists only in MMCV with compiled operators, and this environment has none; "
             "pool_mode='avg' works"
         )
-    if rois.device.type == 'cpu':
-        _check(rois, aligned)
     with without_autocast(input):
-        maps, boxes = in_float32(input, rois)
+        (maps,) = in_float32(input)
+        boxes = rois.to(maps)
+        if maps.device.type == 'cpu':
+            _check(boxes, len(maps), spatial_scale, aligned)
         pooled = torch.ops.torchvision.roi_align(
-            maps, boxes.to(maps), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
+            maps, boxes, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
         )
     output.copy_(pooled)
 
@@ -81,10 +82,14 @@ def roi_align_backward(
         grad_input.copy_(reproducibly(gradients, grad, boxes.to(grad))[0])
 
 
-def _check(rois: Tensor, aligned: bool) -> None:
-    wrong = ~rois.isfinite().all(1)
+def _check(rois: Tensor, images: int, scale: float, aligned: bool) -> None:
+    index, corners = rois[:, 0], rois[:, 1:] * scale
+    wrong = ~((index >= 0) & (index < images) & corners.isfinite().all(1))
     if aligned:
-        wrong |= (rois[:, 3:] < rois[:, 1:3]).any(1)
+        wrong |= (corners[:, 2:] < corners[:, :2]).any(1)
     if wrong.any():
-        rule = 'finite, with x1 <= x2 and y1 <= y2' if aligned else 'finite'
-        raise ValueError(f'rois must be {rule}, but got {rois[wrong][0, 1:].tolist()} as (x1, y1, x2, y2)')
+        order = ', x1 <= x2 and y1 <= y2' if aligned else ''
+        raise ValueError(
+            f'rois must be (index below {images}, x1, y1, x2, y2), finite at a scale of {scale}{order}, '
+            f'but got {rois[wrong][0].tolist()}'
+        )

@@ -1,6 +1,7 @@
 """How MMCV finds the operators, and what each of them computes, by its definition."""
 
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -55,14 +56,14 @@ def test_installing_twice_is_installing_once():
     assert sys.meta_path == before
 
 
-@pytest.mark.parametrize('host', ['mmdet.structures', 'mmseg.models'])
+@pytest.mark.parametrize('host', ops.NOTING)
 def test_a_host_that_was_imported_before_is_named(monkeypatch, host):
     monkeypatch.setattr(sys, 'meta_path', [finder for finder in sys.meta_path if finder is not ops.OperatorsFinder])
-    for name in ('mmdet.structures', 'mmseg.models'):
+    for name in ops.NOTING:
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, host, ModuleType(host))
     monkeypatch.setattr(ops, 'find_spec', lambda name: None)
-    with pytest.warns(UserWarning, match=f'{host[:5]}.*imported before mmrope.*mmrope ops'):
+    with pytest.warns(UserWarning, match='imported before mmrope.*mmrope ops'):
         ops.install()
     with warnings.catch_warnings():  # where operators are compiled, nothing went wrong
         warnings.simplefilter('error')
@@ -141,19 +142,31 @@ def test_roi_align_of_channels_last_maps():
     assert torch.equal(pool(x.to(memory_format=torch.channels_last), ROIS), pool(x, ROIS))
 
 
-@pytest.mark.parametrize('bad', [float('nan'), float('inf'), float('-inf')])
+NAN, INF = float('nan'), float('inf')
+
+
 @pytest.mark.parametrize('ratio', [0, 2])
-def test_boxes_that_would_crash_the_kernel_are_refused(bad, ratio):
-    rois = ROIS.clone()
-    rois[1, 3] = bad
-    with pytest.raises(ValueError, match=r'rois must be finite.*3\.0'):
-        pool(torch.ones(2, 1, 8, 8), rois, ratio=ratio)
+@pytest.mark.parametrize('aligned', [True, False])
+@pytest.mark.parametrize(
+    'roi, scale',
+    [
+        ([0, 1, 1, NAN, 2], 1.0), ([0, 1, 1, INF, 2], 1.0), ([0, -INF, 1, 2, 2], 1.0), ([NAN, 1, 1, 2, 2], 1.0),
+        ([2, 1, 1, 2, 2], 1.0), ([-1, 1, 1, 2, 2], 1.0), ([0, 1, 1, 3e38, 3e38], 4.0), ([0, 1, 1, 1e39, 9], 1.0),
+        ([0, 1, 1, 2, 2], NAN), ([0, 1, 1, 2, 2], INF),
+    ],
+)  # fmt: skip
+def test_boxes_that_would_crash_the_kernel_are_refused(roi, scale, ratio, aligned):
+    rois = torch.tensor([[0, 1, 1, 2, 2], roi], dtype=torch.float64)
+    with pytest.raises(ValueError, match=rf'rois must be .*below 2.*scale of {scale}.*{re.escape(str(float(roi[1])))}'):
+        pool(torch.ones(2, 1, 8, 8), rois, scale=scale, ratio=ratio, aligned=aligned)
 
 
 def test_inverted_boxes_are_refused_where_they_have_no_meaning():
     rois = torch.tensor([[0, 5.0, 5, 2, 6]])
     with pytest.raises(ValueError, match='x1 <= x2'):
         pool(torch.ones(1, 1, 8, 8), rois)
+    with pytest.raises(ValueError, match='x1 <= x2'):
+        pool(torch.ones(1, 1, 8, 8), torch.tensor([[0, 2.0, 5, 5, 6]]), scale=-0.5)
     assert pool(torch.ones(1, 1, 8, 8), rois, aligned=False).isfinite().all()
 
 
@@ -294,3 +307,15 @@ def test_nothing_waits_for_a_gpu():
         logits, target = torch.empty(6, 3), torch.empty(6, dtype=torch.long)
         assert focal('forward', logits, target, torch.empty(3)).is_cuda
         assert focal('backward', logits, target, torch.empty(3)).is_cuda
+
+
+@pytest.mark.parametrize('error, said', [(ModuleNotFoundError, 'docs/install.md'), (OSError, 'import mmrope')])
+def test_the_command_says_what_to_do_where_it_cannot_work(monkeypatch, capsys, error, said):
+    def fail(*args):
+        raise error('so it is')
+
+    monkeypatch.setattr('mmrope.commands.ops.compiled', fail if error is ModuleNotFoundError else lambda: False)
+    monkeypatch.setattr('mmrope.commands.ops.write_whole', fail)
+    with pytest.raises(SystemExit) as stop:
+        main(['ops'])
+    assert stop.value.code and said in capsys.readouterr().err

@@ -115,7 +115,7 @@ def test_batched_nms(agnostic, split):
 @pytest.mark.parametrize('offset', [0, 1])
 def test_soft_nms_in_the_same_order(method, offset):
     gen = torch.Generator().manual_seed(5)
-    for count in COUNTS * 3:
+    for count in COUNTS * 25:
         boxes, scores = some_boxes(gen, count)
         for min_score in (0.001, 0.4):
             (dets, kept), (dets_here, kept_here) = both(
