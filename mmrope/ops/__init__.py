@@ -37,8 +37,8 @@ def install() -> None:
         return
     if any(name in sys.modules for name in NOTING) and find_spec(NAME) is None:
         warnings.warn(
-            'MMDetection, MMSegmentation or MMPreTrain was imported before mmrope and found no operators of MMCV; import '
-            'mmrope first, or run `mmrope ops` once, which makes them available from the start of every Python',
+            'MMDetection, MMSegmentation or MMPreTrain was imported before mmrope and found no operators of MMCV; '
+            'import mmrope first, or run `mmrope ops` once, which makes them available from the start of every Python',
             stacklevel=3,
         )
     sys.meta_path.append(OperatorsFinder)

@@ -36,8 +36,8 @@ def roi_align_forward(
 
     Raises:
         NotImplementedError: if ``pool_mode`` is 0, the maximum.
-        ValueError: on the CPU, where torchvision's kernel would read outside the maps: if there is no image of an index,
-            a coordinate on the maps is infinite or not a number, or a box of ``aligned`` ends before it begins.
+        ValueError: on the CPU, where torchvision's kernel would read outside the maps: if an image is not there, a
+            coordinate on the maps is infinite or not a number, or a box of ``aligned`` ends before it begins.
     """
     if pool_mode != 1:
         raise NotImplementedError(
