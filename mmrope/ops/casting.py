@@ -1,4 +1,4 @@
-"""How an operator of torchvision or PyTorch computes for MMCV: in float32 at least, and reproducibly when asked."""
+"""Precision and reproducibility of what torchvision and PyTorch compute for MMCV."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
