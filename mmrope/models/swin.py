@@ -80,8 +80,8 @@ class RoPESwin(Backbone):
     where the window size divides the grid the result is the same. An axis that fits into one window is not shifted.
 
     Args:
-        arch: ``'tiny'``, ``'small'``, ``'base'``, or a dict of ``embed_dims``, ``depths``, ``num_heads`` (the latter
-            two a number a stage) and optionally ``mlp_ratio`` (4).
+        arch: ``'tiny'``, ``'small'``, ``'base'``, or a dict of ``embed_dims``, of ``depths`` and
+            ``num_heads`` with a number for each stage, and optionally of ``mlp_ratio`` (4).
         patch_size: side of a patch, in pixels; the stride of the first output.
         in_channels: channels of the image.
         window_size: extent of a whole window, in tokens. It may differ from that of the weights: frequencies do not
