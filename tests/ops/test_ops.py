@@ -12,12 +12,17 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, multi_scale_deformable_attn_pytorch
-from operators import standing_in
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from operators import operators, standing_in
 from torch._subclasses import FakeTensorMode
 
-from mmrope import ops
+from mmrope import config_path, ops
 from mmrope.commands.main import main
 from mmrope.ops import casting
+from tests.helpers.isolation import isolated
 from tests.helpers.operators import HAS_COMPILED, without_compiled
 
 EXTENSION = standing_in()
@@ -319,3 +324,20 @@ def test_the_command_says_what_to_do_where_it_cannot_work(monkeypatch, capsys, e
     with pytest.raises(SystemExit) as stop:
         main(['ops'])
     assert stop.value.code and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_a_detector_trains_and_predicts_in_half_precision(dtype):
+    with isolated():
+        init_default_scope('mmdet')
+        cfg = Config.fromfile(config_path('mask_rcnn_rope_mixed_vit_tiny_digits.py'))
+        model = MODELS.build(cfg.model)
+        data = demo_mm_inputs(2, [[3, 96, 128]] * 2, num_classes=3, with_mask=True)
+        with operators(EXTENSION), torch.autocast('cpu', dtype):
+            losses = model(**model.data_preprocessor(data, True), mode='loss')
+            loss, _ = model.parse_losses(losses)
+            with torch.no_grad():
+                found = model.eval()(**model.data_preprocessor(data, False), mode='predict')
+        loss.backward()
+    assert loss.isfinite() and all(sample.pred_instances.scores.isfinite().all() for sample in found)
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
