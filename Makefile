@@ -4,7 +4,7 @@ VENV := .venv$(if $(filter openmmlab,$(STACK)),-openmmlab)$(if $(filter compiled
 PY := $(VENV)/bin/python
 export STACK OPS PYTHON
 
-.PHONY: help setup quickstart quickstart-seg reproduce-resolution bench test test-all lint clean
+.PHONY: help setup quickstart quickstart-seg reproduce-resolution bench test test-all lint docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -50,6 +50,15 @@ lint: setup ## check the code's style and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+docs: .venv-docs/ready ## build the documentation into build/docs; a broken link or reference is an error
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+
+# Griffe reads docstrings from the sources, so this environment needs neither torch nor a host.
+.venv-docs/ready: requirements/docs.txt
+	$(or $(PYTHON),python3) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
+	@touch $@
 
 clean: ## remove caches and build leftovers; environments, data and work_dirs stay
 	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

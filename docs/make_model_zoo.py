@@ -1,4 +1,4 @@
-"""Make docs/model_zoo.md of the configs, mmrope/weights/known.py and the measurements in configs/metafile.yml."""
+"""Write docs/model_zoo.md from the configs, mmrope/weights/known.py and the measurements in configs/metafile.yml."""
 
 import argparse
 import sys
@@ -18,20 +18,20 @@ CONFIGS, PAGE = ROOT / 'configs', ROOT / 'docs' / 'model_zoo.md'
 HUB = 'https://huggingface.co/'
 README = "the authors' README, https://github.com/naver-ai/rope-vit"
 BASELINE = (
-    "the authors' README, of a baseline of their own training; these weights are Microsoft's, for which "
+    "the authors' README, for a baseline that they trained; these weights are Microsoft's, for which "
     'https://github.com/microsoft/Swin-Transformer has 81.2 (T), 83.2 (S) and 83.5 (B) at 224'
 )
 INTRODUCTION = f"""\
 # Model zoo
 
-Every config, the published ImageNet-1k weights that its backbone starts from, what the authors report for such a
+Every config, the published ImageNet-1k weights that its backbone starts from, the numbers that others report for the
 model, and what was measured with this repository. *Not found* means that a number could not be read, not that there is
-none. No weights with both RoPE and a relative position bias (RPB) are published: its tables start anew. In square
-brackets is the number of the source, see the end. `python tools/list_weights.py` lists the weights themselves,
-[weights.md](weights.md) says how they are loaded.
+none. No published weights have both RoPE and a relative position bias (RPB), so their bias tables start from scratch.
+Numbers in square brackets refer to the [sources](#sources). `mmrope weights` lists the weights;
+[Pretrained weights](weights.md) describes how they load.
 
-A config is a backbone of `configs/_base_/backbones/` in a recipe of `configs/_base_/recipes/`. A pair that has no row
-here is a config of your own, in any folder:
+A config combines a backbone of `configs/_base_/backbones/` with a recipe of `configs/_base_/recipes/`. Other pairs need
+a config of three lines, in any folder:
 
 ```python
 _base_ = [
@@ -41,10 +41,10 @@ _base_ = [
 model = dict(backbone=_base_.backbone)
 ```
 
-For a ViT-S, ViT-L or Swin-B set the channels of the neck and the heads as well, as the configs of these sizes do.
+For a ViT-S, ViT-L or Swin-B, also set the channels of the neck and the heads, as the configs of these sizes do.
 
-This page is made by `python docs/{Path(__file__).name}`, of the configs, of the table of
-[known weights](../mmrope/weights/known.py) and of the measurements in [configs/metafile.yml](../configs/metafile.yml).
+`python docs/{Path(__file__).name}` writes this page from the configs, the table of
+[known weights](../mmrope/weights/known.py) and the measurements in [configs/metafile.yml](../configs/metafile.yml).
 """
 
 
@@ -73,7 +73,7 @@ SECTIONS = (
         'imagenet_',
         """
         Top-1 accuracy in percent at 224 and 384 pixels. These configs test the published weights, trained at 224, with
-        the authors' preparation of the images; they train nothing.
+        the authors' image preparation. They have no training recipe.
         """,
         unmeasured='not measured yet',
     ),
@@ -84,11 +84,11 @@ SECTIONS = (
         The paper reports no Mask R-CNN. On the ViT the recipe is ViTDet's, tuned for weights of masked autoencoders
         (MAE); with these, detectron2 has 51.6 box AP and 45.9 mask AP for ViT-B, 55.5 and 49.2 for ViT-L. The weights
         here were trained with labels: expect clearly less, and compare these configs with each other only. Images are
-        padded to 1024 x 1024 in training and tests; `--cfg-options model.data_preprocessor.pad_size_divisor=32` leaves
-        the padding out of a test, for models without an absolute embedding (ape), and is to be named along with its
-        result. The configs train 100 epochs on 16 GPUs with 4 images each; those with `8x4_accum2` the same on 8
-        (`25e`: 25 epochs). On Swin, MMDetection has 42.7 box AP and 39.3 mask AP for Swin-T after 12 epochs, 46.0 and
-        41.6 after 36 (3x), with RPB.
+        padded to 1024 x 1024 in training and tests. `--cfg-options model.data_preprocessor.pad_size_divisor=32` tests
+        without the padding, for models without an absolute embedding (ape); report the option along with the result.
+        The configs train 100 epochs on 16 GPUs with 4 images each, and those with `8x4_accum2` on 8 GPUs (`25e`: 25
+        epochs). On Swin-T with RPB, MMDetection reports 42.7 box AP and 39.3 mask AP after 12 epochs, 46.0 and 41.6
+        after 36 (3x).
         """,
         unpublished='none',
     ),
@@ -96,38 +96,36 @@ SECTIONS = (
         'DINO',
         'dino_',
         """
-        Box AP on COCO, 12 epochs; the paper's numbers as two transcriptions agree on them. The recipe on the ViT is
-        that of detrex, which reports 50.2 for ViT-B with weights of masked autoencoders (MAE) and relative positions.
-        Of Swin the absolute values were not found, only how much RoPE-Mixed gains over the relative position bias
-        (RPB). On a GPU its deformable attention is one kernel with MMCV's compiled operators
-        ([install.md](install.md)).
+        Box AP on COCO after 12 epochs. The paper's numbers are taken from two transcriptions that agree. The recipe on
+        the ViT is detrex's, which reports 50.2 for ViT-B with weights of masked autoencoders (MAE) and relative
+        positions. For Swin only the gain of RoPE-Mixed over the relative position bias (RPB) was found. On a GPU,
+        compile MMCV's operators: they have a kernel for deformable attention ([install](install.md)).
         """,
     ),
     Section(
         'UperNet',
         'upernet_',
         """
-        mIoU on ADE20k at 512 pixels, ms with multi-scale testing; the paper's numbers as one transcription has them.
+        mIoU on ADE20k at 512 pixels; ms is multi-scale testing. The paper's numbers are taken from one transcription.
         """,
     ),
     Section(
         'Mask2Former',
         'mask2former_',
         """
-        mIoU on ADE20k. The paper's absolute values were not found, only how much RoPE-Mixed gains over the relative
-        position bias (RPB). On a GPU its deformable attention is one kernel with MMCV's compiled operators
-        ([install.md](install.md)).
+        mIoU on ADE20k. For the paper's models only the gain of RoPE-Mixed over the relative position bias (RPB) was
+        found. On a GPU, compile MMCV's operators: they have a kernel for deformable attention ([install](install.md)).
         """,
     ),
     Section(
         'Digits',
         '',
         """
-        The quickstarts, on the embedded data set of handwritten digits, and the classifiers of
-        [resolution.md](resolution.md), on images of single digits; from scratch. In percent.
+        The [quickstarts](quickstart.md) on scenes of handwritten digits, and the classifiers of the
+        [experiment with image sizes](resolution.md) on images of single digits. From scratch, in percent.
         """,
         unpublished='none',
-        unmeasured='see resolution.md',
+        unmeasured='see the experiment',
     ),
 )
 

@@ -1,8 +1,12 @@
 """What README.md and docs/ tell a user to type works, and trains what the configs say."""
 
 import argparse
+import doctest
 import re
 import shlex
+import subprocess
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,25 +15,33 @@ from mmengine.config import Config
 from mmrope.commands.checks.batch_size import describe_mismatch
 from mmrope.commands.checks.config import check_options
 from mmrope.commands.cli import add_options
+from mmrope.commands.main import COMMANDS, main
 from mmrope.models import RoPESwin, RoPEViT
+from tests.helpers.hub import Hub
+from tests.helpers.isolation import isolated
+from tests.helpers.published import as_file, vit
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
 TRAINED = [path for path in CONFIGS if not path.name.startswith('imagenet')]
-BLOCK = re.compile(r'^```(\w+)\n(.*?)^```', re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r'^```(\w+)[^\n]*\n(.*?)^```', re.MULTILINE | re.DOTALL)
 TRAIN = re.compile(r'^(?:tools/dist_train\.sh|tools/slurm_train\.sh|tools/train\.py)$')
 
 
-def blocks(language: str) -> list[str]:
-    return [text for page in PAGES for kind, text in BLOCK.findall(page.read_text()) if kind == language]
+def blocks(language: str, *pages: Path) -> list[str]:
+    return [text for page in pages or PAGES for kind, text in BLOCK.findall(page.read_text()) if kind == language]
+
+
+def lines(*pages: Path) -> list[list[str]]:
+    """Command lines of the documents, as words."""
+    text = [line for block in blocks('shell', *pages) for line in block.replace('\\\n', ' ').splitlines()]
+    return [words for line in text if (words := shlex.split(line, comments=True))]
 
 
 def commands() -> list[list[str]]:
-    """Commands of the documents that name a config of this repository, as words."""
-    lines = [line for block in blocks('shell') for line in block.replace('\\\n', ' ').splitlines()]
-    words = [shlex.split(line, comments=True) for line in lines]
-    return [command for command in words if any((ROOT / word) in CONFIGS for word in command)]
+    """Command lines that name a config of this repository by its path."""
+    return [words for words in lines() if any((ROOT / word) in CONFIGS for word in words)]
 
 
 def configured(command: list[str]) -> tuple[Config, Config]:
@@ -57,7 +69,85 @@ def described(command: list[str]) -> str:
 
 
 def test_there_are_commands_to_check() -> None:
-    assert len(commands()) >= 10 and len(blocks('python')) >= 8
+    assert len(commands()) >= 10 and len(lines()) >= 70 and len(blocks('python')) >= 12
+
+
+SCRIPTS = {
+    path.name: re.search(r"tool\('(\w+)'", path.read_text())[1]
+    for path in (ROOT / 'tools').glob('*.py')
+}  # fmt: skip
+# Programs of others, and scripts with a test of their own.
+OTHERS = {'git', 'source', 'pip', 'cd', 'cp', 'export', 'pytest', 'pre-commit'}
+TESTED = {'docs/make_model_zoo.py', 'docs/make_figure.py', 'benchmarks/operators.py', 'benchmarks/gpu_count.py',
+          'benchmarks/gpu.py', 'benchmarks/rates.py', 'experiments/resolution/run.py'}  # fmt: skip
+
+
+def arguments_of(words: list[str]) -> tuple[str, list[str]] | None:
+    """The command of mmrope that a command line runs, with its arguments."""
+    for i, word in enumerate(words):
+        if word == 'mmrope' and i + 1 < len(words) and words[i + 1] in COMMANDS:
+            return words[i + 1], words[i + 2 :]
+        if word.startswith('tools/') and word.endswith('.py'):
+            return SCRIPTS[word.removeprefix('tools/')], words[i + 1 :]
+    return None
+
+
+@pytest.mark.parametrize('words', lines(), ids=described)
+def test_a_command_line_is_one_that_its_program_takes(words: list[str]) -> None:
+    words = [word for word in words if not re.match(r'[A-Z_]+=', word)] or ['export']
+    if (command := arguments_of(words)) is not None:
+        parser = argparse.ArgumentParser(exit_on_error=False)
+        import_module(f'mmrope.commands.{command[0]}').add_arguments(parser)
+        parser.parse_args(['--help' if word == 'help' else word for word in command[1]])
+    elif words[0] == 'make':
+        variables = dict(word.split('=', 1) for word in words[1:] if '=' in word)
+        targets = [word for word in words[1:] if '=' not in word]
+        assert variables.keys() <= {'STACK', 'OPS', 'PYTHON'}
+        subprocess.run(['make', '-n', *words[1:]], cwd=ROOT, check=True, capture_output=True)
+        assert targets
+    elif words[0].endswith('.sh') or words[0] == 'bash':
+        assert (ROOT / words[words[0] == 'bash']).exists()
+    elif words[0] == 'python':
+        script = words[1]
+        assert script in TESTED and (ROOT / script).exists() or script.startswith(('-', '$('))
+    else:
+        assert words[0] in OTHERS or words == ['mmrope', '--help']
+
+
+@pytest.fixture(scope='module')
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder as `make quickstart` leaves it, after a training of one iteration on a few scenes."""
+    folder = tmp_path_factory.mktemp('quickstart')
+    with pytest.MonkeyPatch.context() as patch, isolated():
+        patch.chdir(folder)
+        main(['digits', '--images', '8', '--val-images', '6'])
+        options = ['train_cfg.max_iters=1', 'default_hooks.checkpoint.interval=1', 'train_dataloader.batch_size=2']
+        main(['train', 'mask_rcnn_rope_mixed_vit_tiny_digits', '--work-dir', 'work_dirs/quickstart', '--cfg-options', *options])
+    (folder / 'work_dirs/quickstart/iter_1.pth').rename(folder / 'work_dirs/quickstart/iter_860.pth')
+    yield folder
+
+
+@pytest.mark.parametrize('words', lines(ROOT / 'docs/tools.md'), ids=described)
+def test_the_tools_run_on_what_the_quickstart_leaves(words, quickstart, monkeypatch) -> None:
+    monkeypatch.chdir(quickstart)
+    with isolated():
+        main(words[1:])
+
+
+def test_the_interactive_examples_print_what_they_say() -> None:
+    text = '\n'.join(block for block in blocks('python') if block.startswith('>>> '))
+    failed, tried = doctest.DocTestRunner().run(doctest.DocTestParser().get_doctest(text, {}, 'documents', None, 0))
+    assert tried >= 7 and failed == 0
+
+
+@pytest.mark.parametrize('text', [text for text in blocks('python') if text.startswith('from mmrope')])
+def test_examples_with_weights_load_them(text: str, hub: Hub, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = as_file(vit('base'))
+    hub.files['naver-ai/rope_mixed_deit_base_patch16_LS', 'pytorch_model.bin'] = weights
+    names: dict = {}
+    exec(compile(text, 'documents', 'exec'), names)
+    assert names['model'].embed_dims == 768
 
 
 @pytest.mark.parametrize('command', commands(), ids=described)

@@ -35,19 +35,19 @@ def authors_transforms(family: str, size: int) -> transforms.Compose:
     )
 
 
-IN_README = {  # what to change for 384 pixels
+IN_DOCS = {  # what to change for 384 pixels
     'imagenet_vit': {'1.scale': 384, '2.crop_size': 384},
     'imagenet_swin': {'1.scale': 438, '2.crop_size': 384},
 }
 
 
-@pytest.mark.parametrize('family', IN_README)
+@pytest.mark.parametrize('family', IN_DOCS)
 @pytest.mark.parametrize('size', [224, 384])
 @pytest.mark.parametrize('shape', [(500, 375), (301, 467), (224, 224)], ids=str)
 def test_imagenet_tensors_are_the_authors(family, size, shape, tmp_path):
-    """By the options in README.md, which tools/test_resolutions.py has to find too."""
+    """By the options in docs/imagenet.md, which tools/test_resolutions.py has to find too."""
     cfg = Config.fromfile(CONFIGS[family])
-    options = {f'test_dataloader.dataset.pipeline.{key}': value for key, value in IN_README[family].items()}
+    options = {f'test_dataloader.dataset.pipeline.{key}': value for key, value in IN_DOCS[family].items()}
     if size != 224:
         assert size_overrides(cfg, parse_size('384')) == options
         cfg.merge_from_dict(options)
