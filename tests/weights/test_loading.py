@@ -75,7 +75,7 @@ def test_the_report_lists_everything_once(hub: Hub, log: pytest.LogCaptureFixtur
         '  resized: pos_embed (1, 196, 384) -> (1, 392, 384)',
         '  dropped: buffers that are computed (freqs_t_x, freqs_t_y), the model has no cls token (cls_token), '
         'the model has no final norm (norm.weight, norm.bias), classification head (head.weight, head.bias)',
-        '  assumed: pos_embed was learned on a grid of 14 x 14 (pos_grid says another)',
+        '  assumed: pos_embed was learned on a grid of 14 x 14 (set pos_grid if not)',
     ]
     log.clear()
     model.init_weights()  # once is enough, as with any module of MMEngine's
