@@ -28,10 +28,10 @@ ops.install()
 
 
 def config_path(name: str) -> str:
-    """Return the absolute path of one of mmrope's configs, in the installed package or the checkout, for ``_base_``.
+    """Return the absolute path of one of mmrope's configs, for ``_base_``, in the installed package or the checkout.
 
     Args:
-        name: its path below ``configs/``, say ``'_base_/backbones/rope_mixed_vit_b.py'``.
+        name: path below ``configs/``, such as ``'_base_/backbones/rope_mixed_vit_b.py'``.
 
     Raises:
         FileNotFoundError: if there is no such config.
@@ -46,7 +46,7 @@ def config_path(name: str) -> str:
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is asked for, so that ``import mmrope`` stays light."""
+    """Import a public name on first use, so that ``import mmrope`` stays light."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

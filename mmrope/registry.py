@@ -1,4 +1,4 @@
-"""Child registries of MMEngine's: with them ``type='mmrope.RoPEViT'`` resolves under any host scope."""
+"""Child registries of MMEngine's, which make ``type='mmrope.RoPEViT'`` resolve under any host scope."""
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS

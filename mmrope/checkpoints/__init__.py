@@ -1,1 +1,1 @@
-"""Files that hold tensors: from a name to a file of this machine, and from a file to tensors, never code."""
+"""Checkpoint files: from a name to a local file, and from a file to tensors, never code."""

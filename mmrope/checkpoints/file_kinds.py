@@ -1,4 +1,4 @@
-"""The kind of a file that was expected to be a checkpoint, by its first bytes."""
+"""Identification of files that were expected to be checkpoints, by their first bytes."""
 
 import os
 import re
@@ -6,36 +6,36 @@ import zipfile
 
 HEAD = 1024  # bytes that tell the kinds apart
 BEGINNINGS = (
-    (b'version https://git-lfs', 'a pointer of Git LFS: git lfs pull fetches the file itself'),
-    (b'\x89HDF\r\n\x1a\n', 'an HDF5 file, as Keras writes it'),
-    (b'\x93NUMPY', 'an array of NumPy (.npy)'),
+    (b'version https://git-lfs', 'a Git LFS pointer: run git lfs pull to fetch the file'),
+    (b'\x89HDF\r\n\x1a\n', 'an HDF5 file, as Keras writes'),
+    (b'\x93NUMPY', 'a NumPy array (.npy)'),
     (b'\x89PNG', 'a PNG image'),
     (b'\xff\xd8\xff', 'a JPEG image'),
-    (b'\x1f\x8b', 'compressed by gzip: unpack it first'),
-    (b'BZh', 'compressed by bzip2: unpack it first'),
-    (b'\xfd7zXZ', 'compressed by xz: unpack it first'),
-    (b'\x28\xb5\x2f\xfd', 'compressed by zstd: unpack it first'),
+    (b'\x1f\x8b', 'compressed with gzip: unpack it first'),
+    (b'BZh', 'compressed with bzip2: unpack it first'),
+    (b'\xfd7zXZ', 'compressed with xz: unpack it first'),
+    (b'\x28\xb5\x2f\xfd', 'compressed with zstd: unpack it first'),
     (b'7z\xbc\xaf', 'a 7z archive: unpack it first'),
 )
 MARKUP = re.compile(rb'\s*<(!doctype|html|head|body|\?xml|!--)', re.IGNORECASE)
-# A model in ONNX begins with the version of the format and the name of the program that wrote it.
+# An ONNX model begins with the version of the format and the name of the program that wrote it.
 ONNX = re.compile(rb'\x08[\x01-\x1f]\x12[\x01-\x40][\w.-]+')
 TEXT = re.compile(r'[^\x00-\x08\x0e-\x1f\x7f\ufffd]+')
 
 
 def is_safetensors(path: str) -> bool:
-    """Say whether a file begins as safetensors do: with the length of a header, and the header, which is JSON."""
+    """Return whether a file begins like safetensors: with the length of a header, and the header in JSON."""
     head = read_head(path)
     return head[8:9] == b'{' and int.from_bytes(head[:8], 'little') <= os.path.getsize(path)
 
 
 def kind_of(path: str) -> str | None:
-    """Say what a file is that no weights could be read from; ``None`` if that is not to be seen."""
+    """Describe a file that no weights could be read from; ``None`` if its kind is unknown."""
     head = read_head(path)
     if not head:
         return 'empty'
     if not any(head):
-        return 'full of zeros, as a power cut leaves it'
+        return 'full of zeros, as after a power cut'
     if head.startswith(b'PK\x03\x04'):
         return _kind_of_zip(path)
     if head.startswith(b'\x80'):
@@ -46,20 +46,20 @@ def kind_of(path: str) -> str | None:
     if known is not None:
         return known
     if MARKUP.match(head):
-        return 'an HTML or XML page, as a server sends it in place of a file'
+        return 'an HTML or XML page, which a server sent instead of a file'
     if ONNX.match(head):
-        return 'a model in ONNX'
+        return 'an ONNX model'
     return _kind_of_text(head)
 
 
 def read_head(path: str) -> bytes:
-    """Read how a file begins."""
+    """Read the first bytes of a file."""
     with open(path, 'rb') as file:
         return file.read(HEAD)
 
 
 def _kind_of_zip(path: str) -> str | None:
-    """Tell what a zip archive holds, or that it has lost its end, where the list of its parts is."""
+    """Describe a zip archive by its contents; one without its end, where they are listed, is cut short."""
     if not zipfile.is_zipfile(path):
         return 'cut short: copy or download it again'
     with zipfile.ZipFile(path) as archive:
@@ -72,11 +72,11 @@ def _kind_of_zip(path: str) -> str | None:
         return 'an archive of NumPy arrays (.npz)'
     if pickles:
         return _kind_of_pickle(head)
-    return f'a zip archive that torch.save did not write, with {names[0] if names else "nothing"} in it'
+    return f'a zip archive of {names[0] if names else "nothing"}, which torch.save did not write'
 
 
 def _kind_of_pickle(head: bytes) -> str | None:
-    return f'a pickle of protocol {head[1]}, and only protocol 2 is read' if head[1:2] > b'\x02' else None
+    return f'a pickle of protocol {head[1]}; only protocol 2 is supported' if head[1:2] > b'\x02' else None
 
 
 def _kind_of_text(head: bytes) -> str | None:

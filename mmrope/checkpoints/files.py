@@ -1,4 +1,4 @@
-"""Files that are on the disk as a whole or not at all, and their checksums."""
+"""Files that are written whole or not at all, and their checksums."""
 
 import errno
 import hashlib
@@ -10,19 +10,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-PART = '.part'  # ends the name of a file that is being written
-CANNOT_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # what file systems answer that cannot flush: some of FUSE
+PART = '.part'  # suffix of a file that is being written
+CANNOT_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # from file systems that cannot flush, such as some of FUSE
 
 
 @contextmanager
 def write_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a path beside ``path`` to write to; what is written there becomes ``path`` once it is on the disk.
+    """Yield a temporary path beside ``path``; its file replaces ``path`` once it is on the disk.
 
-    When the body raises, or the process is killed, ``path`` stays as it was. A kill leaves a file that ends in
+    If the body raises or the process is killed, ``path`` stays unchanged. A killed process leaves a file that ends in
     ``PART``.
 
     Args:
-        path: of the file; its folder is made if it is not there.
+        path: path of the file; its folder is created if missing.
 
     Raises:
         OSError: if the file cannot be written.
@@ -46,7 +46,7 @@ def write_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         while chunk := file.read(1 << 20):
@@ -55,7 +55,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def is_whole(path: str | os.PathLike[str]) -> bool:
-    """Say whether a file that ``torch.save`` wrote is all there, by the checksums in it; nothing is unpickled."""
+    """Return whether a file by ``torch.save`` is complete, by its checksums; nothing is unpickled."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -64,7 +64,7 @@ def is_whole(path: str | os.PathLike[str]) -> bool:
 
 
 def _flush(path: Path) -> None:
-    """Put a file, or the names of the files in a folder, on the disk."""
+    """Flush a file, or the list of files in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,9 +1,9 @@
 """Loading checkpoints as data: tensors, numbers and the runner's own records, never code.
 
-A ``.pth`` file is a pickle, and a pickle may ask for any function to be called while it loads. PyTorch's weights-only
-load takes tensors and plain containers; what else MMEngine's runner writes (the history of the logged values) is named
-here and in ``numpy_data``, and anything beyond that is refused. A ``.safetensors`` file can hold nothing but tensors.
-Which of the two a file is, its content says and not its name.
+A ``.pth`` file is a pickle, and a pickle can call any function while it loads. PyTorch's weights-only load accepts
+tensors and plain containers. This module and ``numpy_data`` add the other types that MMEngine's runner writes (the
+history of logged values); everything else is refused. A ``.safetensors`` file can hold nothing but tensors. The content
+of a file decides which of the two it is, not its name.
 """
 
 import errno
@@ -29,17 +29,17 @@ STATISTICS = ('min', 'max', 'current', 'mean')
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A file that holds more than data, or no data at all."""
+    """A file that holds more than data, or is no checkpoint."""
 
 
 def history_statistic(owner: type, name: str) -> Callable[..., Any]:
-    """Return ``owner.name``, where these name one of the four statistics of ``HistoryBuffer``.
+    """Return ``owner.name`` if it is one of the four statistics of ``HistoryBuffer``.
 
-    A pickled ``HistoryBuffer`` carries its statistics as calls of ``getattr``. This function takes the place of
-    ``getattr`` while a checkpoint loads: the real one would give a checkpoint the attributes of all that it can reach.
+    A pickled ``HistoryBuffer`` stores its statistics as calls of ``getattr``. This function replaces ``getattr`` while
+    a checkpoint loads, since the real one would give the checkpoint access to any attribute.
 
     Raises:
-        pickle.UnpicklingError: if anything else is asked for.
+        pickle.UnpicklingError: for any other ``owner`` or ``name``.
     """
     if owner is HistoryBuffer and name in STATISTICS:
         return getattr(HistoryBuffer, name)
@@ -47,7 +47,7 @@ def history_statistic(owner: type, name: str) -> Callable[..., Any]:
 
 
 def runner_globals() -> list[Any]:
-    """List what a checkpoint of MMEngine's runner may name, as ``torch.serialization.safe_globals`` takes it."""
+    """List the types that a checkpoint of MMEngine's runner may use, for ``torch.serialization.safe_globals``."""
     return [HistoryBuffer, (history_statistic, 'builtins.getattr'), *numpy_globals()]
 
 
@@ -55,17 +55,17 @@ def load_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) 
     """Load a checkpoint, weights only.
 
     Args:
-        filename: a path, a URL or another name that ``sources.fetch`` knows.
+        filename: a path, a URL or another name that ``sources.fetch`` accepts.
         map_location: as in ``torch.load``.
 
     Returns:
-        What the file holds, without ``meta['config']``.
+        The content of the file, without ``meta['config']``.
 
     Raises:
         FileNotFoundError: if there is no such file.
         SourceError: if it cannot be downloaded.
         UnsafeCheckpointError: if the file asks for anything but tensors, plain containers and ``runner_globals()``, or
-            is no checkpoint at all.
+            is not a checkpoint.
     """
     path = fetch(filename)
     if is_safetensors(path):
@@ -76,14 +76,21 @@ def load_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) 
 
 
 def load_trusted_checkpoint(filename: str | os.PathLike[str], map_location: Any = None) -> Any:
-    """Load a checkpoint with Python's own pickle, which runs any code that the file holds.
+    """Load a checkpoint with Python's pickle, which runs any code in the file.
 
-    Only for an old file that you wrote yourself and that ``load_checkpoint`` refuses.
+    Use it only for a file of your own that ``load_checkpoint`` refuses.
+
+    Args:
+        filename: as for ``load_checkpoint``.
+        map_location: as in ``torch.load``.
+
+    Returns:
+        The content of the file, without ``meta['config']``.
 
     Raises:
         FileNotFoundError: if there is no such file.
         SourceError: if it cannot be downloaded.
-        UnsafeCheckpointError: if it is no checkpoint, or needs a module that is not installed.
+        UnsafeCheckpointError: if the file is not a checkpoint, or needs a module that is not installed.
     """
     path = fetch(filename)
     if is_safetensors(path):
@@ -93,14 +100,14 @@ def load_trusted_checkpoint(filename: str | os.PathLike[str], map_location: Any 
 
 
 def refuse_code_in_checkpoints(trusted: str | None = None) -> None:
-    """Make every checkpoint that this process and its children load from now on a weights-only load.
+    """Force weights-only loading of checkpoints in this process and its children.
 
-    PyTorch's own switch forces it on every ``torch.load``, also where a library asks for a full unpickle (as
-    onedl-mmengine does when a safe load fails, and PyTorch for a URL). Besides, what ``sources.fetch`` knows goes
-    through this module, for its list of safe types and its errors, also when MMEngine's runner loads it.
+    PyTorch's switch applies to every ``torch.load``, even if a library asks for full unpickling (as onedl-mmengine does
+    when a safe load fails, and PyTorch for a URL). MMEngine's runner also loads every name that ``sources.fetch``
+    accepts through this module, with its list of safe types and its errors.
 
     Args:
-        trusted: the one checkpoint that may run code, by the name that it will be loaded by.
+        trusted: the one checkpoint that may run code, by the name it will be loaded under.
     """
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
@@ -115,7 +122,7 @@ def refuse_code_in_checkpoints(trusted: str | None = None) -> None:
 
 @contextmanager
 def _full_unpickling() -> Iterator[None]:
-    """Suspend PyTorch's switch."""
+    """Suspend PyTorch's switch for weights-only loading."""
     switch = os.environ.pop('TORCH_FORCE_WEIGHTS_ONLY_LOAD', None)
     try:
         yield
@@ -130,22 +137,22 @@ def _load_safetensors(path: str, map_location: Any) -> dict[str, torch.Tensor]:
         with safe_open(path, 'pt', device) as file:
             state: Any = OrderedDict((key, file.get_tensor(key)) for key in file.keys())  # noqa: SIM118
             noted = json.loads((file.metadata() or {}).get('mmrope', '{}'))
-        state._metadata = OrderedDict({'': noted})  # as PyTorch keeps what modules note beside their weights
+        state._metadata = OrderedDict({'': noted})  # where PyTorch keeps the notes of modules
         return state
     except (SafetensorError, ValueError) as error:
         raise _no_checkpoint(path) from error
 
 
 def _unpickle(path: str, map_location: Any, weights_only: bool) -> Any:
-    """Call ``torch.load``, whose errors about the file become one sentence; those about the device pass through."""
+    """Call ``torch.load``; turn its errors about the file into one sentence, and let those about the device pass."""
     try:
         return torch.load(path, map_location=map_location, weights_only=weights_only)
-    except Exception as error:  # text that is taken for a pickle ends in any of Python's errors
+    except Exception as error:  # unpickling text can end in any of Python's errors
         refused = _refusal(error, weights_only)
         if refused is not None:
             raise UnsafeCheckpointError(f'{path} was not loaded: it asks for {refused}') from error
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise  # what keeps the file from being read, not what it holds
+            raise  # the file could not be read at all
         of_file = 'PytorchStreamReader|unexpected EOF|enforce fail|weights_only=True'
         if isinstance(error, (RuntimeError, MemoryError)) and not re.search(of_file, str(error)):
             raise  # the device, not the file
@@ -153,16 +160,16 @@ def _unpickle(path: str, map_location: Any, weights_only: bool) -> Any:
 
 
 def _refusal(error: Exception, weights_only: bool) -> str | None:
-    """Say what a file asks for that it does not get, ``None`` if the error is about something else."""
+    """Describe what the file asks for and does not get; ``None`` if the error is about something else."""
     if not weights_only:
         missing = isinstance(error, (ImportError, AttributeError))
-        return f'what is not there on this machine: {error}' if missing else None
+        return f'something that is not installed: {error}' if missing else None
     asked = isinstance(error, pickle.UnpicklingError) and re.search(r'GLOBAL (\S+)', str(error))
     if not asked:
         return None
     return (
-        f'{asked[1]}, which is no part of a checkpoint and could run code '
-        '(mmrope convert --trust-checkpoint takes the weights out of a file of your own)'
+        f'{asked[1]}, which does not belong in a checkpoint and could run code '
+        '(for a file of your own, mmrope convert --trust-checkpoint extracts the weights)'
     )
 
 
@@ -173,7 +180,7 @@ def _no_checkpoint(path: str) -> UnsafeCheckpointError:
 
 
 def _without_source(checkpoint: Any) -> Any:
-    """Drop ``meta['config']``, which a runner that resumes would run as Python; it writes its own under another key."""
+    """Drop ``meta['config']``, which a resuming runner would run as Python; MMEngine stores its own under ``cfg``."""
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
     if isinstance(meta, dict):
         meta.pop('config', None)

@@ -1,8 +1,8 @@
 """NumPy's numbers, strings, times and arrays of them in a checkpoint, rebuilt as data.
 
-A pickle rebuilds an array by calls of NumPy's own functions, which believe what they are told: with a type of the wrong
-size, or of objects, they read memory that is no array. The functions here take their place while a checkpoint loads,
-and accept what NumPy writes for plain types and nothing else.
+A pickle rebuilds an array by calls of NumPy's functions, which trust their arguments: with a type of the wrong size, or
+of objects, they read memory outside the array. The functions here replace them while a checkpoint loads. They accept
+only what NumPy writes for plain types.
 """
 
 import pickle
@@ -12,20 +12,20 @@ from typing import Any, cast
 import numpy as np
 from mmengine.logging import HistoryBuffer
 
-# Booleans, integers, floating-point and complex numbers, bytes, text, dates and durations: as NumPy spells them.
+# NumPy's codes of booleans, integers, floating-point and complex numbers, bytes, text, dates and durations.
 PLAIN = re.compile(r'[biufcSUmM]\d+')
 
 
 class PlainDtype:
-    """A type of plain data, in place of ``numpy.dtype``.
+    """Type of plain data, in place of ``numpy.dtype``.
 
     Args:
-        code: as NumPy writes it, ``'f8'`` say.
-        align: without a meaning for plain data.
-        copy: without a meaning here.
+        code: NumPy's code of the type, such as ``'f8'``.
+        align: ignored.
+        copy: ignored.
 
     Raises:
-        pickle.UnpicklingError: if it is a type of objects, a structure, or none.
+        pickle.UnpicklingError: if ``code`` is not a plain type (objects or a structure, say).
     """
 
     def __init__(self, code: Any, align: bool = False, copy: bool = False) -> None:
@@ -34,7 +34,7 @@ class PlainDtype:
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Take over the order of the bytes and the unit of dates; the rest follows from the code."""
+        """Set the byte order and the unit of dates; the rest follows from the code."""
         byte_order, times = state[1], state[8:]
         if times:
             unit, count = times[0][1][:2]
@@ -44,10 +44,10 @@ class PlainDtype:
 
 
 class PlainArray(np.ndarray):
-    """An array of plain data, in place of ``numpy.ndarray``, until ``to_numpy`` makes it one."""
+    """Array of plain data, in place of ``numpy.ndarray`` until ``to_numpy`` converts it."""
 
     def __new__(cls) -> 'PlainArray':
-        """Make an empty array, whose state comes later."""
+        """Make an empty array; ``__setstate__`` fills it."""
         return np.empty(0).view(cls)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -56,24 +56,24 @@ class PlainArray(np.ndarray):
 
 
 def new_array(*_: Any) -> PlainArray:
-    """Make an array that takes over its state later, in place of NumPy's ``_reconstruct``."""
+    """Make an array to be filled by its ``__setstate__``, in place of NumPy's ``_reconstruct``."""
     return PlainArray()
 
 
 def new_scalar(plain: PlainDtype, data: bytes) -> np.generic:
-    """Make a number, a string or a time of its bytes, in place of NumPy's ``scalar``."""
+    """Make a number, a string or a time from its bytes, in place of NumPy's ``scalar``."""
     return cast(np.generic, np.ndarray((), plain.dtype, data)[()])
 
 
 def no_bytes() -> bytes:
-    """Return what an empty array holds, in place of ``bytes``."""
+    """Return the bytes of an empty array, in place of ``bytes``."""
     return b''
 
 
 def numpy_globals() -> list[tuple[Any, str]]:
-    """List the stand-ins and what they stand for, as ``torch.serialization.safe_globals`` takes it.
+    """List the stand-ins and the names they replace, for ``torch.serialization.safe_globals``.
 
-    NumPy 1 and 2 write the same functions under different module names, and each reads the other's files.
+    NumPy 1 and 2 store the same functions under different module names; files of both can be loaded.
     """
     modules = ('numpy.core.multiarray', 'numpy._core.multiarray')
     return [
@@ -86,7 +86,7 @@ def numpy_globals() -> list[tuple[Any, str]]:
 
 
 def to_numpy(value: Any) -> Any:
-    """Make every ``PlainArray`` within dicts, lists, tuples and the runner's records an array of NumPy's own type."""
+    """Convert every ``PlainArray`` in dicts, lists, tuples and the runner's records to ``numpy.ndarray``."""
     if isinstance(value, PlainArray):
         return value.view(np.ndarray)
     if type(value) is tuple:

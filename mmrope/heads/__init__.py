@@ -1,7 +1,7 @@
-"""Parts of MMSegmentation's models in which it goes wrong, mended.
+"""Corrected versions of MMSegmentation classes.
 
-This package imports MMSegmentation. Configs name its classes by their full path, ``type='mmrope.heads.SegTTAModel'``,
-and nothing else of mmrope imports it.
+This package imports MMSegmentation, and no other module of mmrope imports this package. Configs name its classes by
+their full path, ``type='mmrope.heads.SegTTAModel'``.
 """
 
 from functools import reduce
@@ -14,21 +14,21 @@ from mmseg.models.decode_heads import Mask2FormerHead as HostMask2FormerHead
 from mmseg.models.decode_heads import MaskFormerHead as HostMaskFormerHead
 from torch import Tensor, nn
 
-# Heads whose seg_logits are sums of class probability x mask probability over their queries, and no logits.
+# Heads whose seg_logits are no logits, but sums of class probability x mask probability over the queries.
 GIVE_PROBABILITIES = (HostMask2FormerHead, HostMaskFormerHead)
 
 
 class Mask2FormerHead(HostMask2FormerHead):
     """MMSegmentation's Mask2Former head, with maps of the window's size in slide mode.
 
-    The host's head resizes its maps to the ``pad_shape`` of the whole image where the test pads images, and the windows
-    then do not fit together.
+    If the test pipeline pads images, the host's head resizes the maps of every window to the ``pad_shape`` of the whole
+    image, and the windows do not fit together.
     """
 
     def predict(self, x: tuple[Tensor, ...], batch_img_metas: list[dict[str, Any]], test_cfg: Any) -> Tensor:
-        """Predict ``(B, classes, H, W)`` probabilities, of the window in slide mode and else of the padded image."""
+        """Predict probabilities ``(B, classes, H, W)`` of the window in slide mode, else of the padded image."""
         window = batch_img_metas[0]['img_shape']
-        if isinstance(window, torch.Size):  # which MMSegmentation's slide mode sets, and nothing else
+        if isinstance(window, torch.Size):  # only MMSegmentation's slide mode sets a Size
             batch_img_metas = [{**meta, 'pad_shape': window} for meta in batch_img_metas]
         return super().predict(x, batch_img_metas, test_cfg)
 
@@ -36,8 +36,8 @@ class Mask2FormerHead(HostMask2FormerHead):
 class SegTTAModel(BaseTTAModel):
     """Test-time augmentation of a segmentor: the mean of the class probabilities of all views.
 
-    MMSegmentation's own takes softmax or sigmoid of whatever the views hold. It blurs what are probabilities already,
-    those of MaskFormer and Mask2Former, and finds the one class of a binary segmentor everywhere.
+    MMSegmentation's class applies softmax or sigmoid to any output. This blurs the outputs of MaskFormer and
+    Mask2Former, which are probabilities already, and predicts the single class of a binary segmentor everywhere.
     """
 
     def merge_preds(self, data_samples_list: list[list[Any]]) -> list[Any]:
@@ -58,5 +58,5 @@ class SegTTAModel(BaseTTAModel):
 
 
 def _probabilities(scores: Tensor, head: nn.Module) -> Tensor:
-    """Turn ``(classes, H, W)`` scores of a view into probabilities; those of a single class are, by the segmentor."""
+    """Turn the scores ``(classes, H, W)`` of a view into probabilities; those of a single class already are."""
     return scores if len(scores) == 1 or isinstance(head, GIVE_PROBABILITIES) else scores.softmax(dim=0)

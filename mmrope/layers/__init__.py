@@ -1,4 +1,4 @@
-"""Plain PyTorch layers. They know neither MMEngine nor images."""
+"""Plain PyTorch layers, independent of MMEngine and of images."""
 
 from .attention import Attention
 from .block import Block

@@ -12,24 +12,24 @@ from .qkv import split_qkv
 from .rope import RoPE
 from .windows import Windows
 
-MOST_WINDOWS = 65_535  # in one launch of CUDA's attention kernels
+MOST_WINDOWS = 65_535  # limit of one launch of CUDA's attention kernels
 
 
 class Attention(nn.Module):
     """Multi-head self-attention within each window, with rotated queries and keys.
 
-    RoPE depends on offsets only, so positions count from the corner of each window: the angles of the largest window
-    serve them all. Differentiable once, and not under the transforms of ``torch.func``.
+    RoPE depends on offsets only, so positions count from the corner of each window, and the angles of the largest
+    window serve all windows. Second-order gradients and the transforms of ``torch.func`` are not supported.
 
     Args:
-        dim: channels of a token.
-        num_heads: heads; ``dim`` is a multiple of it.
+        dim: channels per token, a multiple of ``num_heads``.
+        num_heads: number of heads.
         rope: ``'mixed'``, ``'axial'`` or ``None`` for no rotation.
         theta: base of the frequencies.
-        rpb_window_size: largest side of a window, in tokens, for a relative position bias; ``None`` for no bias.
+        rpb_window_size: maximum side of a window, in tokens, for a relative position bias; ``None`` for no bias.
 
     Raises:
-        ValueError: if ``dim`` is not a multiple of ``num_heads``, ``theta`` is missing, or as :class:`RoPE`.
+        ValueError: if ``dim`` is not a multiple of ``num_heads``, ``theta`` is missing, or :class:`RoPE` raises it.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Attention(nn.Module):
         self.rope: RoPE | None = None
         if rope is not None:
             if theta is None:
-                raise ValueError(f'theta must be a number where rope is {rope!r}, but got None')
+                raise ValueError(f'theta must be a number when rope is {rope!r}, but got None')
             self.rope = RoPE(dim // num_heads, num_heads, rope, theta)
         self.rpb = None if rpb_window_size is None else RelativePositionBias(rpb_window_size, num_heads)
         self.proj = nn.Linear(dim, dim)
@@ -52,19 +52,21 @@ class Attention(nn.Module):
         """Attend within each of ``windows``; :func:`one_window` is global attention.
 
         Args:
-            x: tokens window by window (:func:`window_order`), ``(B, P + H * W, C)``. The first ``P`` (a cls token, say)
-                have no position and are not rotated; they need a single window, and no bias.
-            windows: which tokens attend to each other.
-            order: the cut by which the tokens of a single window lie; ``None`` for row by row.
+            x: tokens in window order (:func:`window_order`), ``(B, P + H * W, C)``. The first ``P`` are prefix tokens,
+                which are not rotated and need a single window and no bias.
+            windows: how the grid is cut; each token attends to its own window.
+            order: with a single window, the cut whose order its tokens are in; ``None`` for row by row.
 
         Returns:
             ``(B, P + H * W, C)``.
 
         Raises:
-            ValueError: if there are tokens without a position and several windows, or an order and a bias.
+            ValueError: if there are prefix tokens and several windows, or both an order and a bias.
         """
         if self.rpb is not None and order is not None and order != windows:
-            raise ValueError('order must be None where rpb_window_size is set, since a bias is for tokens row by row')
+            raise ValueError(
+                f'order must be None when rpb_window_size is set (the bias is for tokens row by row), but got {order}'
+            )
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, P + H * W, 3, heads, head_dim)
         angles = None if self.rope is None else self.rope(windows.largest)
         if self.rpb is None and varlen.takes(qkv, windows):

@@ -12,26 +12,29 @@ from .attention import Attention
 from .tracing import is_tracing, without_autocast
 from .windows import Windows
 
-# Hidden numbers of an MLP at a time, on the CPU: 16 MB in float32, which stay in cache.
+# Hidden activations of an MLP that the CPU computes at a time: 16 MB in float32, which stay in cache.
 CHUNK = 4 * 2**20
 
 
 class Block(nn.Module):
-    """Attention, global or in windows, and an MLP, each normalised before and, with LayerScale, scaled after.
+    """Pre-norm transformer block: attention, global or in windows, and an MLP, with optional LayerScale.
 
-    On the CPU timm's ``Mlp`` takes some tokens at a time, unless a hook is on it or on a part of it: hooks see all
-    tokens at once, and so does any other MLP.
+    On the CPU the block runs timm's ``Mlp`` on chunks of tokens, unless a hook is attached to it, to one of its modules
+    or to ``norm2``. Hooks, and any other MLP, get all tokens at once.
 
     Args:
-        dim: channels of a token.
-        num_heads: attention heads.
-        mlp_ratio: hidden channels of the MLP over ``dim``.
+        dim: channels per token, a multiple of ``num_heads``.
+        num_heads: number of attention heads.
+        mlp_ratio: hidden channels of the MLP, relative to ``dim``.
         rope: ``'mixed'``, ``'axial'`` or ``None``.
         theta: base of the frequencies.
-        rpb_window_size: largest side of a window, in tokens, for a relative position bias; ``None`` for no bias.
-        layer_scale_init_value: what LayerScale starts at; ``None`` for a block without it.
-        drop_path_rate: probability to drop a branch for a sample.
-        eps: of the norms.
+        rpb_window_size: maximum side of a window, in tokens, for a relative position bias; ``None`` for no bias.
+        layer_scale_init_value: initial value of LayerScale; ``None`` for no LayerScale.
+        drop_path_rate: probability of dropping a branch, per sample.
+        eps: epsilon of the norms.
+
+    Raises:
+        ValueError: as :class:`Attention`.
     """
 
     gamma_1: nn.Parameter | None
@@ -60,14 +63,14 @@ class Block(nn.Module):
             self.register_parameter(name, None if gamma is None else nn.Parameter(gamma))
 
     def forward(self, x: Tensor, windows: Windows, order: Windows | None = None) -> Tensor:
-        """Return the tokens ``x`` after attention and MLP; arguments and result as of :class:`Attention`."""
+        """Apply attention and MLP to the tokens ``x``; arguments, result and errors as for :class:`Attention`."""
         x = _add(x, self.attn(self.norm1(x), windows, order), self._scale(x, self.gamma_1))
         scale = self._scale(x, self.gamma_2)
         parts = [_add(part, self.mlp(self.norm2(part)), scale) for part in self._chunks(x)]
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
     def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Split tokens where the MLP treats each by itself and nobody looks at it."""
+        """Split the tokens if the MLP treats each one separately and no hook watches."""
         whole = x.device.type != 'cpu' or is_tracing() or type(self.mlp) is not Mlp
         if whole or any(_has_hooks(module) for module in (*self.mlp.modules(), self.norm2)):
             return (x,)
@@ -75,7 +78,7 @@ class Block(nn.Module):
         return x.split(max(1, CHUNK // (hidden * max(1, len(x)))), dim=1)
 
     def _scale(self, x: Tensor, gamma: Tensor | None) -> Tensor | None:
-        """Compute what scales a branch: LayerScale, and 0 for a sample whose branch is dropped. ``None`` is 1."""
+        """Compute the factor of a branch: LayerScale, and 0 for samples whose branch is dropped. ``None`` means 1."""
         if self.training and self.drop_path.drop_prob:
             return self.drop_path((x.new_ones(1) if gamma is None else gamma).expand(len(x), 1, -1))
         return gamma
@@ -88,18 +91,18 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 def _add(x: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
-    """Add a branch in one pass."""
+    """Add a scaled branch in one pass."""
     if scale is None:
         return x + branch
     if kernels.take(branch) and branch.shape[-1] == scale.shape[-1]:
         return _AddScaled.apply(x, branch, scale)
-    # Autocast would make a float32 copy of a half precision branch first, and keep it.
+    # Autocast would first make a float32 copy of a half-precision branch, and keep it.
     with without_autocast(x.device):
         return torch.addcmul(x, branch, scale)
 
 
 class _AddScaled(torch.autograd.Function):
-    """``x + branch * scale``, whose gradients are one pass over memory."""
+    """``x + branch * scale``, with all gradients in one pass over memory."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, branch: Tensor, scale: Tensor) -> Tensor:

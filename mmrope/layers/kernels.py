@@ -1,7 +1,7 @@
-"""The passes of :mod:`.qkv` and :mod:`.block` over memory that one Triton kernel each does on CUDA.
+"""Passes over memory in :mod:`.qkv` and :mod:`.block` that run as one Triton kernel each on CUDA.
 
-They are operators, ``torch.ops.mmrope.*``: fake tensors, counters and selective checkpointing see one call each. What
-PyTorch computes without them is their definition, and the tests compare them with it in Triton's interpreter.
+The kernels are PyTorch operators, ``torch.ops.mmrope.*``, so fake tensors, counters and selective checkpointing see one
+call each. The PyTorch code that runs without them is their definition; tests compare both in Triton's interpreter.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,25 +24,24 @@ SCHEMAS = (
     'Tensor? angles, Tensor places, int images) -> ()',
     'scale_gradients(Tensor grad, Tensor branch, Tensor scale) -> (Tensor, Tensor)',
 )
-# Angles a program, and programs that keep a GPU busy.
+TILE, BUSY = 1024, 384  # angles per program, and the number of programs that keeps a GPU busy
 _lock = Lock()
-TILE, BUSY = 1024, 384
 
 
 def take(x: Tensor) -> bool:
-    """Say whether the kernels do their part for ``x`` and what is computed with it."""
+    """Return whether the kernels run on ``x``: on CUDA, in eager mode, in a dtype that they support."""
     return x.is_cuda and x.dtype in DTYPES and not is_tracing() and _has_operators()
 
 
 def rotate(qkv: Tensor, angles: Tensor | None, windows: Windows, order: Windows | None, rows_in_order: bool) -> Tensor:
-    """Do the forward pass of ``split_qkv``.
+    """Run the forward pass of ``split_qkv``.
 
     Args:
-        qkv: as ``split_qkv`` takes it.
-        angles: as ``split_qkv`` takes them.
-        windows: as ``split_qkv`` takes them.
-        order: as ``split_qkv`` takes it.
-        rows_in_order: whether the new rows lie in the order of the tokens, and not group by group.
+        qkv: as for ``split_qkv``.
+        angles: as for ``split_qkv``.
+        windows: as for ``split_qkv``.
+        order: as for ``split_qkv``.
+        rows_in_order: whether to store the new rows in the order of the tokens, instead of group by group.
 
     Returns:
         Rows ``(B * N, 3, heads, head_dim)``.
@@ -61,19 +60,19 @@ def unrotate(
     grads: Sequence[Sequence[Tensor]],
     outs: Sequence[Sequence[Tensor]],
 ) -> tuple[Tensor, Tensor | None]:
-    """Do the backward pass of ``split_qkv``.
+    """Run the backward pass of ``split_qkv``.
 
     Args:
-        shape: of ``qkv``.
-        angles: those of the forward pass.
-        windows: those of the forward pass.
-        order: that of the forward pass.
-        grads: gradients of queries, keys and values, ``(B * count, heads, tokens, head_dim)``, for each group; for
-            windows that were packed those of all tokens as of one group.
-        outs: queries, keys and values; none where the angles need no gradient.
+        shape: shape of ``qkv``.
+        angles: as in the forward pass.
+        windows: as in the forward pass.
+        order: as in the forward pass.
+        grads: gradients of queries, keys and values, ``(B * count, heads, tokens, head_dim)``, for each group; packed
+            windows count as one group.
+        outs: rotated queries and keys, and values, shaped as ``grads``; empty if the angles need no gradient.
 
     Returns:
-        The gradients of ``qkv`` and, with ``outs``, of ``angles``.
+        The gradient of ``qkv``, and the gradient of ``angles`` if ``outs`` is given.
     """
     grad = grads[0][0].new_empty(shape)
     turn: Tensor | None = None
@@ -96,10 +95,10 @@ def unrotate(
 
 
 def scale_gradients(grad: Tensor, branch: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the gradients of ``branch`` and ``scale`` in ``x + branch * scale`` from that of the sum.
+    """Compute the gradients of ``branch`` and ``scale`` in ``x + branch * scale``.
 
     Args:
-        grad: ``(B, N, C)``.
+        grad: gradient of the sum, ``(B, N, C)``.
         branch: ``(B, N, C)``.
         scale: ``(C,)`` or ``(B or 1, 1, C)``.
     """
@@ -109,7 +108,7 @@ def scale_gradients(grad: Tensor, branch: Tensor, scale: Tensor) -> tuple[Tensor
 
 
 def _sum_of_axes(turn: Tensor, angles: Tensor, windows: Windows, order: Windows | None, prefix: int) -> Tensor:
-    """Sum the gradient of each token's angle, ``(chunks, N, pairs)``, over the tokens of each column and each row."""
+    """Sum the gradients of the tokens' angles, ``(chunks, N, pairs)``, over each column and each row."""
     turn = turn[0] if len(turn) == 1 else turn.sum(0)
     of_axes = once_per_size(_tokens_of_axes, windows, order, prefix, like=turn)
     with without_autocast(turn.device):
@@ -119,7 +118,7 @@ def _sum_of_axes(turn: Tensor, angles: Tensor, windows: Windows, order: Windows 
 
 
 def _images(shape: torch.Size) -> int:
-    """Count the images that a program takes in turn, with the same angles: up to 8, if that keeps a GPU busy."""
+    """Return how many images share the angles of one program: up to 8, as long as that keeps a GPU busy."""
     programs, images = shape[1] * shape[3] * shape[4] // 2 // TILE, min(8, max(1, shape[0]))
     while images > 1 and programs * -(-shape[0] // images) < BUSY:
         images -= 1
@@ -129,8 +128,7 @@ def _images(shape: torch.Size) -> int:
 def _places(windows: Windows, order: Windows | None, prefix: int, rows_in_order: bool, device: torch.device) -> Tensor:
     """Return each token's place in its window, and the first token and the length of its group, ``(3, N)``, int32.
 
-    A place is ``row << 16 | column``, and -1 for a token without one. Where rows lie in the order of the tokens, that
-    is one group.
+    A place is ``row << 16 | column``, or -1 for a prefix token. Rows in the order of the tokens form one group.
     """
     parts = [torch.full((prefix,), -1, device=device)]
     firsts: list[int] = []
@@ -152,7 +150,7 @@ def _places(windows: Windows, order: Windows | None, prefix: int, rows_in_order:
 
 
 def _tokens_of_axes(windows: Windows, order: Windows | None, prefix: int, device: torch.device) -> Tensor:
-    """Mark with 1 the tokens of each column, then of each row of the largest window, ``(2 * max(h, w), N)``."""
+    """Mark the tokens of each column, then of each row, of the largest window with 1, ``(2 * max(h, w), N)``."""
     places = _places(windows, order, prefix, True, device)[0]
     indexes = torch.arange(max(windows.largest), device=device)[:, None]
     return torch.cat((indexes == places & 0xFFFF, indexes == places >> 16)).float()
@@ -163,7 +161,7 @@ def _operators() -> Any:
 
 
 def _has_operators() -> bool:
-    with _lock:  # threads may ask at once, and an operator is defined once
+    with _lock:  # threads may ask at once, but an operator can be defined only once
         return _library() is not None
 
 

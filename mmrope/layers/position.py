@@ -13,12 +13,12 @@ from .tracing import once_per_size
 
 
 def resize_pos_embed(pos_embed: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
-    """Resize a position embedding, bicubic without antialias as RoPE-ViT's authors do.
+    """Resize a position embedding by bicubic interpolation without antialiasing, as RoPE-ViT's authors do.
 
     Args:
-        pos_embed: one vector a token, row by row, ``(1, H * W, C)``.
-        old_grid: the ``(H, W)`` that it was learned on.
-        new_grid: the ``(H, W)`` wanted.
+        pos_embed: one vector per token, row by row, ``(1, H * W, C)``.
+        old_grid: grid ``(H, W)`` of ``pos_embed``.
+        new_grid: grid ``(H, W)`` of the result.
 
     Returns:
         ``(1, H * W, C)`` for the new grid; ``pos_embed`` itself if the grids are equal.
@@ -32,14 +32,14 @@ def resize_pos_embed(pos_embed: Tensor, old_grid: tuple[int, int], new_grid: tup
 
 
 def resize_bias_table(table: Tensor, window_size: int) -> Tensor:
-    """Resize a relative position bias table to another window, bicubic as Swin Transformer's authors do.
+    """Resize a relative position bias table to another window by bicubic interpolation, as Swin's authors do.
 
     Args:
-        table: one value a head for each offset, rows of offsets outermost, ``((2 * old - 1) ** 2, heads)``.
-        window_size: extent of the new window, in tokens.
+        table: one value per head and offset, rows of offsets outermost, ``((2 * old - 1) ** 2, heads)``.
+        window_size: side of the new window, in tokens.
 
     Returns:
-        ``((2 * window_size - 1) ** 2, heads)``; ``table`` itself if it has this size.
+        ``((2 * window_size - 1) ** 2, heads)``; ``table`` itself if it already has this size.
 
     Raises:
         ValueError: if the length of ``table`` is not the square of an odd number.
@@ -52,14 +52,14 @@ def resize_bias_table(table: Tensor, window_size: int) -> Tensor:
 
 
 class RelativePositionBias(nn.Module):
-    """A learned bias of the attention logits for each offset within a window, a table a head.
+    """Learned bias of the attention logits for each offset within a window, one table per head.
 
-    Source: Liu et al., *Swin Transformer* (ICCV 2021, arXiv 2103.14030), section 3.2. A table of another window size is
-    resized when it is loaded.
+    Source: Liu et al., *Swin Transformer* (ICCV 2021, arXiv 2103.14030), section 3.2. A table for another window size
+    is resized on loading.
 
     Args:
-        window_size: largest extent of a window, in tokens.
-        num_heads: heads, each with a table of its own.
+        window_size: maximum side of a window, in tokens.
+        num_heads: number of heads.
     """
 
     def __init__(self, window_size: int, num_heads: int) -> None:
@@ -69,17 +69,17 @@ class RelativePositionBias(nn.Module):
         trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, window: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        """Compute the bias of every query (second to last axis) and key (last) of a window.
+        """Compute the bias for every query (second-to-last axis) and key (last axis) of a window.
 
         Args:
-            window: its extent ``(h, w)``, at most ``window_size`` each.
-            dtype: of the result.
+            window: its height and width ``(h, w)``, at most ``window_size`` each.
+            dtype: dtype of the result.
 
         Returns:
             ``(heads, h * w, h * w)``.
 
         Raises:
-            ValueError: if the window is larger than the table's.
+            ValueError: if the window is larger than ``window_size``.
         """
         if max(window) > self.window_size:
             raise ValueError(f'window must be at most {self.window_size} along each axis, but got {tuple(window)}')
@@ -90,13 +90,13 @@ class RelativePositionBias(nn.Module):
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         key = f'{prefix}relative_position_bias_table'
         if key in state_dict:
-            with suppress(ValueError):  # torch names the key and the shapes of a table that is none
+            with suppress(ValueError):  # PyTorch reports a malformed table, with its key and shapes
                 state_dict[key] = resize_bias_table(state_dict[key], self.window_size)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _offsets(window: tuple[int, int], window_size: int, device: torch.device) -> Tensor:
-    """Return the row of the table for each query and key of a window, ``(h * w, h * w)``."""
+    """Return the table row for each query and key of a window, ``(h * w, h * w)``."""
     rows, cols = (torch.arange(size, device=device) for size in window)
     rows, cols = (x[:, None] - x + window_size - 1 for x in (rows, cols))  # (h, h), (w, w)
     offsets = rows[:, None, :, None] * (2 * window_size - 1) + cols[None, :, None, :]  # (h, w, h, w)

@@ -1,9 +1,9 @@
-"""From the output of a ``qkv`` projection to the queries, keys and values of each window, rotated.
+"""From the output of a ``qkv`` projection to the rotated queries, keys and values of each window.
 
-:func:`split_qkv` has two implementations with the same result. :func:`_split` is the definition, and what compilers and
-exporters see. :class:`_FusedSplit` is what eager mode runs. It writes rotated queries and keys, and the values, in one
-pass to new memory that the windows share, so that nothing holds the output of the projection any longer and the
-backward pass keeps what attention keeps anyway. On CUDA both of its passes are one kernel each (:mod:`.kernels`).
+:func:`split_qkv` has two implementations with the same result. :func:`_split` is the definition; compilers and
+exporters trace it. :class:`_FusedSplit` runs in eager mode. It writes rotated queries and keys, and the values, in one
+pass to new memory shared by all windows. The output of the projection can then be freed, and the backward pass keeps
+only what attention keeps anyway. On CUDA its forward and backward pass are one kernel each (:mod:`.kernels`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,22 +24,23 @@ from .windows import Windows, window_order
 def split_qkv(
     qkv: Tensor, angles: Tensor | None, windows: Windows, order: Windows | None = None, packed: bool = False
 ) -> list[Tensor]:
-    """Split queries, keys and values by group of windows, and rotate queries and keys by their place in the window.
+    """Split ``qkv`` by group of windows, and rotate queries and keys by their position in the window.
 
     Args:
-        qkv: ``(B, P + H * W, 3, heads, head_dim)``, tokens window by window. The first ``P`` tokens have no place and
+        qkv: ``(B, P + H * W, 3, heads, head_dim)``, tokens in window order. The first ``P`` are prefix tokens, which
             are not rotated.
-        angles: of the columns and rows of the largest window, as :class:`RoPE` returns them; ``None`` for no rotation.
+        angles: angles of columns and rows of the largest window, as :class:`RoPE` returns them; ``None`` for no
+            rotation.
         windows: how the grid is cut.
-        order: the cut by which the tokens of a single window lie; ``None`` for row by row.
-        packed: whether all windows come in one piece, in the order of the tokens.
+        order: with a single window, the cut whose order its tokens are in; ``None`` for row by row.
+        packed: whether to return all windows together, in the order of the tokens.
 
     Returns:
-        Three tensors for each group, ``(B * count, heads, tokens, head_dim)``; if ``packed`` three tensors in all,
+        Three tensors per group, ``(B * count, heads, tokens, head_dim)``; if ``packed``, three tensors in total,
         ``(B * (P + H * W), heads, head_dim)``.
 
     Raises:
-        ValueError: if there are tokens without a place and several windows, or ``angles`` has another shape.
+        ValueError: if there are prefix tokens and several windows, or ``angles`` has the wrong shape.
     """
     if is_tracing():
         return list(_split(qkv, angles, windows, order, packed))
@@ -49,13 +50,13 @@ def split_qkv(
 
 
 def _of_largest(angles: Tensor, windows: Windows, qkv: Tensor) -> Tensor:
-    """Crop angles to the largest window, after a check of their shape: a hook may have made them."""
+    """Check the shape of the angles, since a hook may have made them, and crop them to the largest window."""
     side, heads, pairs = max(windows.largest), qkv.shape[3], qkv.shape[4] // 2
     wanted = angles.ndim == 4 and angles.shape[0] == 2 and angles.shape[1] >= side
     if not wanted or angles.shape[2] not in (1, heads) or angles.shape[3] != pairs:
         raise ValueError(
-            f'angles must be (2, at least {side}, 1 or {heads}, {pairs}): columns and rows of a window of '
-            f'{windows.largest[0]} x {windows.largest[1]} tokens, heads, pairs of channels; got {tuple(angles.shape)}'
+            f'angles must be (2, at least {side}, 1 or {heads}, {pairs}) (columns and rows, tokens, heads, channel '
+            f'pairs) for a window of {windows.largest[0]} x {windows.largest[1]}, but got shape {tuple(angles.shape)}'
         )
     return angles[:, :side] if angles.shape[1] > side else angles
 
@@ -78,7 +79,7 @@ def _split(
 
 
 class _FusedSplit(torch.autograd.Function):
-    """:func:`_split` in one pass each way: a rotation is undone by the opposite one, whatever made the angles."""
+    """:func:`_split` in one pass each way: the backward pass rotates by the negated angles, whatever made them."""
 
     @staticmethod
     def forward(
@@ -121,7 +122,7 @@ class _FusedSplit(torch.autograd.Function):
 
 
 def _without_values(parts: Sequence[Tensor], tables: Sequence[Tensor | None]) -> Iterator[Tensor]:
-    """Rotate queries and keys to new memory where nothing is kept for a backward pass; the values are not copied."""
+    """Rotate queries and keys into new memory, but do not copy the values; for calls without a backward pass."""
     for part, table in zip(parts, tables):
         new = part.new_empty(part[:, :, :, :2].shape)
         _rotate_part(new, part[:, :, :, :2], table)
@@ -129,19 +130,19 @@ def _without_values(parts: Sequence[Tensor], tables: Sequence[Tensor | None]) ->
 
 
 def _take_kernels(x: Tensor) -> bool:
-    return kernels.take(x) and x.shape[-1] % 2 == 0  # they take channels in pairs, rotated or not
+    return kernels.take(x) and x.shape[-1] % 2 == 0  # the kernels process channels in pairs, rotated or not
 
 
 class _Rows:
-    """Places of the new queries, keys and values: rows of ``(3, heads, head_dim)``, one for each token.
+    """Memory layout of the new queries, keys and values: one row ``(3, heads, head_dim)`` per token.
 
-    Rows lie group by group, and within a group image by image, so that a group is a view at any batch. Where windows
-    are packed, they lie in the order of the tokens.
+    Rows are stored group by group, and within a group image by image, so that a group is a view at any batch size.
+    Rows of packed windows are stored in the order of the tokens.
 
     Args:
         shape: ``(B, P + H * W, 3, heads, head_dim)``.
         windows: how the grid is cut.
-        packed: as :func:`split_qkv`.
+        packed: as for :func:`split_qkv`.
     """
 
     def __init__(self, shape: torch.Size, windows: Windows, packed: bool) -> None:
@@ -149,11 +150,11 @@ class _Rows:
 
     @property
     def in_order(self) -> bool:
-        """Whether the rows lie in the order of the tokens."""
+        """Whether the rows are stored in the order of the tokens."""
         return self.packed or self.shape[0] == 1 or len(self.windows.groups) == 1
 
     def by_group(self, x: Tensor) -> list[Tensor]:
-        """View rows ``(B * N, ...)`` as one ``(B, count, tokens, ...)`` for each group."""
+        """View rows ``(B * N, ...)`` as one ``(B, count, tokens, ...)`` per group."""
         if self.in_order:
             return self.windows.split(x.unflatten(0, self.shape[:2]))
         groups, batch = self.windows.groups, self.shape[0]
@@ -163,14 +164,14 @@ class _Rows:
         ]
 
     def split(self, x: Tensor) -> list[Tensor]:
-        """View rows ``(B * N, 3, heads, head_dim)`` as what :func:`split_qkv` returns."""
+        """View rows ``(B * N, 3, heads, head_dim)`` as the tensors that :func:`split_qkv` returns."""
         if self.packed:
             return list(x.unbind(1))
         parts = [part.flatten(0, 1) for part in self.by_group(x)]  # (B * count, tokens, 3, heads, head_dim)
         return [x for part in parts for x in part.permute(2, 0, 3, 1, 4).unbind(0)]
 
     def of_windows(self, split: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
-        """View what :func:`split_qkv` returns as three ``(B, count, tokens, heads, head_dim)`` for each group."""
+        """View the result of :func:`split_qkv` as three ``(B, count, tokens, heads, head_dim)`` per group."""
         if self.packed:
             return list(zip(*map(self.by_group, split)))
         counts = [group.number for group in self.windows.groups for _ in range(3)]
@@ -178,7 +179,7 @@ class _Rows:
         return list(zip(parts[::3], parts[1::3], parts[2::3]))
 
     def of_launches(self, split: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
-        """View it as three ``(B * count, heads, tokens, head_dim)`` for each group; packed windows are one."""
+        """View the result as three ``(B * count, heads, tokens, head_dim)`` per group; packed windows count as one."""
         if self.packed:
             split = [x.unflatten(0, self.shape[:2]).transpose(1, 2) for x in split]
         return list(zip(split[::3], split[1::3], split[2::3]))
@@ -189,7 +190,7 @@ def _tables(
 ) -> list[Tensor] | list[None]:
     """Compute ``(cos, sin)`` for the tokens of each group's windows, ``(tokens, heads or 1, head_dim // 2, 2)``.
 
-    With ``back`` they turn back; without angles there is ``None`` for each group.
+    ``back`` negates the angles. Without angles, the table of each group is ``None``.
     """
     if angles is None:
         return [None] * len(windows.groups)
@@ -205,7 +206,7 @@ def _lies_otherwise(windows: Windows, order: Windows | None) -> bool:
 
 
 def _rotate_part(out: Tensor, x: Tensor, table: Tensor | None) -> None:
-    """Write ``x``, ``(B, count, P + tokens, ..., heads, head_dim)``, to ``out``, rotated but for the first ``P``."""
+    """Write ``x``, ``(B, count, P + tokens, ..., heads, head_dim)``, to ``out``, all but the first ``P`` rotated."""
     if table is None:
         out.copy_(x)
         return
@@ -218,7 +219,7 @@ def _rotate_part(out: Tensor, x: Tensor, table: Tensor | None) -> None:
 def _grad_angles(
     angles: Tensor, rows: _Rows, order: Windows | None, outs: Sequence[Tensor], grads: Sequence[Tensor]
 ) -> Tensor:
-    """Compute the gradient of the angles of columns and rows: those of the tokens, summed along the other axis."""
+    """Compute the gradient of column and row angles: sum the gradients of the tokens' angles along the other axis."""
     windows, side = rows.windows, angles.shape[1]
     totals = []
     for (_, height, width), turned, back in zip(windows.groups, rows.of_windows(outs), rows.of_windows(grads)):

@@ -2,13 +2,13 @@
 
 Source: Heo, Park, Han, Yun, *Rotary Position Embedding for Vision Transformer*, ECCV 2024, arXiv 2403.13298.
 
-The token at row ``h`` and column ``w`` of the grid turns the channel pair ``(2d, 2d + 1)`` of its query and its key by
+RoPE rotates the channel pair ``(2d, 2d + 1)`` of the query and the key at row ``h`` and column ``w`` of the grid by
 
     angle[n, d](h, w) = x(w) * freqs[0, n, d] + y(h) * freqs[1, n, d]
 
-for head ``n``, where ``x`` and ``y`` are positions ``step * index + start`` (step 1, start 0 in the paper). An angle is
-the sum of one that belongs to the column and one that belongs to the row: :func:`axis_angles` computes these, ``H + W``
-in place of ``H * W``, and :func:`join_axes` adds them up.
+for head ``n``, where ``x`` and ``y`` are positions ``step * index + start`` (step 1, start 0 in the paper). Each angle
+is the sum of an angle of its column and an angle of its row. :func:`axis_angles` computes these ``H + W`` angles
+instead of ``H * W``, and :func:`join_axes` combines them.
 """
 
 import math
@@ -25,15 +25,15 @@ Pair = tuple[float, float]  # along y, along x
 
 
 def mixed_freqs(head_dim: int, angles: Tensor, theta: float) -> Tensor:
-    """Compute the initial frequencies of RoPE-Mixed: the axial ones, turned by one angle a head (paper, section 3.2).
+    """Compute the initial frequencies of RoPE-Mixed: the axial ones, rotated by an angle per head (paper, section 3.2).
 
     Args:
-        head_dim: channels a head, a multiple of 4.
-        angles: one angle a head in radians, ``(heads,)``.
+        head_dim: channels per head, a multiple of 4.
+        angles: one angle per head in radians, ``(heads,)``.
         theta: base of the geometric progression.
 
     Returns:
-        ``freqs`` in radians a token step, ``(2, heads, head_dim // 2)``; index 0 along x (columns), 1 along y (rows).
+        ``freqs`` in radians per token step, ``(2, heads, head_dim // 2)``; index 0 along x (columns), 1 along y (rows).
 
     Raises:
         ValueError: if ``head_dim`` is not a positive multiple of 4 or ``theta`` is not positive.
@@ -48,40 +48,40 @@ def mixed_freqs(head_dim: int, angles: Tensor, theta: float) -> Tensor:
 
 
 def axial_freqs(head_dim: int, theta: float, device: torch.device | str | None = None) -> Tensor:
-    """Compute the frequencies of RoPE-Axial: half of the pairs turn along x, half along y (paper, section 3.1).
+    """Compute the frequencies of RoPE-Axial: half of the pairs rotate along x, half along y (paper, section 3.1).
 
     Args:
-        head_dim: channels a head, a multiple of 4.
+        head_dim: channels per head, a multiple of 4.
         theta: base of the geometric progression.
         device: device of the result.
 
     Returns:
-        ``freqs`` in radians a token step, the same for all heads, ``(2, 1, head_dim // 2)``.
+        ``freqs`` in radians per token step, shared by all heads, ``(2, 1, head_dim // 2)``.
 
     Raises:
         ValueError: as :func:`mixed_freqs`.
     """
     freqs = mixed_freqs(head_dim, torch.zeros(1, device=device), theta)
     half = head_dim // 4
-    freqs[0, :, half:], freqs[1, :, :half] = 0, 0  # cos(pi / 2) is 6e-17 in floating point
+    freqs[0, :, half:], freqs[1, :, :half] = 0, 0  # cos(pi / 2) is not exactly 0 in floating point
     return freqs
 
 
 def axis_angles(freqs: Tensor, grid: tuple[int, int], step: Pair = (1.0, 1.0), start: Pair = (0.0, 0.0)) -> Tensor:
-    """Compute what each column and each row of a grid adds to the angles of its tokens.
+    """Compute the angle of each column and each row of a grid; a token's angle is the sum of the two.
 
-    The result has the dtype of ``freqs`` and never less than float32: autocast leaves a product of elements alone on
-    every device, and would round a matrix product.
+    The result has the dtype of ``freqs``, but at least float32. Autocast does not touch an elementwise product on any
+    device; it would round a matrix product.
 
     Args:
-        freqs: radians a token step, ``(2, heads or 1, head_dim // 2)``.
+        freqs: radians per token step, ``(2, heads or 1, head_dim // 2)``.
         grid: ``(H, W)``.
         step: distance between the positions of neighbouring tokens, along y and along x.
         start: position of the first token, along y and along x.
 
     Returns:
-        ``(2, max(H, W), heads or 1, head_dim // 2)``: as in ``freqs`` index 0 for the ``W`` columns, 1 for the ``H``
-        rows. What the shorter axis has beyond its end belongs to no token.
+        ``(2, max(H, W), heads or 1, head_dim // 2)``: as in ``freqs``, index 0 for the ``W`` columns, 1 for the ``H``
+        rows. Entries past the end of the shorter axis are unused.
     """
     freqs = freqs.to(torch.promote_types(freqs.dtype, torch.float32))
     positions = once_per_size(_positions, grid, step, start, freqs.dtype, like=freqs)
@@ -91,10 +91,10 @@ def axis_angles(freqs: Tensor, grid: tuple[int, int], step: Pair = (1.0, 1.0), s
 def join_axes(angles: Tensor, grid: tuple[int, int]) -> Tensor:
     """Compute the cosine and sine of every token's angle.
 
-    Cosines and sines are taken of the ``H + W`` angles; each row's rotation then turns each column's.
+    Cosines and sines are computed for ``H + W`` angles only; each row's rotation is then applied to each column's.
 
     Args:
-        angles: of the columns and rows, as :func:`axis_angles` returns them.
+        angles: angles of columns and rows, as :func:`axis_angles` returns them.
         grid: ``(H, W)``.
 
     Returns:
@@ -107,13 +107,13 @@ def join_axes(angles: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def rotary_table(freqs: Tensor, grid: tuple[int, int], step: Pair = (1.0, 1.0), start: Pair = (0.0, 0.0)) -> Tensor:
-    """Compute the cosine and sine of every token's angles, a pure function of frequencies, grid and positions.
+    """Compute the cosine and sine of every token's angles from frequencies, grid and positions alone.
 
     Args:
-        freqs: radians a token step, ``(2, heads or 1, head_dim // 2)``.
+        freqs: radians per token step, ``(2, heads or 1, head_dim // 2)``.
         grid: ``(H, W)``.
-        step: as :func:`axis_angles`.
-        start: as :func:`axis_angles`.
+        step: as for :func:`axis_angles`.
+        start: as for :func:`axis_angles`.
 
     Returns:
         ``(cos, sin)`` on the last axis, ``(heads or 1, H * W, head_dim // 2, 2)``, tokens row by row.
@@ -122,7 +122,7 @@ def rotary_table(freqs: Tensor, grid: tuple[int, int], step: Pair = (1.0, 1.0), 
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn the channel pairs ``(2d, 2d + 1)`` of ``x``, in the wider of its dtype and that of the table.
+    """Rotate the channel pairs ``(2d, 2d + 1)`` of ``x``, in the wider dtype of ``x`` and ``table``.
 
     Args:
         x: queries or keys, ``(..., head_dim)``.
@@ -130,11 +130,11 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
             of ``x``.
 
     Returns:
-        The rotated ``x``, a new tensor of its dtype.
+        The rotated ``x``, a new tensor of the same dtype.
     """
     dtype = torch.promote_types(x.dtype, table.dtype)
     x_dtype, x, table = x.dtype, x.to(dtype), table.to(dtype)
-    if is_tracing():  # compilers know no complex numbers and fuse these lines themselves
+    if is_tracing():  # compilers do not support complex numbers, and fuse these lines themselves
         (a, b), (cos, sin) = x.unflatten(-1, (-1, 2)).unbind(-1), table.unbind(-1)
         turned = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1)
     else:  # one pass over memory
@@ -143,7 +143,7 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 
 def rotate_into(out: Tensor, x: Tensor, table: Tensor) -> None:
-    """Write :func:`rotate` of ``x`` to ``out``, in one pass where their dtypes agree. Not for use under autograd."""
+    """Write :func:`rotate` of ``x`` to ``out``, in one pass if the dtypes agree. Not differentiable."""
     if x.dtype == table.dtype and out.stride(-1) == 1:
         torch.mul(as_complex(x), torch.view_as_complex(table), out=as_complex(out))
     else:
@@ -151,21 +151,21 @@ def rotate_into(out: Tensor, x: Tensor, table: Tensor) -> None:
 
 
 def angle_gradient(turned: Tensor, grad: Tensor) -> Tensor:
-    """Compute the gradient of the angles that vectors were turned by: an angle moves ``y`` along ``i * y``.
+    """Compute the gradient of rotation angles: a change of an angle moves the rotated ``y`` along ``i * y``.
 
     Args:
-        turned: the rotated vectors ``y``, ``(..., head_dim)``.
-        grad: their gradient, of the same shape.
+        turned: rotated vectors ``y``, ``(..., head_dim)``.
+        grad: gradient of ``y``, of the same shape.
 
     Returns:
-        ``(..., head_dim // 2)``, in float32 or better.
+        The gradient of the angles, ``(..., head_dim // 2)``, in at least float32.
     """
     dtype = torch.promote_types(turned.dtype, torch.float32)
     return (as_complex(turned.to(dtype)).conj() * as_complex(grad.to(dtype))).imag
 
 
 def as_complex(x: Tensor) -> Tensor:
-    """View channel pairs as complex numbers, ``(..., head_dim)`` as ``(..., head_dim // 2)``; copy where needed."""
+    """View channel pairs as complex numbers, ``(..., head_dim)`` as ``(..., head_dim // 2)``; copy if strided."""
     x = x if x.stride(-1) == 1 else x.contiguous()
     return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
 
@@ -177,7 +177,7 @@ def _positions(grid: tuple[int, int], step: Pair, start: Pair, dtype: torch.dtyp
 
 
 class _Angles(torch.autograd.Function):
-    """Positions times frequencies, whose gradient is one kernel: autograd would take a product and a sum."""
+    """Positions times frequencies, with a backward pass of one kernel; autograd would run a product and a sum."""
 
     @staticmethod
     def forward(ctx: Any, freqs: Tensor, positions: Tensor) -> Tensor:
@@ -193,23 +193,23 @@ class _Angles(torch.autograd.Function):
 
 
 class RoPE(nn.Module):
-    """Frequencies of one attention layer, and the angles that they come to on a grid.
+    """Rotary frequencies of one attention layer, and the angles they give on a grid.
 
-    ``'mixed'`` learns its frequencies, a set a head, from a random direction each. ``'axial'`` is mixed at angle zero,
-    frozen and the same for all heads; a checkpoint stores nothing of it. Frequencies never fall below float32, whatever
-    dtype the model is moved to: in bfloat16 the angles of a 64 x 64 grid would be off by 0.65 radians.
+    ``'mixed'`` learns a set of frequencies per head, each from a random direction. ``'axial'`` is mixed at angle zero,
+    fixed and shared by all heads; checkpoints do not store it. Frequencies stay in float32 if the model is cast to half
+    precision: in bfloat16 the angles of a 64 x 64 grid would be off by 0.65 radians.
 
-    Attention rotates by what a call of the module returns, in the forward and in the backward pass: change positions or
-    angles in a subclass or in a forward hook, and gradients follow.
+    Attention rotates by the angles that a call of the module returns, in the forward and the backward pass. A subclass
+    or a forward hook may therefore change positions or angles, and gradients stay correct.
 
     Args:
-        head_dim: channels a head, a multiple of 4.
-        num_heads: heads, each with frequencies of its own if mixed.
+        head_dim: channels per head, a multiple of 4.
+        num_heads: number of heads; in ``'mixed'`` each has its own frequencies.
         mode: ``'mixed'`` or ``'axial'``.
         theta: base of the geometric progression.
 
     Raises:
-        ValueError: if ``mode``, ``head_dim`` or ``theta`` is not as above.
+        ValueError: if ``mode``, ``head_dim`` or ``theta`` is out of range.
     """
 
     def __init__(self, head_dim: int, num_heads: int, mode: str, theta: float) -> None:
@@ -228,7 +228,7 @@ class RoPE(nn.Module):
         return axis_angles(self.freqs, grid)
 
     def reset_parameters(self) -> None:
-        """Draw a direction for each head of ``'mixed'``; compute the frequencies of ``'axial'``."""
+        """Draw a random direction per head for ``'mixed'``; compute the frequencies of ``'axial'``."""
         if isinstance(self.freqs, nn.Parameter):
             angles = torch.rand(self.freqs.shape[1], device=self.freqs.device) * 2 * math.pi
             freqs = mixed_freqs(self.head_dim, angles, self.theta)
@@ -238,12 +238,12 @@ class RoPE(nn.Module):
             self.freqs.copy_(freqs)
 
     def materialize(self, device: torch.device) -> None:
-        """Compute the frequencies of ``'axial'`` on a device, if they lie on meta: no checkpoint holds them."""
+        """Compute the frequencies of ``'axial'`` on ``device`` if they are on meta: no checkpoint stores them."""
         if self.freqs.is_meta and not isinstance(self.freqs, nn.Parameter):
             self.freqs = axial_freqs(self.head_dim, self.theta, device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'RoPE':
-        """Move to a device, but keep the precision when the model is cast to half."""
+        """Apply ``fn``, but undo a cast to a lower precision."""
 
         def keep_precision(tensor: Tensor) -> Tensor:
             out = fn(tensor)
@@ -252,5 +252,5 @@ class RoPE(nn.Module):
         was_meta = self.freqs.is_meta
         super()._apply(keep_precision, recurse)
         if was_meta and not self.freqs.is_meta and not isinstance(self.freqs, nn.Parameter):
-            self.reset_parameters()  # to_empty() leaves what was there before
+            self.reset_parameters()  # to_empty() leaves the memory uninitialised
         return self

@@ -1,4 +1,4 @@
-"""The way a call runs: traced or eager, under autocast, with index tensors that its size has made before."""
+"""Execution of a call: traced or eager, with or without autocast, and with index tensors cached by size."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -8,31 +8,31 @@ from threading import Lock
 import torch
 from torch import Tensor, nn
 
-KEPT = 64  # a Swin takes about 40 for one size of image, 20 MB of them for 800 x 1333
+KEPT = 64  # tensors; a Swin needs about 40 per image size, 20 MB in total at 800 x 1333
 _kept: OrderedDict[Hashable, Tensor] = OrderedDict()
 _lock = Lock()
 
 
 def is_tracing() -> bool:
-    """Say whether a graph is being recorded, by a compiler, an exporter or ``torch.jit.trace``."""
+    """Return whether a compiler, an exporter or ``torch.jit.trace`` is recording a graph."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager:
-    """Switch autocast off on a device; the meta device has none."""
+    """Return a context that switches autocast off on a device; the meta device has none."""
     return nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False)
 
 
 def once_per_size(make: Callable[..., Tensor], *key: Hashable, like: Tensor) -> Tensor:
-    """Return ``make(*key, device)``, kept from an earlier call where there was one.
+    """Return ``make(*key, device)``, cached from an earlier call if there was one.
 
-    Only for what depends on nothing but ``key`` and the device: indexes and positions, never weights. A traced graph
-    gets its own, and so does each ``FakeTensorMode``.
+    Only for tensors that depend on nothing but ``key`` and the device: indexes and positions, never weights. Each
+    traced graph and each ``FakeTensorMode`` gets its own.
 
     Args:
         make: a function that returns a tensor.
         key: its arguments before the device.
-        like: a tensor on the device.
+        like: a tensor on the wanted device.
     """
     mode = getattr(like, 'fake_mode', None)
     if is_tracing() or (mode is None and type(like) not in (Tensor, nn.Parameter)):
@@ -42,7 +42,7 @@ def once_per_size(make: Callable[..., Tensor], *key: Hashable, like: Tensor) -> 
         if name in _kept:
             _kept.move_to_end(name)
             return _kept[name]
-    with torch.inference_mode(False), torch.no_grad():  # tensors of inference mode could not serve a training step
+    with torch.inference_mode(False), torch.no_grad():  # a training step could not use inference tensors
         made = make(*key, like.device)
     if type(made) is Tensor if mode is None else getattr(made, 'fake_mode', None) is mode:
         with _lock:

@@ -1,6 +1,6 @@
-"""Triton kernels of :mod:`.kernels`, which says what each computes.
+"""Triton kernels; :mod:`.kernels` says what each computes.
 
-None adds atomically, so that every run gives the same bits.
+They use no atomic addition, so every run gives the same bits.
 """
 
 import os
@@ -11,15 +11,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# In Triton's interpreter, which has to be chosen before this module is imported, the kernels run on the CPU.
+# Triton's interpreter runs the kernels on the CPU; it has to be chosen before this module is imported.
 DEVICES = ('CUDA', 'CPU') if os.environ.get('TRITON_INTERPRET') == '1' else ('CUDA',)
-TILE = 1024  # pairs of channels a program
-TOKENS, CHANNELS = 64, 64  # a program of scale_gradients
+TILE = 1024  # channel pairs per program
+TOKENS, CHANNELS = 64, 64  # per program of scale_gradients
 
 
 @triton.jit
 def _cos_sin(angles, place, pair, in_pairs, SIDE, PAIRS, HALF: tl.constexpr, SHARED: tl.constexpr):
-    """Compute cosine and sine of the angles of some tokens, ``(T, P)``; 1 and 0 for tokens without a place."""
+    """Compute cosine and sine of the angles of some tokens, ``(T, P)``; 1 and 0 for prefix tokens."""
     column = pair % HALF if SHARED else pair
     size = HALF if SHARED else PAIRS
     known = (place >= 0)[:, None] & in_pairs
@@ -30,14 +30,14 @@ def _cos_sin(angles, place, pair, in_pairs, SIDE, PAIRS, HALF: tl.constexpr, SHA
 
 @triton.jit
 def _turn(x, cos, sin, T: tl.constexpr, P: tl.constexpr):
-    """Turn channel pairs of ``(T, 2 P)``."""
+    """Rotate the channel pairs of ``(T, 2 P)``."""
     a, b = tl.split(tl.reshape(x.to(tl.float32), (T, P, 2)))
     return tl.reshape(tl.join(a * cos - b * sin, a * sin + b * cos), (T, 2 * P))
 
 
 @triton.jit
 def _along(y, g, T: tl.constexpr, P: tl.constexpr):
-    """Compute the gradient of the angles of ``y``: its own gradient ``g`` along ``i * y``."""
+    """Compute the gradient of the angles of ``y``: the part of its gradient ``g`` along ``i * y``."""
     a, b = tl.split(tl.reshape(y.to(tl.float32), (T, P, 2)))
     c, d = tl.split(tl.reshape(g.to(tl.float32), (T, P, 2)))
     return a * d - b * c
@@ -79,7 +79,7 @@ def _unrotate_kernel(
     HALF: tl.constexpr, SHARED: tl.constexpr, ROTATE: tl.constexpr, LEARN: tl.constexpr,
     IMAGES: tl.constexpr, T: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """Go back through a group, whose ``N`` tokens an image are ``WINDOWS`` windows of ``LENGTH`` tokens."""
+    """Run the backward pass of a group: ``N`` tokens per image, in ``WINDOWS`` windows of ``LENGTH`` tokens."""
     token, pair = tl.program_id(0) * T + tl.arange(0, T), tl.program_id(1) * P + tl.arange(0, P)
     channel = tl.program_id(1) * 2 * P + tl.arange(0, 2 * P)
     in_tokens, inside = token < N, (token < N)[:, None] & (channel < 2 * PAIRS)
@@ -128,7 +128,7 @@ def _scale_kernel(
 
 
 def rotate(qkv: Tensor, angles: Tensor | None, places: Tensor, images: int) -> Tensor:
-    """Copy ``(B, N, 3, heads, head_dim)`` to its rows, queries and keys rotated."""
+    """Copy ``(B, N, 3, heads, head_dim)`` to rows ``(B * N, 3, heads, head_dim)``, queries and keys rotated."""
     batch, tokens, _, heads, head_dim = qkv.shape
     out = qkv.new_empty(batch * tokens, *qkv.shape[2:])
     if qkv.numel():
@@ -145,7 +145,7 @@ def unrotate(
     grad: Tensor, turn: Tensor | None, grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, q: Tensor | None,
     k: Tensor | None, angles: Tensor | None, places: Tensor, images: int,
 ) -> None:  # fmt: skip
-    """Fill some tokens of the gradient of ``qkv`` and, if asked for, of the gradient of the tokens' angles."""
+    """Fill ``grad``, the gradient of some tokens of ``qkv``, and ``turn``, the gradient of their angles, if given."""
     batch, tokens, _, heads, head_dim = grad.shape
     if grad.numel() == 0:
         return
@@ -163,7 +163,7 @@ def unrotate(
 
 
 def scale_gradients(grad: Tensor, branch: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute ``grad * scale``, and sums of ``grad * branch`` over some tokens each, ``(B, sums, C)``."""
+    """Compute ``grad * scale``, and partial sums of ``grad * branch`` over ``TOKENS`` tokens, ``(B, sums, C)``."""
     batch, tokens, channels = branch.shape
     grad_branch = torch.empty_like(branch)
     sums = scale.new_empty(batch, sums_of(branch), channels)
@@ -178,7 +178,7 @@ def scale_gradients(grad: Tensor, branch: Tensor, scale: Tensor) -> tuple[Tensor
 
 
 def sums_of(branch: Tensor) -> int:
-    """Count the sums of an image."""
+    """Return the number of partial sums per image."""
     return -(-branch.shape[1] // TOKENS)
 
 
@@ -194,7 +194,7 @@ def _flags(angles: Tensor | None, head_dim: int) -> dict[str, int | bool]:
 
 
 def _side(angles: Tensor | None) -> int:
-    """Return the length of the axes that the angles belong to."""
+    """Return how many columns and rows have angles; 0 without angles."""
     return 0 if angles is None else angles.shape[1]
 
 

@@ -1,6 +1,6 @@
-"""All windows of a block in one call: PyTorch's attention over sequences of unequal length, flash attention on CUDA.
+"""Attention in all windows of a block with one call of PyTorch's variable-length attention (flash attention on CUDA).
 
-It takes windows as they lie, without copies and without an execution plan for each shape of window.
+The call takes the windows in place: no copies, and no separate execution plan for each window shape.
 """
 
 from collections.abc import Iterator
@@ -15,16 +15,16 @@ from torch import Tensor
 from .tracing import is_tracing, once_per_size
 from .windows import Windows
 
-MOST_SEQUENCES = 65_535  # in one launch
+MOST_SEQUENCES = 65_535  # limit of one launch
 HALF = (torch.float16, torch.bfloat16)
 _off: ContextVar[bool] = ContextVar('_off', default=False)
 
 
 def takes(qkv: Tensor, windows: Windows) -> bool:
-    """Say whether windows of ``qkv``, ``(B, N, 3, heads, head_dim)``, are attended to in one call.
+    """Return whether the windows of ``qkv``, ``(B, N, 3, heads, head_dim)``, attend in one call.
 
-    Several windows in half precision are, on an Ampere GPU or later and with a PyTorch that has it. One long window is
-    faster by itself.
+    This takes several windows, half precision, an Ampere GPU or later, and a PyTorch that has the call. A single long
+    window is faster without it.
     """
     if is_tracing() or not qkv.is_cuda or qkv.dtype not in HALF or qkv.numel() == 0 or _off.get():
         return False
@@ -35,7 +35,7 @@ def takes(qkv: Tensor, windows: Windows) -> bool:
 
 @contextmanager
 def switched_off() -> Iterator[None]:
-    """Have each group of windows attend in a call of ``F.scaled_dot_product_attention``, for who watches the calls."""
+    """Make each group of windows call ``F.scaled_dot_product_attention``, for tools that watch these calls."""
     token = _off.set(True)
     try:
         yield
@@ -48,30 +48,30 @@ def attend(q: Tensor, k: Tensor, v: Tensor, windows: Windows, batch: int) -> Ten
 
     Args:
         q: queries of all images, window by window, ``(batch * H * W, heads, head_dim)``.
-        k: keys, as ``q``.
-        v: values, as ``q``.
+        k: keys, shaped as ``q``.
+        v: values, shaped as ``q``.
         windows: how the grid is cut.
-        batch: images.
+        batch: number of images.
 
     Returns:
-        As ``q``.
+        The result, shaped as ``q``.
     """
     ends = once_per_size(_ends, windows, batch, like=q)
     longest = max(height * width for _, height, width in windows.groups)
     varlen = _varlen()
-    assert varlen is not None  # `takes` has seen it
+    assert varlen is not None  # `takes` has checked it
     return varlen.varlen_attn(q, k, v, ends, ends, longest, longest)
 
 
 def _ends(windows: Windows, batch: int, device: torch.device) -> Tensor:
-    """Return the end of each window of each image, 0 first, ``(1 + batch * windows,)``, int32."""
+    """Return 0 and the end of each window of each image, ``(1 + batch * windows,)``, int32."""
     lengths = [height * width for count, height, width in windows.groups for _ in range(count)]
     return torch.tensor([0, *lengths * batch], device=device).cumsum(0).to(torch.int32)
 
 
 @cache
 def _varlen() -> ModuleType | None:
-    """Import PyTorch's attention over sequences of unequal length, which it has from 2.10 on."""
+    """Import PyTorch's variable-length attention; ``None`` before PyTorch 2.10."""
     try:
         from torch.nn.attention import varlen
     except ImportError:
@@ -81,5 +81,5 @@ def _varlen() -> ModuleType | None:
 
 @cache
 def _has_flash_attention(device: torch.device) -> bool:
-    """Say whether a GPU has the kernels; where there is none, tensors are fake and stand for one that has."""
+    """Return whether a GPU has the kernels; without a GPU, tensors are fake and stand for one that has."""
     return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= (8, 0)

@@ -1,8 +1,8 @@
-"""Cuts of a token grid into windows that fit it, and the order of tokens in which every window lies together.
+"""Cuts of a token grid into windows without padding, and the token order that keeps every window contiguous.
 
-Each axis is cut on its own into spans of equal windows; the windows of the grid are the products of a span of rows and
-a span of columns. No window holds padding. Attention does not ask for an order of its tokens, and neither norms nor
-MLPs do, so a backbone orders them window by window once, and the windows of a group are then plain views.
+Each axis is cut separately into spans of equal windows; the windows of the grid are the products of a row span and a
+column span. Attention, norms and MLPs work in any token order. A backbone therefore orders the tokens window by window
+once, and the windows of a group are then plain views.
 """
 
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ Grid = tuple[int, int]  # height and width, in tokens
 
 
 class Span(NamedTuple):
-    """``number`` windows of ``size`` tokens side by side along one axis, from token ``start`` on."""
+    """Span of ``number`` adjacent windows along one axis, each ``size`` tokens long, from token ``start`` on."""
 
     start: int
     size: int
@@ -24,7 +24,7 @@ class Span(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Windows of equal shape that follow each other: ``number`` of them, ``height`` x ``width`` tokens each."""
+    """Group of ``number`` consecutive windows of equal shape, ``height`` x ``width`` tokens each."""
 
     number: int
     height: int
@@ -32,7 +32,7 @@ class Group(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """A cut of a grid: spans of rows and spans of columns, each in order and without gaps."""
+    """A cut of a grid: row spans and column spans, each in order and without gaps."""
 
     rows: tuple[Span, ...]
     cols: tuple[Span, ...]
@@ -45,25 +45,25 @@ class Windows(NamedTuple):
 
     @property
     def largest(self) -> Grid:
-        """Height and width that every window of the cut fits into, ``(h, w)``."""
+        """Height and width of the largest window, ``(h, w)``."""
         return max(span.size for span in self.rows), max(span.size for span in self.cols)
 
     @property
     def groups(self) -> list[Group]:
-        """A group for each product of a span of rows and a span of columns, row spans outermost."""
+        """One group for each product of a row span and a column span, row spans outermost."""
         return [Group(row.number * col.number, row.size, col.size) for row in self.rows for col in self.cols]
 
     def split(self, x: Tensor) -> list[Tensor]:
-        """View tokens ``(B, P + H * W, ...)``, window by window, as one ``(B, count, tokens, ...)`` for each group.
+        """View tokens ``(B, P + H * W, ...)`` in window order as one ``(B, count, tokens, ...)`` per group.
 
         Raises:
-            ValueError: if ``x`` holds other tokens than the grid's (a cls token, say) and the cut several windows.
+            ValueError: if the cut has several windows and ``x`` does not hold exactly ``H * W`` tokens.
         """
         groups, (height, width) = self.groups, self.grid
         if x.shape[1] != height * width and (len(groups) > 1 or groups[0].number > 1):
             raise ValueError(
-                f'x must hold the {height} x {width} tokens of the grid and no others, since these lie in several '
-                f'windows, but it holds {x.shape[1]}'
+                f'x must hold the {height} x {width} tokens of the grid, which is cut into several windows, '
+                f'but got {x.shape[1]}; a cls token needs global attention'
             )
         if len(groups) == 1:
             return [x.unflatten(1, (groups[0].number, -1))]
@@ -72,16 +72,16 @@ class Windows(NamedTuple):
 
 
 def one_window(grid: Grid) -> Windows:
-    """Take the whole grid ``(H, W)`` as one window; its order of tokens is row by row."""
+    """Return the whole grid ``(H, W)`` as one window, with tokens row by row."""
     return Windows(*((Span(0, length, 1),) for length in grid))
 
 
 def even_windows(grid: Grid, window_size: int) -> Windows:
-    """Cut into windows as equal as possible, none above ``window_size``: 64 tokens, window 14 give 13 13 13 13 12.
+    """Cut a grid into near-equal windows of at most ``window_size``: 64 tokens at size 14 give 13 13 13 13 12.
 
     Args:
         grid: ``(H, W)``.
-        window_size: largest extent of a window, in tokens.
+        window_size: maximum side of a window, in tokens.
 
     Raises:
         ValueError: if ``window_size`` is not positive.
@@ -91,16 +91,16 @@ def even_windows(grid: Grid, window_size: int) -> Windows:
 
 
 def shifted_windows(grid: Grid, window_size: int, shift: int = 0) -> Windows:
-    """Cut into Swin's windows: ``window_size`` tokens from the shifted origin on, the rest at the borders.
+    """Cut a grid into Swin's windows: whole windows from the shifted origin on, remainders at the borders.
 
-    An axis that fits into one window is one window, unshifted. On an axis that ``window_size`` divides, these are the
-    regions that attend to each other in shifted window attention by cyclic shift and mask (Liu et al., *Swin
+    An axis that fits into one window is neither cut nor shifted. On an axis that ``window_size`` divides, the windows
+    are the regions that attend to each other in Swin's attention by cyclic shift and mask (Liu et al., *Swin
     Transformer*, section 3.2).
 
     Args:
         grid: ``(H, W)``.
-        window_size: extent of a whole window, in tokens.
-        shift: extent of the first window of an axis, in tokens, ``0 <= shift < window_size``; 0 for none.
+        window_size: side of a whole window, in tokens.
+        shift: length of the first window along each axis, in tokens, ``0 <= shift < window_size``; 0 for no shift.
 
     Raises:
         ValueError: if ``window_size`` or ``shift`` is out of range.
@@ -112,15 +112,15 @@ def shifted_windows(grid: Grid, window_size: int, shift: int = 0) -> Windows:
 
 
 def window_order(windows: Windows, device: torch.device | str | None = None) -> Tensor:
-    """Return the token at each place when the grid is ordered window by window.
+    """Return the row-by-row index of each token in window order.
 
     Args:
         windows: how the grid is cut.
-        device: of the result.
+        device: device of the result.
 
     Returns:
-        Row-by-row indexes of the tokens, ``(H * W,)``: group by group as in ``windows.groups``, within a group window
-        by window from left to right and from top to bottom, within a window row by row.
+        Indexes of the tokens, ``(H * W,)``: group by group as in ``windows.groups``; within a group, windows from left
+        to right and top to bottom; within a window, row by row.
     """
     height, width = windows.grid
     tokens = torch.arange(height * width, device=device).view(height, width)
@@ -134,7 +134,7 @@ def window_order(windows: Windows, device: torch.device | str | None = None) -> 
 
 
 def reorder(x: Tensor, old: Windows, new: Windows) -> Tensor:
-    """Take tokens from the order of one cut of their grid to that of another, in one copy.
+    """Move tokens from the order of one cut of their grid to the order of another, in one copy.
 
     Args:
         x: tokens in the order of ``old``, ``(B, H * W, C)``.
@@ -142,22 +142,22 @@ def reorder(x: Tensor, old: Windows, new: Windows) -> Tensor:
         new: another cut of the same grid.
 
     Returns:
-        ``x`` in the order of ``new``; ``x`` itself where the cuts are equal.
+        ``x`` in the order of ``new``; ``x`` itself if the cuts are equal.
     """
-    if old is new or old == new:  # compilers that see symbols for sizes know the first at once
+    if old is new or old == new:  # `is` spares compilers a comparison of symbolic sizes
         return x
     return _Permute.apply(x, old, new)
 
 
 class _Permute(torch.autograd.Function):
-    """``index_select`` along axis 1 by a permutation, whose gradient is one too, and not a sum into zeros."""
+    """``index_select`` by a permutation, whose backward pass is one too instead of a sum into zeros."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, old: Windows, new: Windows) -> Tensor:
         ctx.cuts = old, new
         order = once_per_size(_order_between, old, new, like=x)
         if torch.compiler.is_dynamo_compiling():
-            # Without a check of each index: inductor's C++ of one, under the mask of a padding, does not compile.
+            # Skip the bounds check: the C++ that inductor writes for it under a padding mask does not compile.
             return torch.ops.aten._unsafe_index(x, [None, order])
         return x.index_select(1, order)
 
@@ -168,7 +168,7 @@ class _Permute(torch.autograd.Function):
 
 
 def _order_between(old: Windows, new: Windows, device: torch.device) -> Tensor:
-    """Return the token of the order of ``old`` at each place of the order of ``new``."""
+    """Return, for each token in the order of ``new``, its index in the order of ``old``."""
     row_by_row = one_window(new.grid)
     order = window_order(new, device)
     if old == row_by_row:

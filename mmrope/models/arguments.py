@@ -1,4 +1,4 @@
-"""Checks of the arguments that the backbones share. Each raises a ValueError that names the argument and its value."""
+"""Checks of the arguments that the backbones share; each raises a ValueError that names the argument and its value."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
@@ -21,13 +21,14 @@ def arch_settings(
             raise ValueError(f'arch must be one of {", ".join(archs)} or a dict, but got {arch!r}')
         arch = archs[arch]
     if not set(required) <= set(arch) <= {*required, 'mlp_ratio'}:
-        raise ValueError(f'arch must have {", ".join(required)} and may have mlp_ratio, but got {dict(arch)}')
+        raise ValueError(
+            f'arch must have the keys {", ".join(required)} and optionally mlp_ratio, but got {dict(arch)}'
+        )
     settings = {'mlp_ratio': 4, **arch}
     for name, value in settings.items():
         kind: Any
-        kind, wanted = (Real, 'positive') if name == 'mlp_ratio' else (Integral, 'positive and whole')
-        if name in of_stages:
-            wanted += ', a number for each stage'
+        kind, wanted = (Real, 'positive number') if name == 'mlp_ratio' else (Integral, 'positive int')
+        wanted = f'one {wanted} per stage' if name in of_stages else f'a {wanted}'
         numbers = _several(value)
         if (numbers is value) != (name in of_stages) or not all(isinstance(n, kind) and n > 0 for n in numbers):
             raise ValueError(f'{name} of arch must be {wanted}, but got {value!r}')
@@ -39,29 +40,29 @@ def theta_of(rope: str | None, rope_theta: float | None, defaults: Mapping[str, 
     if rope is not None and rope not in defaults:
         raise ValueError(f'rope must be {", ".join(map(repr, defaults))} or None, but got {rope!r}')
     if rope is None and rope_theta is not None:
-        raise ValueError(f'rope_theta must be None where rope is None, but got {rope_theta}')
+        raise ValueError(f'rope_theta must be None when rope is None, but got {rope_theta}')
     return rope_theta if rope is None or rope_theta is not None else defaults[rope]
 
 
 def indexes_in_order(name: str, indexes: Sequence[int], length: int, at_least_one: bool = False) -> tuple[int, ...]:
-    """Return ``indexes`` as non-negative numbers, in order."""
+    """Return ``indexes`` sorted, and counted from the start."""
     if not isinstance(indexes, Sequence) or not all(isinstance(index, Integral) for index in indexes):
-        raise ValueError(f'{name} must be several whole numbers, but got {indexes!r}')
+        raise ValueError(f'{name} must be a sequence of ints, but got {indexes!r}')
     if at_least_one and not len(indexes):
-        raise ValueError(f'{name} must name at least one, but got {indexes}')
+        raise ValueError(f'{name} must name at least one index, but got {indexes}')
     if any(not -length <= index < length for index in indexes):
         raise ValueError(f'{name} must be between {-length} and {length - 1}, but got {tuple(indexes)}')
     normal = tuple(sorted(index % length for index in indexes))
     if len(set(normal)) < len(normal):
-        raise ValueError(f'{name} must not repeat itself, but got {tuple(indexes)} of {length}')
+        raise ValueError(f'{name} must not repeat an index, but got {tuple(indexes)} for a length of {length}')
     return normal
 
 
 def check_at_least(least: int, **arguments: int | Sequence[int]) -> None:
-    """Check whole numbers, or each of several."""
+    """Check that each argument, or each of its items, is an int of at least ``least``."""
     for name, value in arguments.items():
         if not all(isinstance(number, Integral) and int(number) >= least for number in _several(value)):
-            raise ValueError(f'{name} must be a whole number of at least {least}, but got {value!r}')
+            raise ValueError(f'{name} must be an int of at least {least}, but got {value!r}')
 
 
 def _several(value: Any) -> Sequence:
@@ -69,25 +70,25 @@ def _several(value: Any) -> Sequence:
 
 
 def check_choice(name: str, value: str, *allowed: str) -> None:
-    """Check that an argument is one of the ``allowed`` words."""
+    """Check that an argument is one of the ``allowed`` values."""
     if value not in allowed:
         raise ValueError(f'{name} must be {" or ".join(map(repr, allowed))}, but got {value!r}')
 
 
 def check_drop_path_rate(drop_path_rate: float) -> None:
-    """Check that a rate is a probability below 1."""
+    """Check that ``drop_path_rate`` is a probability below 1."""
     if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
         raise ValueError(f'drop_path_rate must be at least 0 and below 1, but got {drop_path_rate!r}')
 
 
 def check_frozen_stages(frozen_stages: int, stages: int) -> None:
-    """Check that there are as many stages as are to be frozen; -1 freezes nothing."""
+    """Check that the model has ``frozen_stages`` stages; -1 freezes nothing."""
     if not isinstance(frozen_stages, Integral) or not -1 <= frozen_stages <= stages:
-        raise ValueError(f'frozen_stages must be a whole number between -1 and {stages}, but got {frozen_stages!r}')
+        raise ValueError(f'frozen_stages must be an int between -1 and {stages}, but got {frozen_stages!r}')
 
 
 def check_images(x: Tensor, in_channels: int) -> None:
-    """Check that the input is a batch of images, normalised and not empty."""
+    """Check that ``x`` is a batch of images, in floating point and not empty."""
     if x.ndim != 4 or x.shape[1] != in_channels:
         raise ValueError(f'x must be (B, {in_channels}, H, W) images, but got shape {tuple(x.shape)}')
     if not x.is_floating_point():

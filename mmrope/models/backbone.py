@@ -1,4 +1,4 @@
-"""The base class of the backbones."""
+"""Base class of the backbones."""
 
 import operator
 from collections.abc import Iterator, Sequence
@@ -16,21 +16,21 @@ from ..layers.windows import Grid
 
 
 class Backbone(BaseModule):
-    """Blocks that can be recomputed in the backward pass, and parts that stay frozen, also after ``train()``.
+    """Base of the backbones: recomputes blocks in the backward pass, and keeps frozen parts frozen after ``train()``.
 
-    A subclass yields what ``frozen_stages`` freezes from ``_frozen()``, says in ``notes()`` what a checkpoint keeps
-    beside the weights and in ``weights_may_miss()`` and ``weights_unused()`` how weights of other models may differ
-    from its own, and ends its constructor with ``_prepare()``.
+    A subclass ends its constructor with ``_prepare()``. It yields the parts to freeze from ``_frozen()`` and returns
+    from ``notes()`` what a checkpoint stores beside the weights. ``weights_may_miss()`` and ``weights_unused()`` say
+    how the weights of other models may differ from its own.
     """
 
     with_cp: bool
     init_cfg: dict | list[dict] | None
 
     def init_weights(self) -> None:
-        """Initialise as ``init_cfg`` says; pretrained weights come last, by ``mmrope.PretrainedBackbone``.
+        """Initialise as ``init_cfg`` says; ``mmrope.PretrainedBackbone`` loads pretrained weights last.
 
         Raises:
-            ValueError: if the weights cannot be had or do not fit; the message names them and what to change.
+            ValueError: if weights cannot be fetched or do not fit; the message names them and what to change.
         """
         given = self.init_cfg
         cfgs = [given] if isinstance(given, dict) else list(given or ())
@@ -42,25 +42,25 @@ class Backbone(BaseModule):
             self.init_cfg = given
 
     def train(self, mode: bool = True) -> 'Backbone':
-        """Switch training on or off; frozen parts stay in eval mode."""
+        """Switch training mode on or off; frozen parts stay in eval mode."""
         super().train(mode)
         self._freeze()
         return self
 
     def notes(self) -> dict[str, Any]:
-        """Return what the weights do not show: heads of each stage, and the grid of an absolute position embedding."""
+        """Return what the weights do not show: heads per stage, and the grid of an absolute position embedding."""
         raise NotImplementedError
 
     def weights_may_miss(self, key: str) -> bool:
-        """Say whether a parameter of this backbone may keep its initial values, since no weights of others have it."""
+        """Return whether a parameter may keep its initial values, since the weights of other models lack it."""
         return False
 
     def weights_unused(self, key: str) -> str | None:
-        """Say why a weight that has no place in this backbone is not needed; ``None`` if it should have one."""
+        """Return why this backbone can ignore a weight that it has no parameter for; ``None`` if it cannot."""
         return None
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        """Keep the notes in PyTorch's metadata of a state dict."""
+        """Store the notes in PyTorch's metadata of the state dict."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if hasattr(destination, '_metadata'):
             destination._metadata.setdefault(prefix[:-1], {}).update(self.notes())
@@ -69,7 +69,7 @@ class Backbone(BaseModule):
         raise NotImplementedError
 
     def _prepare(self) -> None:
-        """Draw weights as DeiT-III and Swin start with, truncated normal and zero biases; then freeze."""
+        """Initialise as DeiT-III and Swin do, with truncated normal weights and zero biases; then freeze."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 trunc_normal_(module.weight, std=0.02)
@@ -90,10 +90,10 @@ class Backbone(BaseModule):
 
 
 def constant_size(size: Sequence[int]) -> Grid:
-    """Return height and width as constants, so that compilers and tracers make a graph for each size.
+    """Return height and width as constants, so that compilers and tracers make one graph per size.
 
-    How many windows there are and what shapes they have depends on the size. Traced with symbols, a single block took
-    torch 2.11 more than half a minute; this may go when it does not.
+    The number and the shapes of windows depend on the size. With symbolic sizes, torch 2.11 took more than half a
+    minute to trace a single block; this function may go when that is fast.
     """
     height, width = size
     return operator.index(height), operator.index(width)
@@ -102,7 +102,7 @@ def constant_size(size: Sequence[int]) -> Grid:
 def to_map(x: Tensor, grid: Grid) -> Tensor:
     """Return the last ``H * W`` tokens of ``(B, P + H * W, C)``, row by row, as contiguous maps ``(B, C, H, W)``.
 
-    MMCV's RoIAlign ignores strides.
+    They are contiguous because MMCV's RoIAlign ignores strides.
     """
     return x[:, x.shape[1] - grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid).contiguous()
 

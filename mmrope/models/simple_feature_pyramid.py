@@ -1,4 +1,4 @@
-"""A feature pyramid from one map."""
+"""Feature pyramid from a single map."""
 
 import inspect
 import math
@@ -21,20 +21,21 @@ class SimpleFeaturePyramid(BaseModule):
     """Maps at several scales from the last map of a plain backbone.
 
     Source: Li et al., *Exploring Plain Vision Transformer Backbones for Object Detection* (ECCV 2022,
-    arXiv 2203.16527), section 3: transposed convolutions up, max-pooling down, a 1 x 1 and a 3 x 3 convolution each.
+    arXiv 2203.16527), section 3: transposed convolutions or max-pooling to each scale, then a 1 x 1 and a 3 x 3
+    convolution.
 
     Args:
-        in_channels: channels of the map.
+        in_channels: channels of the input map.
         out_channels: channels of each output.
-        scales: size of an output over that of the map, powers of 2, from the finest to the coarsest.
-        num_outs: how many maps to return; those past ``scales`` take every second pixel of the one before.
+        scales: size of each output relative to the map: powers of 2, from the finest to the coarsest.
+        num_outs: number of maps to return; those past ``scales`` take every second pixel of the one before.
         norm_cfg: normalisation after every convolution: ``'mmrope.LayerNorm2d'``, ``'BN'``, ``'SyncBN'``, ``'GN'``, a
             class or the name of a registered one, with its settings and ``requires_grad``.
-        init_cfg: how to initialise, as MMEngine has it.
+        init_cfg: initialisation, as in MMEngine.
 
     Raises:
-        ValueError: if ``scales`` holds anything but powers of 2 or does not fall, a scale needs more halvings of the
-            channels than ``in_channels`` allows, ``num_outs`` is less than the scales, or ``norm_cfg`` names no class.
+        ValueError: if ``scales`` are not decreasing powers of 2, ``in_channels`` cannot be halved as often as a scale
+            needs, ``num_outs`` is less than the number of scales, or ``norm_cfg`` names no class.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class SimpleFeaturePyramid(BaseModule):
         if not scales or any(scale <= 0 or not math.log2(scale).is_integer() for scale in scales):
             raise ValueError(f'scales must be powers of 2, but got {tuple(scales)}')
         if any(fine <= coarse for fine, coarse in zip(scales, scales[1:])):
-            raise ValueError(f'scales must fall from the finest to the coarsest, but got {tuple(scales)}')
+            raise ValueError(f'scales must decrease from the finest to the coarsest, but got {tuple(scales)}')
         if num_outs < len(scales):
             raise ValueError(f'num_outs must be at least {len(scales)} (the number of scales), but got {num_outs}')
         self.in_channels = in_channels
@@ -65,7 +66,7 @@ class SimpleFeaturePyramid(BaseModule):
         """Build the pyramid.
 
         Args:
-            inputs: the map ``(B, in_channels, H, W)``, or the maps of a backbone, of which the last is taken.
+            inputs: the map ``(B, in_channels, H, W)``, or the maps of a backbone, of which the last is used.
 
         Returns:
             ``num_outs`` maps ``(B, out_channels, ceil(H * scale), ceil(W * scale))``, from the finest to the coarsest.
@@ -78,7 +79,7 @@ class SimpleFeaturePyramid(BaseModule):
 
 
 def _level(in_channels: int, out_channels: int, octave: int, norm_cfg: dict) -> nn.Sequential:
-    """Build the layers from the map to the output at ``2 ** octave`` times its size."""
+    """Build the layers from the input map to the output at ``2 ** octave`` times its size."""
     channels = in_channels
     if octave > 0 and channels % 2**octave:
         raise ValueError(f'in_channels must be a multiple of {2**octave} for scale {2**octave}, but got {in_channels}')
@@ -96,7 +97,7 @@ def _level(in_channels: int, out_channels: int, octave: int, norm_cfg: dict) -> 
 
 
 def _norm(norm_cfg: dict, channels: int) -> nn.Module:
-    """Build a normalisation as MMCV's ``build_norm_layer`` does, which this room does without."""
+    """Build a normalisation as MMCV's ``build_norm_layer`` does; ``mmrope.models`` needs no MMCV."""
     settings = {'eps': 1e-5, **norm_cfg}
     kind, requires_grad = settings.pop('type', None), settings.pop('requires_grad', True)
     norm = kind if inspect.isclass(kind) else NORMS.get(kind) or MODELS.get(str(kind))

@@ -35,10 +35,10 @@ OUTPUT_NORM = re.compile(r'norm\d+\.')
 
 
 class PatchMerging(nn.Module):
-    """Step down from each 2 x 2 tokens to one of twice the channels; an odd side is padded with zeros at its end.
+    """Step down from 2 x 2 tokens to one with twice the channels; odd sides are zero-padded at the end.
 
     Args:
-        dim: channels of a token.
+        dim: channels per token.
     """
 
     def __init__(self, dim: int) -> None:
@@ -47,12 +47,12 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Turn tokens, ``(B, H, W, C)``, into ``(B, ceil(H / 2), ceil(W / 2), 2 * C)``."""
+        """Merge tokens ``(B, H, W, C)`` to ``(B, ceil(H / 2), ceil(W / 2), 2 * C)``."""
         height, width = x.shape[1:3]
         if height % 2 or width % 2:
             x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
         x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H / 2, 2, W / 2, 2, C)
-        # The order of Swin's checkpoints: of the four tokens, the two of the left column come first.
+        # Order in Swin's checkpoints: the two tokens of the left column come first.
         return self.reduction(self.norm(x.permute(0, 1, 3, 4, 2, 5).flatten(3)))
 
 
@@ -60,45 +60,45 @@ class Stage(nn.Module):
     """Blocks at one resolution, every second one with shifted windows, and the step down to the next.
 
     Args:
-        blocks: of this resolution.
+        blocks: blocks of this resolution.
         downsample: the step down; ``None`` for the last stage.
     """
 
     def __init__(self, blocks: Sequence[Block], downsample: PatchMerging | None) -> None:
         super().__init__()
-        self.blocks = cast(Sequence[Block], nn.ModuleList(blocks))  # which does not tell the type of its items
+        self.blocks = cast(Sequence[Block], nn.ModuleList(blocks))  # for mypy
         self.downsample = downsample
 
 
 @MODELS.register_module()
 class RoPESwin(Backbone):
-    """Swin Transformer with 2D rotary position embedding, for any size of image.
+    """Swin Transformer with 2D rotary position embedding, for images of any size.
 
     The model of Liu et al., *Swin Transformer: Hierarchical Vision Transformer using Shifted Windows* (ICCV 2021,
     arXiv 2103.14030), with the position embeddings of Heo et al., *Rotary Position Embedding for Vision Transformer*
-    (ECCV 2024, arXiv 2403.13298). Shifted windows are cut from the grid, not rolled and masked: none holds padding, and
-    where the window size divides the grid the result is the same. An axis that fits into one window is not shifted.
+    (ECCV 2024, arXiv 2403.13298). Shifted windows are cut from the grid, not rolled and masked, so none holds
+    padding. Where the window size divides the grid, the result equals Swin's. An axis that fits into one window is not
+    shifted.
 
     Args:
-        arch: ``'tiny'``, ``'small'``, ``'base'``, or a dict of ``embed_dims``, of ``depths`` and
-            ``num_heads`` with a number for each stage, and optionally of ``mlp_ratio`` (4).
+        arch: ``'tiny'``, ``'small'``, ``'base'``, or a dict with ``embed_dims``, ``depths`` and ``num_heads``
+            (one number per stage each), and optionally ``mlp_ratio`` (default 4).
         patch_size: side of a patch, in pixels; the stride of the first output.
         in_channels: channels of the image.
-        window_size: extent of a whole window, in tokens. It may differ from that of the weights: frequencies do not
-            depend on it, a relative position bias is resized when it is loaded.
+        window_size: side of a whole window, in tokens. It may differ from the weights' window size: frequencies do not
+            depend on it, and a relative position bias is resized on loading.
         rope: ``'mixed'``, ``'axial'`` or ``None``.
         rope_theta: base of the frequencies; ``None`` for the paper's value (mixed 10, axial 50).
         rpb: whether to add Swin's relative position bias.
-        out_indices: stages whose output is returned; negative ones count from the end. Stages after the last of these
-            are neither run nor trained.
-        drop_path_rate: drop path of the last block; it rises linearly from 0 at the first.
-        frozen_stages: stages to freeze from the first on, with the patch embedding: 0 freezes the embedding alone,
-            -1 nothing.
+        out_indices: stages whose output is returned; negative indexes count from the end. Later stages are neither
+            run nor trained.
+        drop_path_rate: drop path rate of the last block; it rises linearly from 0 at the first.
+        frozen_stages: number of stages to freeze, with the patch embedding: 0 freezes only the embedding, -1 nothing.
         with_cp: whether to recompute each block in the backward pass, to save memory.
-        out_type: ``'featmap'`` for maps, or ``'avg_featmap'`` for their mean over all positions, which a classifier's
-            head takes of the last stage.
-        init_cfg: how to initialise, as MMEngine has it; ``dict(type='Pretrained', checkpoint=...)`` takes the weights
-            of RoPE-ViT's authors, timm or mmrope by name, strictly (:class:`mmrope.weights.PretrainedBackbone`).
+        out_type: ``'featmap'`` for maps, or ``'avg_featmap'`` for their mean over all positions, as a classification
+            head takes from the last stage.
+        init_cfg: initialisation, as in MMEngine; ``dict(type='Pretrained', checkpoint=...)`` loads weights of
+            RoPE-ViT's authors, timm or mmrope by name, strictly (:class:`mmrope.weights.PretrainedBackbone`).
 
     Raises:
         ValueError: if an argument is out of range; the message names it, its value and what is allowed.
@@ -124,7 +124,9 @@ class RoPESwin(Backbone):
         settings = arch_settings(arch, ARCHS, 'embed_dims', 'depths', 'num_heads', of_stages=('depths', 'num_heads'))
         depths, num_heads = settings['depths'], settings['num_heads']
         if len(depths) != len(num_heads):
-            raise ValueError(f'arch must have as many num_heads as depths, but got {num_heads} and {depths}')
+            raise ValueError(
+                f'arch must have as many num_heads as depths, but got num_heads = {num_heads} and depths = {depths}'
+            )
         theta = theta_of(rope, rope_theta, THETAS)
         check_at_least(1, patch_size=patch_size, in_channels=in_channels, window_size=window_size)
         check_drop_path_rate(drop_path_rate)
@@ -171,18 +173,18 @@ class RoPESwin(Backbone):
         self._prepare()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute the maps of the stages ``out_indices``, each normalised, or the means of these.
+        """Compute the normalised maps of the stages ``out_indices``, or their means.
 
         Args:
-            x: images, ``(B, in_channels, H, W)``, padded here to a multiple of the patch at the bottom and right.
+            x: images, ``(B, in_channels, H, W)``, padded at the bottom and right to a multiple of ``patch_size``.
 
         Returns:
             One ``(B, embed_dims * 2 ** i, ceil(H / stride), ceil(W / stride))`` for each stage ``i`` of
-            ``out_indices``, where ``stride`` is ``patch_size * 2 ** i``; where ``out_type`` is ``'avg_featmap'`` one
-            ``(B, embed_dims * 2 ** i)``.
+            ``out_indices``, where ``stride`` is ``patch_size * 2 ** i``; or one ``(B, embed_dims * 2 ** i)`` if
+            ``out_type`` is ``'avg_featmap'``.
 
         Raises:
-            ValueError: if ``x`` has another number of axes or channels.
+            ValueError: if ``x`` has the wrong shape, is empty or is not in floating point.
         """
         check_images(x, self.in_channels)
         x = self.patch_embed(x)  # (B, H, W, C)
@@ -202,22 +204,22 @@ class RoPESwin(Backbone):
         return tuple(outs)
 
     def notes(self) -> dict[str, Any]:
-        """Return the heads of each stage."""
+        """Return the number of heads per stage."""
         return {'num_heads': tuple(stage.blocks[0].attn.num_heads for stage in self.layers)}
 
     def weights_may_miss(self, key: str) -> bool:
-        """Answer for the norms of the outputs: a Swin for classification has the last one only."""
+        """Return whether ``key`` is of an output norm: a Swin for classification has only the last one."""
         return OUTPUT_NORM.match(key) is not None
 
     def weights_unused(self, key: str) -> str | None:
-        """Answer for the norms of outputs that this model does not have."""
+        """Return a reason for norms of outputs that this model does not have."""
         return 'norm of an output that the model does not have' if OUTPUT_NORM.match(key) else None
 
     def to_grid(self, x: Tensor, size: tuple[int, int], stage: int, block: int) -> Tensor:
-        """Put the tokens that go into or come out of a block, for a hook on it say, in the places of the image.
+        """Rearrange the input or output tokens of a block, from a forward hook say, as a map of the image.
 
         Args:
-            x: tokens as the block has them, ``(B, H * W, C)``.
+            x: tokens in the block's order, ``(B, H * W, C)``.
             size: height and width of the images, in pixels.
             stage: index of the block's stage.
             block: index of the block in its stage.
@@ -241,12 +243,12 @@ class RoPESwin(Backbone):
 
         Args:
             param_name: name of the parameter, ``prefix`` included.
-            prefix: what the name of every parameter of this backbone starts with, ``'backbone.'`` within a detector.
+            prefix: prefix of this backbone's parameter names, ``'backbone.'`` within a detector.
 
         Returns:
-            The depth of its layer, and how many depths there are: 0 for the patch embedding, ``i + 1`` for the block
-            ``i`` of the whole model (a step down counts with the block before it), the last for the norms of the
-            outputs and for parameters of other modules.
+            The depth of its layer and the number of depths. Depth 0 is the patch embedding, ``i + 1`` is block ``i`` of
+            the whole model with the step down after it, and the last one holds the output norms and parameters of other
+            modules.
         """
         depths = [len(stage.blocks) for stage in self.layers]
         num_layers = sum(depths) + 2
@@ -262,7 +264,7 @@ class RoPESwin(Backbone):
         return num_layers - 1, num_layers
 
     def _windows(self, grid: Grid, block: int) -> Windows:
-        """Cut the grid of a stage for one of its blocks: every second one has shifted windows."""
+        """Cut the grid of a stage for one of its blocks; every second block has shifted windows."""
         return shifted_windows(grid, self.window_size, block % 2 * (self.window_size // 2))
 
     def _to_output(self, x: Tensor) -> Tensor:
@@ -278,7 +280,7 @@ class RoPESwin(Backbone):
             if i in self.out_indices:
                 yield getattr(self, f'norm{i}')
         last = self.out_indices[-1] + 1
-        yield from self.layers[last:]  # not run: what they learned would have no gradient
+        yield from self.layers[last:]  # not run, so they would get no gradient
         step_down = self.layers[last - 1].downsample
         if step_down is not None:
             yield step_down

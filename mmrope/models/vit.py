@@ -34,38 +34,37 @@ THETAS = {'mixed': 10.0, 'axial': 100.0}
 
 @MODELS.register_module()
 class RoPEViT(Backbone):
-    """Vision transformer with 2D rotary position embedding, for any size of image.
+    """Vision transformer with 2D rotary position embedding, for images of any size.
 
     The model of Heo et al., *Rotary Position Embedding for Vision Transformer* (ECCV 2024, arXiv 2403.13298), a
     DeiT-III ViT, with the windowed blocks of Li et al., *Exploring Plain Vision Transformer Backbones for Object
-    Detection* (ECCV 2022, arXiv 2203.16527). Windows are cut to fit the grid: none holds padding.
+    Detection* (ECCV 2022, arXiv 2203.16527). Windows are cut to fit the grid, so none holds padding.
 
     Args:
-        arch: ``'tiny'`` (for experiments), ``'small'``, ``'base'``, ``'large'``, or a dict of ``embed_dims``,
-            ``depth``, ``num_heads`` and optionally ``mlp_ratio`` (4).
-        img_size: the image size ``pos_embed`` was learned at, in pixels, one number or ``(H, W)``; nothing else
+        arch: ``'tiny'`` (for experiments), ``'small'``, ``'base'``, ``'large'``, or a dict with
+            ``embed_dims``, ``depth``, ``num_heads`` and optionally ``mlp_ratio`` (default 4).
+        img_size: image size that ``pos_embed`` was learned at, in pixels, one number or ``(H, W)``; nothing else
             depends on it.
         patch_size: side of a patch, in pixels; the stride of the output.
         in_channels: channels of the image.
         rope: ``'mixed'``, ``'axial'`` or ``None``.
         rope_theta: base of the frequencies; ``None`` for the paper's value (mixed 10, axial 100).
         ape: whether to add a learned absolute position embedding.
-        window_size: largest extent of an attention window, in tokens; 0 for global attention everywhere.
-        global_attn_indexes: blocks with global attention where ``window_size`` is not 0; negative ones count from the
+        window_size: maximum side of an attention window, in tokens; 0 for global attention in every block.
+        global_attn_indexes: blocks with global attention if ``window_size`` is not 0; negative indexes count from the
             end.
-        out_indices: blocks whose output is returned; negative ones count from the end. Blocks after the last of these
-            are neither run nor trained.
-        with_cls_token: whether a cls token attends along. It needs global attention in every block.
-        layer_scale_init_value: what LayerScale starts at; ``None`` for a model without it.
-        drop_path_rate: drop path of the last block; it rises linearly from 0 at the first.
-        final_norm: whether the output of the last block is normalised.
-        frozen_stages: blocks to freeze from the first on, with the embeddings: 0 freezes the embeddings alone, -1
-            nothing.
+        out_indices: blocks whose output is returned; negative indexes count from the end. Later blocks are neither run
+            nor trained.
+        with_cls_token: whether to add a cls token, which needs global attention in every block.
+        layer_scale_init_value: initial value of LayerScale; ``None`` for no LayerScale.
+        drop_path_rate: drop path rate of the last block; it rises linearly from 0 at the first.
+        final_norm: whether to normalise the output of the last block.
+        frozen_stages: number of blocks to freeze, with the embeddings: 0 freezes only the embeddings, -1 nothing.
         with_cp: whether to recompute each block in the backward pass, to save memory.
         out_type: ``'featmap'`` for maps, or ``'cls_token'`` for the cls token, which needs ``with_cls_token``; a
-            classifier's head takes it with ``final_norm``.
-        init_cfg: how to initialise, as MMEngine has it; ``dict(type='Pretrained', checkpoint=...)`` takes the weights
-            of RoPE-ViT's authors, timm or mmrope by name, strictly (:class:`mmrope.weights.PretrainedBackbone`).
+            classification head expects it with ``final_norm``.
+        init_cfg: initialisation, as in MMEngine; ``dict(type='Pretrained', checkpoint=...)`` loads weights of
+            RoPE-ViT's authors, timm or mmrope by name, strictly (:class:`mmrope.weights.PretrainedBackbone`).
 
     Raises:
         ValueError: if an argument is out of range; the message names it, its value and what is allowed.
@@ -106,7 +105,7 @@ class RoPEViT(Backbone):
         if with_cls_token and len(global_blocks) < depth:
             raise ValueError(
                 f'with_cls_token needs global attention in every block, but got window_size = {window_size} '
-                f'with global_attn_indexes = {tuple(global_attn_indexes)}; set window_size = 0 or leave the token out'
+                f'with global_attn_indexes = {tuple(global_attn_indexes)}; set window_size = 0 or no cls token'
             )
         check_choice('out_type', out_type, 'featmap', 'cls_token')
         if out_type == 'cls_token' and not with_cls_token:
@@ -117,7 +116,7 @@ class RoPEViT(Backbone):
         self.out_type = out_type
         self.out_indices = indexes_in_order('out_indices', out_indices, depth, at_least_one=True)
         self.in_channels = in_channels
-        # Blocks that are all global need no windows, and a cls token lies in none.
+        # Where every block is global, as with a cls token, nothing is cut into windows.
         self.window_size = window_size if len(global_blocks) < depth else 0
         self.global_blocks = frozenset(global_blocks)
         self.frozen_stages = frozen_stages
@@ -142,31 +141,31 @@ class RoPEViT(Backbone):
             )
             for i in range(depth)
         )
-        self.blocks = cast(Sequence[Block], blocks)  # a ModuleList does not tell the type of its items
+        self.blocks = cast(Sequence[Block], blocks)  # for mypy
         self.norm = nn.LayerNorm(self.embed_dims, eps=1e-6) if final_norm else None
         for embedding in self._embeddings():
             trunc_normal_(embedding, std=0.02)
         self._prepare()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute the maps, or cls tokens, of the blocks ``out_indices``.
+        """Compute the maps or the cls tokens of the blocks ``out_indices``.
 
         Args:
-            x: images, ``(B, in_channels, H, W)``, padded here to a multiple of the patch at the bottom and right.
+            x: images, ``(B, in_channels, H, W)``, padded at the bottom and right to a multiple of ``patch_size``.
 
         Returns:
-            One ``(B, embed_dims, ceil(H / patch_size), ceil(W / patch_size))`` for each of ``out_indices``, or where
-            ``out_type`` is ``'cls_token'`` one ``(B, embed_dims)``.
+            One ``(B, embed_dims, ceil(H / patch_size), ceil(W / patch_size))`` for each of ``out_indices``, or one
+            ``(B, embed_dims)`` if ``out_type`` is ``'cls_token'``.
 
         Raises:
-            ValueError: if ``x`` has another number of axes or channels.
+            ValueError: if ``x`` has the wrong shape, is empty or is not in floating point.
         """
         check_images(x, self.in_channels)
         x = self.patch_embed(x)
         grid = constant_size(x.shape[2:]) if self.window_size else (x.shape[2], x.shape[3])
         row_by_row = one_window(grid)
         windows = even_windows(grid, self.window_size) if self.window_size else row_by_row
-        # The residual stream has the precision of the parameters under autocast, too.
+        # The residual stream keeps the precision of the parameters under autocast.
         x = x.flatten(2).transpose(1, 2).contiguous().to(self.patch_embed.proj.weight.dtype)
         x = reorder(self._add_embeddings(x, grid), row_by_row, windows)
         outs = []
@@ -180,32 +179,32 @@ class RoPEViT(Backbone):
         return tuple(outs)
 
     def notes(self) -> dict[str, Any]:
-        """Return the heads, and the grid of a position embedding."""
+        """Return the number of heads, and the grid of a position embedding."""
         grid = {} if self.pos_embed is None else {'pos_grid': self.pos_grid}
         return {'num_heads': (self.blocks[0].attn.num_heads,), **grid}
 
     def weights_unused(self, key: str) -> str | None:
-        """Answer for the cls token and the final norm of a classifier."""
+        """Return a reason for a classifier's cls token and final norm, if this model has none."""
         if key == 'cls_token':
             return 'the model has no cls token'
         return 'the model has no final norm' if key.startswith('norm.') else None
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any) -> None:
-        """Resize a position embedding of another grid, which the metadata names."""
+        """Resize a position embedding if the metadata names another grid."""
         key, grid = f'{prefix}pos_embed', tuple(local_metadata.get('pos_grid', self.pos_grid))
         if key in state_dict and grid != self.pos_grid and math.prod(grid) == state_dict[key].shape[1]:
             state_dict[key] = resize_pos_embed(state_dict[key], grid, self.pos_grid)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def to_grid(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """Put the tokens that go into or come out of a block, for a hook on it say, in the places of the image.
+        """Rearrange the input or output tokens of a block, from a forward hook say, as a map of the image.
 
         Args:
-            x: tokens as the blocks have them, ``(B, P + H * W, C)``.
+            x: tokens in the blocks' order, ``(B, P + H * W, C)``.
             size: height and width of the images, in pixels.
 
         Returns:
-            Their map, ``(B, C, H, W)``; the first ``P`` tokens, which have no place, are left out.
+            Their map, ``(B, C, H, W)``, without the ``P`` prefix tokens.
 
         Raises:
             ValueError: if ``x`` does not hold the tokens of ``size``.
@@ -225,11 +224,11 @@ class RoPEViT(Backbone):
 
         Args:
             param_name: name of the parameter, ``prefix`` included.
-            prefix: what the name of every parameter of this backbone starts with, ``'backbone.'`` within a detector.
+            prefix: prefix of this backbone's parameter names, ``'backbone.'`` within a detector.
 
         Returns:
-            The depth of its layer, and how many depths there are: 0 for the embeddings, ``i + 1`` for block ``i``,
-            the last for what follows the blocks and for parameters of other modules.
+            The depth of its layer and the number of depths. Depth 0 is the embeddings, ``i + 1`` is block ``i``, and
+            the last one holds the final norm and parameters of other modules.
         """
         num_layers = len(self.blocks) + 2
         if not param_name.startswith(prefix):
@@ -262,6 +261,6 @@ class RoPEViT(Backbone):
             yield from self._embeddings()
             yield from self.blocks[: self.frozen_stages]
         last = self.out_indices[-1] + 1
-        yield from self.blocks[last:]  # not run: what they learned would have no gradient
+        yield from self.blocks[last:]  # not run, so they would get no gradient
         if self.norm is not None and (last < len(self.blocks) or self.frozen_stages == len(self.blocks)):
             yield self.norm

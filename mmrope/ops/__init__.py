@@ -1,8 +1,8 @@
-"""MMCV's operators from torchvision and PyTorch, where MMCV has none compiled.
+"""MMCV's operators from torchvision and PyTorch, for an MMCV without compiled ones.
 
 MMCV keeps its compiled operators in one extension module, ``mmcv._ext``. ``import mmrope`` appends a finder to
-``sys.meta_path`` that answers that name with ``mmrope/ops/extension.py``. Python asks it last, so a compiled extension
-is never shadowed, and neither is one that fails to load. Nothing but this file is imported until MMCV asks.
+``sys.meta_path`` that resolves this name to ``mmrope/ops/extension.py``. Python asks it last, so it never shadows a
+compiled extension, not even one that fails to load. Only this file is imported until MMCV asks for the extension.
 """
 
 import sys
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 NAME = 'mmcv._ext'
-# Those of the hosts' modules that note at their import that MMCV has no operators.
+# Host modules that remember from their import on that MMCV has no operators.
 NOTING = ('mmdet.structures', 'mmseg.models', 'mmcv.cnn.bricks.transformer')
 SOURCE = str(Path(__file__).with_name('extension.py'))
 
@@ -24,31 +24,31 @@ class OperatorsFinder:
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Return the spec of ``extension.py`` for ``mmcv._ext``, and None for any other module."""
+        """Return the spec of ``extension.py`` for ``mmcv._ext``; ``None`` for any other module."""
         return spec_from_file_location(NAME, SOURCE) if name == NAME else None
 
 
 def install() -> None:
-    """Let MMCV find torchvision's and PyTorch's operators if it has none of its own.
+    """Make MMCV use torchvision's and PyTorch's operators if it has no compiled ones.
 
-    Warns if a host was imported before and has noted that there are none.
+    Warn if a host was imported earlier and found none.
     """
     if any(finder is OperatorsFinder for finder in sys.meta_path):
         return
     if any(name in sys.modules for name in NOTING) and find_spec(NAME) is None:
         warnings.warn(
-            'MMDetection, MMSegmentation or MMPreTrain was imported before mmrope and found no operators of MMCV; '
-            'import mmrope first, or run `mmrope ops` once, which makes them available from the start of every Python',
+            'MMDetection, MMSegmentation or MMPreTrain was imported before mmrope and found no MMCV operators; '
+            'import mmrope first, or run `mmrope ops` once to make them available in every Python process',
             stacklevel=3,
         )
     sys.meta_path.append(OperatorsFinder)
 
 
 def compiled() -> bool:
-    """Say whether MMCV has compiled operators.
+    """Return whether MMCV has compiled operators.
 
     Raises:
-        ModuleNotFoundError: if there is no MMCV.
+        ModuleNotFoundError: if MMCV is not installed.
     """
     spec = find_spec(NAME)
     return spec is not None and spec.origin != SOURCE

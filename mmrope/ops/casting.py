@@ -1,4 +1,4 @@
-"""Precision and reproducibility of what torchvision and PyTorch compute for MMCV."""
+"""Precision and reproducibility of the operators that torchvision and PyTorch run for MMCV."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,20 +11,20 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager:
-    """Return a context in which the operators on the device of ``x`` take the precision that they are given."""
+    """Return a context that disables autocast on the device of ``x``."""
     return torch.autocast(x.device.type, enabled=False)
 
 
 def in_float32(*tensors: Tensor) -> list[Tensor]:
-    """Return the tensors as they are, or those of half precision in float32: torchvision's kernels take no bfloat16."""
+    """Return the tensors, half-precision ones in float32, since torchvision's kernels do not support bfloat16."""
     return [x.float() if x.dtype in HALVES else x for x in tensors]
 
 
 def reproducibly(gradients: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Call a function that computes gradients, on the CPU where deterministic algorithms are asked for.
+    """Compute gradients, on the CPU if PyTorch is set to deterministic algorithms.
 
-    On an accelerator these gradients are summed in an order that changes from run to run. PyTorch raises for that in
-    deterministic mode; on the CPU the order is fixed.
+    An accelerator sums these gradients in an order that changes from run to run, for which PyTorch raises in
+    deterministic mode. On the CPU the order is fixed.
     """
     if not torch.are_deterministic_algorithms_enabled() or tensors[0].device.type == 'cpu':
         return gradients(*tensors)

@@ -1,4 +1,4 @@
-"""Deformable convolution, versions 1 and 2: torchvision's operator behind the arguments of MMCV's."""
+"""Deformable convolution, versions 1 and 2: torchvision's operator with MMCV's arguments."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def deform_conv_forward(
     ones: Tensor,
     **settings: int,
 ) -> None:
-    """Fill ``output`` with a convolution whose taps ``offset`` shifts; ``columns`` and ``ones`` are not used."""
+    """Fill ``output`` with a convolution whose taps are shifted by ``offset``."""
     output.copy_(_convolve(input, weight, offset, None, None, *_version_1(settings)))
 
 
@@ -46,7 +46,7 @@ def deform_conv_backward_parameters(
     ones: Tensor,
     **settings: int,
 ) -> None:
-    """Fill the gradient of the weights, which does not depend on them."""
+    """Fill the gradient of the weights."""
     grads = _gradients(grad_output, input, torch.zeros_like(grad_weight), offset, None, None, *_version_1(settings))
     grad_weight.copy_(grads[1])
 
@@ -104,7 +104,7 @@ def _version_2(settings: dict[str, int]) -> list[int]:
 
 
 def _whole(input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None) -> list[Tensor]:
-    """Return what torchvision's operator takes, which wants a mask and a bias in any case."""
+    """Return the tensors for torchvision's operator, which always needs a mask and a bias."""
     mask = input.new_zeros(len(input), 1) if mask is None else mask
     bias = input.new_zeros(len(weight)) if bias is None else bias
     return in_float32(input, weight, offset, mask, bias)

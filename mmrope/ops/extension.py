@@ -1,7 +1,7 @@
-"""The module that is ``mmcv._ext`` where MMCV has no compiled operators: same names, same arguments.
+"""Stand-in for ``mmcv._ext`` if MMCV has no compiled operators, with the same names and arguments.
 
-MMCV's Python code allocates outputs and gradients and passes them to be filled. An operator that is not here raises
-when it is called, not before, so whatever imports ``mmcv.ops`` works.
+MMCV's Python code allocates outputs and gradients and passes them in to be filled. An operator that is missing here
+raises only when it is called, so importing ``mmcv.ops`` works.
 """
 
 from collections.abc import Callable
@@ -24,24 +24,24 @@ from mmrope.ops.roi_align import roi_align_forward as roi_align_forward
 
 
 def get_compiler_version() -> str:
-    """Return the text that MMCV logs as its compiler."""
+    """Return the compiler version for MMCV's log."""
     return "none: torchvision's and PyTorch's operators"
 
 
 def get_compiling_cuda_version() -> str:
-    """Return the text that MMCV logs as the CUDA version of its operators."""
+    """Return the CUDA version of the operators for MMCV's log."""
     return 'not available'
 
 
 def __getattr__(name: str) -> Callable[..., NoReturn]:
-    """Return an operator that raises when it is called."""
+    """Return an operator that raises NotImplementedError when it is called."""
     if name.startswith('__'):
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
     def missing(*args: Any, **kwargs: Any) -> NoReturn:
         raise NotImplementedError(
-            f'the operator {name} exists only in MMCV with compiled operators, and this environment has none; '
-            'in a checkout of mmrope `OPS=compiled make setup` builds them, and docs/install.md says how elsewhere'
+            f'the operator {name} needs an MMCV with compiled operators, which this environment does not have; '
+            'run `OPS=compiled make setup` in a checkout of mmrope, or see docs/install.md'
         )
 
     missing.__name__ = name

@@ -1,4 +1,4 @@
-"""Sigmoid focal loss (Lin et al., *Focal Loss for Dense Object Detection*, ICCV 2017) behind MMCV's arguments."""
+"""Sigmoid focal loss (Lin et al., *Focal Loss for Dense Object Detection*, ICCV 2017) with MMCV's arguments."""
 
 import torch
 import torch.nn.functional as F
@@ -10,15 +10,15 @@ from .casting import in_float32
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Fill ``output``, ``(N, classes)``, with the loss of each class.
+    """Fill ``output`` with the loss of each row and class.
 
     Args:
         input: logits, ``(N, classes)``.
-        target: class of each row, ``(N,)``; the number of classes stands for none of them.
-        weight: of each class, ``(classes,)``, or empty.
-        output: it is changed.
-        gamma: power by which easy rows count less.
-        alpha: weight of a row's own class; the others have ``1 - alpha``.
+        target: class of each row, ``(N,)``; the number of classes means background.
+        weight: weight of each class, ``(classes,)``, or empty.
+        output: filled with the loss, ``(N, classes)``.
+        gamma: exponent that reduces the loss of easy rows.
+        alpha: weight of a row's own class; other classes have ``1 - alpha``.
     """
     (x,), own = in_float32(input), _own_class(input, target)
     p = x.sigmoid()
@@ -30,7 +30,7 @@ def sigmoid_focal_loss_forward(
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Fill ``grad_input`` with the derivative of each loss by its logit."""
+    """Fill ``grad_input``, ``(N, classes)``, with the derivative of each loss by its logit."""
     (x,), own = in_float32(input), _own_class(input, target)
     p = x.sigmoid()
     q = (-x).sigmoid()
@@ -44,7 +44,7 @@ def _own_class(input: Tensor, target: Tensor) -> Tensor:
 
 
 def _weights(weight: Tensor, target: Tensor) -> Tensor | float:
-    """Return the weight of each row by its class; rows of no class, which MMCV's kernel leaves undefined, get 1."""
+    """Return the weight of each row by its class; background, undefined in MMCV's kernel, gets 1."""
     if not len(weight):
         return 1.0
     padded = torch.cat([weight, weight.new_ones(1)])

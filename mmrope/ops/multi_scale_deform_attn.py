@@ -15,12 +15,12 @@ def ms_deform_attn_forward(
     attention_weights: Tensor,
     im2col_step: int,
 ) -> Tensor:
-    """Return the weighted sum of the values that a query samples, ``(B, queries, heads * C)``.
+    """Return the weighted sum of the values that each query samples, ``(B, queries, heads * C)``.
 
     Args:
         value: tokens of all levels, ``(B, tokens, heads, C)``.
-        value_spatial_shapes: heights and widths of the levels, ``(levels, 2)``; they are read by the CPU.
-        value_level_start_index: not used: levels lie one after another.
+        value_spatial_shapes: heights and widths of the levels, ``(levels, 2)``; copied to the CPU.
+        value_level_start_index: not used, since levels are stored one after another.
         sampling_locations: ``(B, queries, heads, levels, points, 2)`` as ``(x, y)`` from 0 to 1.
         attention_weights: ``(B, queries, heads, levels, points)``.
         im2col_step: not used.
@@ -42,7 +42,7 @@ def ms_deform_attn_backward(
     grad_attn_weight: Tensor,
     im2col_step: int,
 ) -> None:
-    """Fill the gradients of the values, the locations and the weights; the samples are taken once more."""
+    """Fill the gradients of the values, the locations and the weights, sampling again."""
     sizes = value_spatial_shapes.tolist()
 
     def gradients(grad: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:

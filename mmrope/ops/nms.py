@@ -1,4 +1,4 @@
-"""Non-maximum suppression in MMCV's variants, with MMCV's order of boxes of equal score."""
+"""Non-maximum suppression in MMCV's variants; boxes of equal score come in MMCV's order."""
 
 import numpy as np
 import torch
@@ -8,16 +8,16 @@ from .casting import in_float32
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Return the indexes of the boxes to keep, ``(K,)``, by falling score.
+    """Return the indexes of the boxes to keep, ``(K,)``, by descending score.
 
     Args:
         boxes: ``(N, 4)`` as ``(x1, y1, x2, y2)``.
         scores: ``(N,)``.
-        iou_threshold: a box goes whose IoU with a kept one is above.
+        iou_threshold: boxes whose IoU with a kept box is above it are dropped.
         offset: 1 where ``x2`` and ``y2`` are the last pixels of a box, else 0.
     """
     boxes, scores = in_float32(boxes, scores)
-    order = scores.sort(0, descending=True).indices  # as MMCV sorts: torchvision's order of equal scores is another
+    order = scores.sort(0, descending=True).indices  # as MMCV sorts; torchvision orders equal scores differently
     boxes = boxes[order]
     if offset:
         boxes = torch.cat([boxes[:, :2], boxes[:, 2:] + offset], 1)
@@ -38,22 +38,22 @@ def softnms(
 ) -> Tensor:
     """Lower the scores of overlapping boxes, and return the indexes of those that stay above ``min_score``, ``(K,)``.
 
-    Bodla et al., *Soft-NMS: Improving Object Detection With One Line of Code*, ICCV 2017. Boxes that fall below are
-    replaced by the last ones, as MMCV does, so that boxes of equal score come in the same order.
+    Bodla et al., *Soft-NMS: Improving Object Detection With One Line of Code*, ICCV 2017. As in MMCV, the
+    last boxes replace those that are dropped, so that boxes of equal score come in the same order.
 
     Args:
         boxes: ``(N, 4)`` on the CPU.
         scores: ``(N,)``.
         dets: ``(N, 5)``; its first ``K`` rows become the boxes and the lowered scores.
-        iou_threshold: from which on methods 0 and 1 lower a score.
-        sigma: of method 2.
-        min_score: below which a box is dropped.
+        iou_threshold: IoU from which methods 0 and 1 lower a score.
+        sigma: width of the Gaussian of method 2.
+        min_score: boxes with a score below it are dropped.
         method: 0 drops as NMS does, 1 lowers by ``1 - IoU``, 2 by ``exp(-IoU**2 / sigma)``.
         offset: as for :func:`nms`.
     """
     corners = boxes.detach().float().numpy()
     areas = (corners[:, 2] - corners[:, 0] + offset) * (corners[:, 3] - corners[:, 1] + offset)
-    rows = np.column_stack([corners, scores.detach().float().numpy(), areas])  # of the boxes that are left
+    rows = np.column_stack([corners, scores.detach().float().numpy(), areas])  # of the remaining boxes
     indexes = np.arange(len(rows))
     i, left = 0, len(rows)
     while i < left:
@@ -81,11 +81,11 @@ def softnms(
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
-    """Return, for each box that NMS keeps, its index and those of the boxes it suppresses, all by falling score.
+    """Return, for each box that NMS keeps, its index and those of the boxes it suppresses, by descending score.
 
     Args:
         dets: boxes and scores, ``(N, 5)`` on the CPU.
-        iou_threshold: from which on a box is suppressed.
+        iou_threshold: IoU from which a box is suppressed.
     """
     order = dets[:, 4].sort(0, descending=True).indices.numpy()
     left = dets[:, :4].detach().float().numpy()[order]
@@ -99,7 +99,7 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
 
 
 def _iou(box: np.ndarray, others: np.ndarray, area: np.ndarray, areas: np.ndarray, offset: int) -> np.ndarray:
-    """Return the IoU of a box with each of the others; NaN loses each comparison, as in C++."""
+    """Return the IoU of a box with each of the others; NaN loses every comparison, as in C++."""
     low = np.where(box[:2] < others[:, :2], others[:, :2], box[:2])
     high = np.where(others[:, 2:] < box[2:], others[:, 2:], box[2:])
     sides = high - low + offset
@@ -110,7 +110,7 @@ def _iou(box: np.ndarray, others: np.ndarray, area: np.ndarray, areas: np.ndarra
 
 
 def _first_best(scores: np.ndarray) -> int:
-    """Return the index of the first of the highest scores; NaN is the highest in the first place, else the lowest."""
+    """Return the index of the first highest score; NaN counts as highest at index 0, else as lowest."""
     best = int(scores.argmax())
     if np.isnan(scores[best]):
         best = 0 if np.isnan(scores[0]) else int(np.nanargmax(scores))

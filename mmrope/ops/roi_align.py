@@ -1,4 +1,4 @@
-"""RoIAlign: torchvision's operator behind the arguments of MMCV's."""
+"""RoIAlign: torchvision's operator with MMCV's arguments."""
 
 import torch
 from torch import Tensor
@@ -19,30 +19,30 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Fill ``output`` with the average of what bilinear interpolation finds in each cell of each box.
+    """Fill ``output`` with the average of bilinear samples in each cell of each box.
 
     Args:
         input: maps, ``(B, C, H, W)``.
         rois: boxes ``(index of the image, x1, y1, x2, y2)``, ``(N, 5)``.
-        output: ``(N, C, aligned_height, aligned_width)``; it is changed.
+        output: filled, ``(N, C, aligned_height, aligned_width)``.
         argmax_y: not used.
         argmax_x: not used.
-        aligned_height: cells of a box.
-        aligned_width: cells of a box.
-        spatial_scale: from the coordinates of boxes to those of the maps.
-        sampling_ratio: samples along a side of a cell; 0 for one a pixel, rounded up.
+        aligned_height: rows of cells per box.
+        aligned_width: columns of cells per box.
+        spatial_scale: factor from box coordinates to map coordinates.
+        sampling_ratio: samples along each side of a cell; 0 for one per pixel, rounded up.
         pool_mode: 1 for the average.
         aligned: whether coordinates are shifted by half a pixel.
 
     Raises:
         NotImplementedError: if ``pool_mode`` is 0, the maximum.
-        ValueError: on the CPU, where torchvision's kernel would read outside the maps: if an image is not there, a
-            coordinate on the maps is infinite or not a number, or a box of ``aligned`` ends before it begins.
+        ValueError: on the CPU, where torchvision's kernel would read outside the maps: if the index of an image is out
+            of range, a coordinate is infinite or NaN, or, with ``aligned``, a box ends before it begins.
     """
     if pool_mode != 1:
         raise NotImplementedError(
-            "RoIAlign with pool_mode='max' exists only in MMCV with compiled operators, and this environment has none; "
-            "pool_mode='avg' works"
+            "RoIAlign with pool_mode='max' needs an MMCV with compiled operators, which this environment does not "
+            "have; set pool_mode='avg'"
         )
     with without_autocast(input):
         (maps,) = in_float32(input)

@@ -1,4 +1,4 @@
-"""Pretrained weights of others, and mmrope's own, into mmrope's backbones and back."""
+"""Pretrained weights of other projects and of mmrope: converting, loading into backbones, reporting."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is asked for: the table of published weights needs no torch."""
+    """Import a public name on first use, since the table of published weights needs no torch."""
     if name in _HOMES:
         return getattr(import_module(f'.{_HOMES[name]}', __name__), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,6 +1,7 @@
-"""The model that some weights are for: what they show of it, what is assumed, and what to change in a config.
+"""Advice on how to change a config so that given weights fit.
 
-Not shown are the grid of `pos_embed`, sometimes the number of heads, and the base of frequencies that are not stored.
+Weights show most arguments of their model. They do not show the grid of ``pos_embed``, sometimes the number of heads,
+and the base of frequencies that are not stored; for these, assumptions are made and reported.
 """
 
 import math
@@ -20,9 +21,9 @@ from .report import LoadReport, WeightsError
 
 FREQS = re.compile(r'.*\.rope\.freqs')
 PER_HEAD = re.compile(r'\.rope\.freqs$|relative_position_bias_table$')
-# The authors' code makes the zeros of axial frequencies as cos(pi / 2), which is -4e-8 in float32.
+# The authors' code computes the zeros of axial frequencies as cos(pi / 2), which is -4e-8 in float32.
 CONSTANT_TOLERANCE = 1e-5
-# By the name of a parameter: what to set if only the weights have such, and if only the model has.
+# For a pattern of parameter names: what to set if only the weights have one, and if only the model has.
 OPTIONS = {
     r'^pos_embed$': ('ape=True', 'ape=False'),
     r'relative_position_bias_table$': (
@@ -37,17 +38,17 @@ OPTIONS = {
 
 @dataclass(frozen=True)
 class Traits:
-    """Arguments of a backbone, as far as its weights show them.
+    """Arguments of a backbone that its weights show.
 
     Attributes:
         family: ``'RoPEViT'`` or ``'RoPESwin'``.
         embed_dims: channels of a token (of the first stage).
-        depths: blocks of each stage; one number for a ViT.
+        depths: blocks per stage; one number for a ViT.
         patch_size: side of a patch, in pixels.
         in_channels: channels of the image.
-        ropes: values of ``rope`` that such weights are for, as far as they show it.
-        options: those of ``OPTIONS`` that they have.
-        rope_theta: of stored axial frequencies, else ``None``.
+        ropes: values of ``rope`` that the weights may be for.
+        options: patterns of ``OPTIONS`` that occur in their names.
+        rope_theta: base of stored axial frequencies, else ``None``.
     """
 
     family: str
@@ -61,7 +62,7 @@ class Traits:
 
     @property
     def arch(self) -> str | dict[str, object]:
-        """Size: its name, or a dict as ``arch`` takes it, without ``num_heads`` (weights do not show them)."""
+        """Name of the size, or a dict as for ``arch``, without ``num_heads`` (weights do not show it)."""
         for name, arch in FAMILIES[self.family].ARCHS.items():
             if (arch['embed_dims'], arch.get('depths') or (arch['depth'],)) == (self.embed_dims, self.depths):
                 return name
@@ -70,7 +71,7 @@ class Traits:
 
 
 def traits_of(family: str, state: Mapping[str, Tensor]) -> Traits:
-    """Read the traits off weights in mmrope's layout that have at least a patch embedding."""
+    """Read the traits from weights in mmrope's layout, which must include the patch embedding."""
     patch = state['patch_embed.proj.weight']
     depths: tuple[int, ...]
     if family == 'RoPEViT':
@@ -83,7 +84,7 @@ def traits_of(family: str, state: Mapping[str, Tensor]) -> Traits:
 
 
 def _rope_of(state: Mapping[str, Tensor]) -> tuple[tuple[str | None, ...], float | None]:
-    """Return the values of ``rope`` that the weights can be for, and the base of stored axial frequencies."""
+    """Return the values of ``rope`` that the weights may be for, and the base of stored axial frequencies."""
     freqs = next((state[key] for key in state if FREQS.fullmatch(key)), None)
     if freqs is None:
         has_positions = any(key == 'pos_embed' or key.endswith('relative_position_bias_table') for key in state)
@@ -93,25 +94,25 @@ def _rope_of(state: Mapping[str, Tensor]) -> tuple[tuple[str | None, ...], float
 
 
 def traits_of_model(model: Backbone) -> Traits:
-    """Read the traits off a backbone."""
+    """Read the traits from a backbone."""
     state = {**model.state_dict(), **dict(model.named_buffers())}
     traits = traits_of(family_of(state), state)
     return traits if any(map(FREQS.fullmatch, state)) else replace(traits, ropes=(None,))
 
 
 def axial_theta(freqs: Tensor) -> float | None:
-    """Return the base of axial frequencies ``(2, heads, head_dim // 2)``, ``None`` if these are not axial."""
+    """Return the base of axial frequencies ``(2, heads, head_dim // 2)``; ``None`` if they are not axial."""
     head_dim = 2 * freqs.shape[-1]
     if freqs.ndim != 3 or head_dim % 8 or freqs.is_meta:
         return None
-    # magnitudes are theta ** (-4 j / head_dim): the one in the middle has a simple exponent
+    # magnitudes are theta ** (-4 j / head_dim), so the middle one is theta ** -0.5
     middle = float(freqs[0, 0, head_dim // 8])
     theta = middle**-2 if middle > 0 else 0.0
     return theta if theta > 0 and is_axial(freqs, axial_freqs(head_dim, theta)) else None
 
 
 def is_axial(freqs: Tensor, constants: Tensor) -> bool:
-    """Say whether frequencies, a set a head, are the constants of RoPE-Axial ``(2, 1, head_dim // 2)``."""
+    """Return whether ``freqs`` of all heads equal the constants of RoPE-Axial ``(2, 1, head_dim // 2)``."""
     constants = constants.to('cpu', torch.float32).expand(-1, freqs.shape[1], -1)
     return freqs.shape == constants.shape and torch.allclose(
         freqs.detach().to('cpu', torch.float32), constants, rtol=CONSTANT_TOLERANCE, atol=CONSTANT_TOLERANCE
@@ -119,7 +120,7 @@ def is_axial(freqs: Tensor, constants: Tensor) -> bool:
 
 
 def advice(weights: Traits, model: Traits, report: LoadReport) -> str:
-    """Say what to change in a config so that the weights of ``report`` fit; empty if nothing is known to help."""
+    """Say what to change in a config so that the weights of ``report`` fit; empty if no change is known."""
     if weights.family != model.family:
         return f"these are weights of a {weights.family}: set type='mmrope.{weights.family}'"
     changes = [
@@ -142,21 +143,21 @@ def advice(weights: Traits, model: Traits, report: LoadReport) -> str:
 
 
 def _heads(report: LoadReport) -> list[str]:
-    """Read the heads of a ViT off frequencies that are as many as the model's and of another shape."""
+    """Say which ``num_heads`` a ViT's frequencies show, if the model has another."""
     shapes = [shapes for key, shapes in report.misfits.items() if key == 'blocks.0.attn.rope.freqs']
     return [f'num_heads={theirs[1]} in arch' for theirs, ours in shapes if theirs[1] != ours[1]]
 
 
 def _is_square(number: int) -> bool:
-    """Say whether a number is the square of a whole one."""
+    """Return whether a number is a perfect square."""
     return math.isqrt(number) ** 2 == number
 
 
 def check_grid(pos_grid: Sequence[int], state: Mapping[str, Any]) -> Grid:
-    """Return a grid that has as many places as the position embedding.
+    """Return ``pos_grid`` if it has as many places as the position embedding.
 
     Raises:
-        WeightsError: if it has not, or there is no position embedding.
+        WeightsError: if not, or if there is no position embedding.
     """
     places = state['pos_embed'].shape[1] if 'pos_embed' in state else 0
     if len(pos_grid) != 2 or math.prod(pos_grid) != places:
@@ -168,9 +169,9 @@ def check_grid(pos_grid: Sequence[int], state: Mapping[str, Any]) -> Grid:
 
 
 def assumed_grid(places: int, model_grid: tuple[int, int], report: LoadReport) -> tuple[int, int] | None:
-    """Take the model's grid for that of a position embedding, or a square one; ``None`` if neither can be.
+    """Return the model's grid, or a square one, for a position embedding of ``places``; ``None`` if neither fits.
 
-    The report says so, except where both are the same.
+    The assumption is reported, unless both are the same grid.
     """
     if places == math.prod(model_grid):
         grid = model_grid
@@ -179,26 +180,26 @@ def assumed_grid(places: int, model_grid: tuple[int, int], report: LoadReport) -
     else:
         return None
     if grid != model_grid or grid[0] != grid[1]:
-        report.assumed.append(f'pos_embed was learned on a grid of {grid[0]} x {grid[1]} (pos_grid says another)')
+        report.assumed.append(f'pos_embed was learned on a grid of {grid[0]} x {grid[1]} (set pos_grid if not)')
     return grid
 
 
 def grid_advice(report: LoadReport) -> str:
-    """Say how to name the grid of a position embedding that is neither the model's nor square; empty if it is."""
+    """Say how to set the grid of a position embedding that is neither the model's nor square; empty if it is."""
     theirs = report.misfits.get('pos_embed', ((),))[0]
     places = theirs[1] if len(theirs) == 3 else 0
-    if _is_square(places) or _is_square(places - 1):  # the latter has a place for a cls token
+    if _is_square(places) or _is_square(places - 1):  # the latter with a place for a cls token
         return ''
     return (
-        f'the {places} places of pos_embed are no square grid: set img_size=(H, W) of the backbone to the size in '
-        'pixels that they were learned at, or pos_grid=(H, W) of init_cfg to their grid'
+        f'the {places} places of pos_embed are not a square grid: set img_size=(H, W) of the backbone to the image '
+        'size in pixels that they were learned at, or pos_grid=(H, W) of init_cfg to their grid'
     )
 
 
 def compare_heads(model: Backbone, converted: Converted, report: LoadReport) -> None:
-    """Compare the heads where no frequencies and no bias table show those of the weights.
+    """Compare the numbers of heads if no frequencies or bias table show it.
 
-    The published models of a width have the same heads, and mmrope notes those of others in its checkpoints.
+    Published models of the same width have the same heads, and mmrope's checkpoints note the number.
     """
     if any(map(PER_HEAD.search, converted.state)):
         return
@@ -207,7 +208,7 @@ def compare_heads(model: Backbone, converted: Converted, report: LoadReport) -> 
     if theirs is None or len(theirs) != len(ours):
         report.assumed.append(f'num_heads={_short(ours)}, as the model has')
     elif tuple(theirs) != ours:
-        report.conflicts.append(f'num_heads is {_short(theirs)} and not {_short(ours)}')
+        report.conflicts.append(f'num_heads is {_short(theirs)}, not {_short(ours)}')
 
 
 def _short(heads: tuple[int, ...]) -> int | tuple[int, ...]:
@@ -215,7 +216,7 @@ def _short(heads: tuple[int, ...]) -> int | tuple[int, ...]:
 
 
 def compare_theta(model: Backbone, converted: Converted, report: LoadReport) -> None:
-    """Say that a model's axial frequencies are not the published ones, where the weights do not show theirs."""
+    """Report a model's axial base if it is not the published one and the weights do not show theirs."""
     traits = traits_of_model(model)
     theta = traits.rope_theta
     if theta is None or any(map(FREQS.fullmatch, converted.state)):

@@ -1,4 +1,4 @@
-"""A backbone by its name, with weights, for plain Python."""
+"""Building a backbone with weights by its name, for plain Python."""
 
 from typing import Any
 
@@ -12,28 +12,29 @@ NAMES = {f'rope_vit_{arch}': (RoPEViT, arch) for arch in vit.ARCHS} | {
 
 
 def build_backbone(name: str, pretrained: bool | str = False, **kwargs: Any) -> RoPEViT | RoPESwin:
-    """Build a backbone in eval mode, with published weights or others.
+    """Build a backbone in eval mode, with random, published or other weights.
 
     Args:
         name: ``'rope_vit_small'``, ``'rope_swin_tiny'``, ...: the class and its ``arch``.
-        pretrained: ``True`` for the published ImageNet weights of the variant that the arguments ask for, or where the
-            weights are: the name of published ones (``mmrope weights``), a path, a URL, ``'hf-hub:OWNER/NAME'``
-            or ``'timm:NAME'``. ``False`` for random weights.
-        kwargs: arguments of :class:`mmrope.RoPEViT` or :class:`mmrope.RoPESwin`. For the features of the published
-            classifier before its head, ``KnownWeights.arguments`` has them.
+        pretrained: ``True`` for the published ImageNet weights of the variant that the arguments ask for, ``False`` for
+            random weights, or the source of the weights: a published name (``mmrope weights``), a path, a URL,
+            ``'hf-hub:OWNER/NAME'`` or ``'timm:NAME'``.
+        kwargs: arguments of :class:`mmrope.RoPEViT` or :class:`mmrope.RoPESwin`. ``KnownWeights.arguments`` holds those
+            that give the features of a published classifier before its head.
 
     Returns:
         The backbone; call ``train()`` to train it.
 
     Raises:
-        ValueError: if there is no such name or argument, nothing is published for the variant, or the weights cannot be
-            had or do not fit.
+        ValueError: if ``name`` is unknown, an argument is out of range, no weights are published for the variant, or
+            the weights cannot be fetched or do not fit.
+        FileNotFoundError: if ``pretrained`` is a path without a file.
     """
     if name not in NAMES:
         raise ValueError(f'name must be one of {", ".join(NAMES)}, but got {name!r}')
     for argument, instead in (('arch', 'name'), ('init_cfg', 'pretrained')):
         if argument in kwargs:
-            raise ValueError(f'{argument} must not be given, but got {kwargs[argument]!r}: {instead} says it')
+            raise ValueError(f'{argument} must not be given, but got {kwargs[argument]!r}; {instead} sets it')
     backbone, arch = NAMES[name]
     model = backbone(arch, **kwargs)
     if pretrained is True:

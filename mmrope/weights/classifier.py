@@ -10,18 +10,18 @@ from .loading import convert_checkpoint, explain, log_report, match_weights
 from .report import WeightsError
 from .unwrapping import unwrap
 
-# Where a classifier has its last layer, and timm a Swin's.
+# Names of a classifier's last layer; timm has a Swin's below `head.fc`.
 HEAD = {f'head{fc}.{kind}': f'head.fc.{kind}' for fc in ('', '.fc') for kind in ('weight', 'bias')}
 
 
 def is_image_classifier(model: nn.Module) -> bool:
-    """Say whether a model has a backbone of mmrope and a linear head, as ``LinearClsHead`` is one."""
+    """Return whether a model has a backbone of mmrope and a linear head, such as ``LinearClsHead``."""
     backbone, head = getattr(model, 'backbone', None), getattr(model, 'head', None)
     return isinstance(backbone, Backbone) and isinstance(getattr(head, 'fc', None), nn.Linear)
 
 
 def is_published_classifier(checkpoint: Any) -> bool:
-    """Say whether a checkpoint holds a classifier of RoPE-ViT's authors or timm, and not one of MMPreTrain.
+    """Return whether a checkpoint holds a classifier of RoPE-ViT's authors or timm, not of MMPreTrain.
 
     Raises:
         WeightsError: if it holds no weights.
@@ -33,9 +33,12 @@ def classifier_state_dict(model: nn.Module, checkpoint: Mapping[str, Any], sourc
     """Convert a published classifier to the names of an ``ImageClassifier``: ``backbone.*`` and ``head.fc.*``.
 
     Args:
-        model: the ``ImageClassifier``, which stays as it is; its backbone gets a report as in ``load_pretrained``.
-        checkpoint: in any layout that ``to_mmrope`` knows.
-        source: the name of the checkpoint.
+        model: the ``ImageClassifier``, which is not changed; a report is logged as in ``load_pretrained``.
+        checkpoint: weights in any layout that ``to_mmrope`` knows.
+        source: name of the checkpoint.
+
+    Returns:
+        The weights under the names of ``model``.
 
     Raises:
         WeightsError: if the weights do not fit the backbone.

@@ -1,4 +1,4 @@
-"""From a checkpoint in any layout to a file in mmrope's or timm's."""
+"""Converting a checkpoint of any known layout to a file in mmrope's or timm's layout."""
 
 import json
 from collections import OrderedDict
@@ -21,17 +21,20 @@ SUFFIXES = ('.pth', '.safetensors')
 
 
 def convert(source: str, layout: str = 'mmrope', prefix: str | None = None, trusted: bool = False) -> Converted:
-    """Load weights and convert them; the classification head, a cls token and the final norm stay.
+    """Load weights and convert them; keep the classification head, a cls token and the final norm.
 
     Args:
         source: a path, a URL, ``hf-hub:OWNER/NAME[@REVISION][/FILE]`` or ``timm:NAME``.
-        layout: ``'mmrope'`` or ``'timm'``.
+        layout: layout of the result, ``'mmrope'`` or ``'timm'``.
         prefix: as in ``load_pretrained``.
         trusted: whether the file may run code while it loads.
 
+    Returns:
+        The converted weights.
+
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointError: if the weights cannot be had, loaded or converted.
+        CheckpointError: if the weights cannot be fetched, loaded or converted.
     """
     load = load_trusted_checkpoint if trusted else load_checkpoint
     converted = converted_from(unwrap(load(source, 'cpu'), prefix))
@@ -48,7 +51,7 @@ def convert(source: str, layout: str = 'mmrope', prefix: str | None = None, trus
 
 
 def _drop_constants(converted: Converted) -> None:
-    """Leave out the frequencies of RoPE-Axial, which a model computes."""
+    """Drop the frequencies of RoPE-Axial, which the model computes."""
     for key in [key for key in converted.state if FREQS.fullmatch(key)]:
         theta = axial_theta(converted.state[key])
         if theta is not None:
@@ -58,7 +61,7 @@ def _drop_constants(converted: Converted) -> None:
 
 
 def describe(converted: Converted) -> str:
-    """Say in a few lines what a conversion did."""
+    """Describe a conversion in a few lines."""
     lines = [f'{converted.family}: {len(converted.state)} tensors']
     if converted.renamed:
         lines.append(f'  renamed: {few(renames(converted.renamed), 6)}')
@@ -72,7 +75,7 @@ def check_suffix(path: str) -> None:
     """Check that weights can be written to a file of this name.
 
     Raises:
-        ValueError: if its ending is unknown.
+        ValueError: if ``path`` ends in neither ``.pth`` nor ``.safetensors``.
     """
     if not path.endswith(SUFFIXES):
         raise ValueError(f'path must end in {" or ".join(SUFFIXES)}, but got {path!r}')
@@ -83,10 +86,11 @@ def save(state: Mapping[str, Tensor], path: str) -> None:
 
     Args:
         state: tensors by name.
-        path: of the file; its folder is made.
+        path: path of the file; its folder is created if missing.
 
     Raises:
-        ValueError: if the ending of ``path`` is neither.
+        ValueError: if ``path`` ends in neither.
+        OSError: if the file cannot be written.
     """
     check_suffix(path)
     tensors: Any = OrderedDict(

@@ -1,9 +1,9 @@
-"""The published ImageNet-1k weights that mmrope's backbones load, and what is known of each.
+"""Table of the published ImageNet-1k weights that mmrope's backbones load.
 
-Names and accuracies are those of the authors' README at https://github.com/naver-ai/rope-vit: top-1 in percent, trained
-at 224 pixels, without fine-tuning. The names are also those of the repositories at https://huggingface.co/naver-ai,
-but for the Swins without RoPE: the authors publish no weights of these baselines, so their rows name Microsoft's, for
-which Microsoft reports 81.2 (tiny), 83.2 (small) and 83.5 (base) at 224 pixels. Licences are those that timm states for
+Names and accuracies are from the authors' README at https://github.com/naver-ai/rope-vit: top-1 in percent, trained at
+224 pixels, without fine-tuning. The repositories at https://huggingface.co/naver-ai have the same names, except for the
+Swins without RoPE. The authors do not publish weights of these baselines, so their rows name Microsoft's weights, for
+which Microsoft reports 81.2 (tiny), 83.2 (small) and 83.5 (base) at 224 pixels. Licences are as timm states them for
 its copies of the weights.
 """
 
@@ -14,23 +14,22 @@ from typing import Any
 
 @dataclass(frozen=True)
 class KnownWeights:
-    """One checkpoint of a classifier of 1000 classes.
+    """Published checkpoint of a classifier with 1000 classes.
 
     Args:
-        name: as the authors' README has it, which for all but the Swins without RoPE is a repository's, below
-            ``naver-ai/``.
+        name: name in the authors' README; except for Swins without RoPE also the repository's, below ``naver-ai/``.
         backbone: the class that loads it, ``'RoPEViT'`` or ``'RoPESwin'``.
-        arch: size of that class.
+        arch: model size, as ``arch`` of ``backbone``.
         rope: ``'axial'``, ``'mixed'`` or ``None``.
         ape: whether it has an absolute position embedding.
         rpb: whether it has a relative position bias.
         patch_size: side of a patch, in pixels.
         window_size: side of an attention window in tokens, as trained; ``None`` for global attention.
         top1_224: published ImageNet-1k top-1 accuracy at 224 pixels, in percent.
-        top1_384: the same at 384 pixels, of a Swin with windows of 12 tokens.
+        top1_384: the same at 384 pixels; a Swin then has windows of 12 tokens.
         timm: timm's name for the same weights, if it has them.
-        licence: ``None`` where no statement was found.
-        params: parameters, with those of the head.
+        licence: licence of the weights; ``None`` if no statement was found.
+        params: number of parameters, including the head.
     """
 
     name: str
@@ -54,7 +53,7 @@ class KnownWeights:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Arguments with which ``backbone`` is the upstream model, but for its head."""
+        """Arguments that make ``backbone`` the published model without its head."""
         if self.backbone == 'RoPESwin':
             return dict(arch=self.arch, rope=self.rope, rpb=self.rpb, out_indices=(3,), out_type='avg_featmap')
         tokens = dict(with_cls_token=True, final_norm=True, out_type='cls_token')

@@ -1,8 +1,8 @@
-"""The names that others give to the same weights, and mmrope's: pure functions from one dict of tensors to another.
+"""Conversion of weights between the layouts of other projects and mmrope's; pure functions on dicts of tensors.
 
 The authors' ViT keeps the frequencies of all blocks in one tensor ``freqs``, ``(2, depth, heads * head_dim // 2)``,
-timm in ``rope.freqs``, ``(2, depth, heads, head_dim // 2)``; mmrope has a tensor ``(2, heads, head_dim // 2)`` in each
-block. All three rotate the same channel pairs, so nothing is reordered. Other names of a ViT are the same everywhere.
+and timm in ``rope.freqs``, ``(2, depth, heads, head_dim // 2)``. mmrope has a tensor ``(2, heads, head_dim // 2)`` in
+each block. All three rotate the same channel pairs, so nothing is reordered. Other names of a ViT agree.
 """
 
 import math
@@ -21,10 +21,10 @@ FAMILIES = {'RoPEViT': vit, 'RoPESwin': swin}  # each with its ARCHS and THETAS
 STACKED_FREQS = ('freqs', 'rope.freqs')
 BLOCK_FREQS = re.compile(r'blocks\.(\d+)\.attn\.rope\.freqs')
 BUFFERS = re.compile(r'(?:.*\.)?(?:freqs_t_[xy]|rope_t_[xy]|attn_mask|relative_position_index)')
-# A backbone's first projection, which tells where its names begin.
+# A backbone's first projection, which reveals the prefix of its names.
 ANCHOR = re.compile(r'(.*?)(?:layers\.\d+\.)?blocks\.0\.attn\.qkv\.weight')
 BODY = re.compile(r'(patch_embed|blocks|layers)\.')
-HEAD_DIM = 64  # of every published ViT
+HEAD_DIM = 64  # in every published ViT
 
 
 @dataclass
@@ -34,11 +34,11 @@ class Converted:
     Attributes:
         family: ``'RoPEViT'`` or ``'RoPESwin'``.
         state: the weights.
-        renamed: their names that were others before, and those.
-        dropped: names left out, and why.
-        assumed: what the weights do not say, and what was taken for it.
-        pos_grid: the ``(H, W)`` that ``pos_embed`` was learned on, ``None`` if nothing says it.
-        num_heads: heads of each stage, of which a ViT has one; ``None`` if nothing says it.
+        renamed: new names, and the old ones.
+        dropped: names left out, and the reason.
+        assumed: assumptions about facts that the weights do not state.
+        pos_grid: grid ``(H, W)`` that ``pos_embed`` was learned on; ``None`` if unknown.
+        num_heads: heads per stage (one stage in a ViT); ``None`` if unknown.
         taken: which of several sets of weights these are.
     """
 
@@ -52,14 +52,14 @@ class Converted:
     taken: str = ''
 
     def add(self, new: str, old: str, value: Tensor) -> None:
-        """Take a tensor under its new name."""
+        """Add a tensor under its new name."""
         self.state[new] = value
         if new != old:
             self.renamed[new] = old
 
 
 def family_of(state: Mapping[str, Tensor]) -> str:
-    """Tell a ViT, ``'RoPEViT'``, from a Swin, ``'RoPESwin'``, by its names.
+    """Return the class for some weights by their names: ``'RoPEViT'`` or ``'RoPESwin'``.
 
     Raises:
         WeightsError: if it is neither.
@@ -69,28 +69,31 @@ def family_of(state: Mapping[str, Tensor]) -> str:
     if 'layers.0.blocks.0.attn.qkv.weight' in state:
         return 'RoPESwin'
     known = ' or '.join(f'prefix={prefix.removesuffix(".")!r}' for prefix in prefixes_of(state))
-    advice = f': set {known}, with which names of one begin' if known else ''
+    advice = f': set {known}, where such weights are' if known else ''
     raise WeightsError(
         f'these are not weights of a ViT or Swin that mmrope knows{advice}; their keys: {few(sorted(state))}'
     )
 
 
 def prefixes_of(state: Mapping[str, Tensor]) -> list[str]:
-    """List what the names of a ViT or Swin begin with, each one that there is in ``state``; ``''`` is nothing."""
+    """List the prefixes under which ``state`` holds a ViT or Swin; ``''`` for no prefix."""
     return sorted({found[1] for key in state if (found := ANCHOR.fullmatch(key))})
 
 
 def to_mmrope(state: Mapping[str, Tensor], num_heads: int | None = None) -> Converted:
-    """Convert from any layout, recognised by its names, to mmrope's.
+    """Convert weights to mmrope's layout; their names reveal the layout they are in.
 
     Args:
         state: weights of RoPE-ViT's authors (ViT or Swin), of timm (ViT), of a Swin without RoPE (Microsoft's or
             timm's), or of mmrope.
-        num_heads: heads of the ViT that they are for. The authors' ``freqs`` does not say how many it has: a published
-            size has those that were published, another size ``num_heads``, or else heads of 64 channels.
+        num_heads: heads of the ViT to load. The shape of the authors' ``freqs`` does not show its heads: a published
+            size has the published number, another size ``num_heads``, or heads of 64 channels if that is ``None``.
+
+    Returns:
+        The weights, and a record of the conversion.
 
     Raises:
-        WeightsError: if ``state`` is none of these, or a bias table belongs to windows that are not square.
+        WeightsError: if ``state`` is none of these, or has a bias table of a window that is not square.
     """
     family = family_of(state)
     converted = Converted(family)
@@ -115,10 +118,10 @@ def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert a ViT from mmrope's layout to timm's.
 
     Raises:
-        WeightsError: if it is a Swin, which timm does not have with RoPE, or frequencies of a block are missing.
+        WeightsError: if it is a Swin (timm has none with RoPE), or the frequencies of a block are missing.
     """
     if family_of(state) != 'RoPEViT':
-        raise WeightsError('timm has no Swin with RoPE: these weights have no layout there')
+        raise WeightsError('timm has no Swin with RoPE, so these weights cannot be converted to its layout')
     freqs = {int(found[1]): state[key] for key in state if (found := BLOCK_FREQS.fullmatch(key))}
     converted = {key: value for key, value in state.items() if not BLOCK_FREQS.fullmatch(key)}
     if freqs:
@@ -136,7 +139,7 @@ def depth_of(state: Mapping[str, Tensor], blocks: str) -> int:
 
 
 def published_heads(family: str, embed_dims: int) -> tuple[int, ...] | None:
-    """Count the heads of each stage of the published models of a width; ``None`` if there are none."""
+    """Return the heads per stage of the published model of a width; ``None`` if there is none."""
     heads = {arch['embed_dims']: arch['num_heads'] for arch in FAMILIES[family].ARCHS.values()}.get(embed_dims)
     if family == 'RoPESwin' or heads is None:
         return heads
@@ -151,18 +154,18 @@ def _freqs_of_blocks(
         (heads,) = published_heads('RoPEViT', dims) or (None,)
         if heads is None:
             heads = num_heads or max(dims // HEAD_DIM, 1)
-            converted.assumed.append(f'num_heads={heads} for freqs, which do not show it')
+            converted.assumed.append(f'num_heads={heads} for freqs, whose shape does not show it')
         if stacked.shape[2] % heads:
-            raise WeightsError(f'freqs of shape {tuple(stacked.shape)} cannot be those of {heads} heads')
+            raise WeightsError(f'freqs of shape {tuple(stacked.shape)} cannot be split into {heads} heads')
         stacked = stacked.unflatten(2, (heads, -1))
     return list(stacked.unbind(1))
 
 
 def _check_windows(state: Mapping[str, Tensor]) -> None:
-    """Check that bias tables are of square windows, where the index beside them tells how many tokens these have.
+    """Check that bias tables are of square windows, by the number of tokens in the index beside them.
 
     Raises:
-        WeightsError: if one is not, such as that of 5 x 13 tokens, which has as many rows as that of 8 x 8.
+        WeightsError: if one is not: a table of 5 x 13 tokens, for example, has as many rows as one of 8 x 8.
     """
     for key, index in state.items():
         table = state.get(key.replace('relative_position_index', 'relative_position_bias_table'))
@@ -170,19 +173,19 @@ def _check_windows(state: Mapping[str, Tensor]) -> None:
             side = (math.isqrt(len(table)) + 1) // 2
             if (2 * side - 1) ** 2 != len(table) or len(index) != side**2:
                 raise WeightsError(
-                    f'{key} is of a window of {len(index)} tokens that is not square, and mmrope has square ones only'
+                    f'{key} is of a window of {len(index)} tokens that is not square; mmrope has square windows only'
                 )
 
 
 def _swin_renames(state: Mapping[str, Tensor]) -> list[tuple[str, str]]:
-    """List the patterns and replacements from the layout of ``state`` to mmrope's."""
+    """List patterns and replacements that turn the names in ``state`` into mmrope's."""
     last = depth_of(state, 'layers') - 1
     renames = [
         (r'\.attn\.rope_freqs$', '.attn.rope.freqs'),
         (r'\.attn\.relative_position_bias_table$', '.attn.rpb.relative_position_bias_table'),
         (r'^norm\.', f'norm{last}.'),
     ]
-    if f'layers.{last}.downsample.norm.weight' in state:  # timm's step down begins a stage, and does not end one
+    if f'layers.{last}.downsample.norm.weight' in state:  # timm's step down begins a stage instead of ending one
         renames += [(rf'^layers\.{i}\.downsample\.', f'layers.{i - 1}.downsample.') for i in range(1, last + 1)]
     return renames
 

@@ -1,4 +1,4 @@
-"""Loading a backbone's weights, strictly and with a report."""
+"""Strict loading of a backbone's weights, with a report."""
 
 import logging
 import math
@@ -37,18 +37,18 @@ HEAD = re.compile(r'(head|fc_norm)\.')
 
 @WEIGHT_INITIALIZERS.register_module()
 class PretrainedBackbone:
-    """Initialiser that ``init_cfg=dict(type='Pretrained', ...)`` of mmrope's backbones stands for.
+    """Initialiser behind ``init_cfg=dict(type='Pretrained', ...)`` of mmrope's backbones.
 
     Args:
         checkpoint: as in :func:`load_pretrained`.
-        options: as in :func:`load_pretrained`.
+        options: other arguments of :func:`load_pretrained`.
     """
 
     def __init__(self, checkpoint: str, **options: Any) -> None:
         self.checkpoint, self.options = checkpoint, options
 
     def __call__(self, module: Backbone) -> None:
-        """Load the weights into ``module`` and note it where MMEngine records initialisation."""
+        """Load the weights into ``module``, and record this for MMEngine's log of initialisation."""
         load_pretrained(module, self.checkpoint, **self.options)
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=f'mmrope.weights: load from {self.checkpoint}')
@@ -66,21 +66,21 @@ def load_pretrained(
     """Load the weights of a backbone from a checkpoint in any layout that ``to_mmrope`` knows, and log the report.
 
     Args:
-        model: the backbone; it stays as it is where this function raises.
+        model: the backbone; unchanged if this function raises.
         checkpoint: a path, a URL, ``hf-hub:OWNER/NAME[@REVISION][/FILE]`` or ``timm:NAME``.
-        prefix: what the backbone's names in the checkpoint begin with; ``None`` to find out.
-        strict: whether weights that do not fit are an error; else what fits is loaded, and the report is a warning.
-        allow_missing: ends of the names of parameters that may keep their initial values.
+        prefix: prefix of the backbone's names in the checkpoint; ``None`` to detect it.
+        strict: whether weights that do not fit are an error. If not, those that fit are loaded with a warning.
+        allow_missing: parameters, by the last parts of their names, that may keep their initial values.
         map_location: as in ``torch.load``.
-        pos_grid: the ``(H, W)`` in tokens that ``pos_embed`` was learned on; ``None`` for what the checkpoint says, as
-            mmrope's do, or else the grid of the model if it has as many tokens, or else a square one.
+        pos_grid: grid ``(H, W)`` in tokens that ``pos_embed`` was learned on. ``None`` takes it from the checkpoint,
+            if mmrope wrote it, else the grid of the model if it has as many tokens, else a square one.
 
     Returns:
         The report.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointError: if the checkpoint cannot be had, is no checkpoint or would run code.
+        CheckpointError: if the file cannot be fetched, is not a checkpoint or would run code.
         WeightsError: if the weights do not fit.
     """
     converted = convert_checkpoint(model, load_checkpoint(checkpoint, map_location), checkpoint, prefix)
@@ -90,10 +90,10 @@ def load_pretrained(
 
 
 def convert_checkpoint(model: Backbone, checkpoint: Any, source: str, prefix: str | None = None) -> Converted:
-    """Take the weights for a backbone out of what a file holds, in mmrope's layout.
+    """Extract the weights of a backbone from a checkpoint, in mmrope's layout.
 
     Raises:
-        WeightsError: if there are none; the text begins with ``source``.
+        WeightsError: if there are none; the message begins with ``source``.
     """
     heads = model.notes()['num_heads']
     try:
@@ -109,7 +109,7 @@ def load_converted(
     strict: bool = True,
     allow_missing: Sequence[str] = (),
 ) -> LoadReport:
-    """Load weights that are in mmrope's layout; arguments and errors as :func:`load_pretrained`."""
+    """Load weights in mmrope's layout; arguments, result and errors as for :func:`load_pretrained`."""
     state, report = match_weights(model, converted, source, allow_missing)
     if report.problems and strict:
         raise WeightsError(f'{explain(model, converted, report)} (strict=False loads what fits)')
@@ -119,7 +119,7 @@ def load_converted(
 
 
 def explain(model: Backbone, converted: Converted, report: LoadReport) -> str:
-    """Say what of some weights does not fit a backbone, and what to change in its config."""
+    """Explain which weights do not fit a backbone, and what to change in its config."""
     parts = [grid_advice(report), report.problems]
     patch = converted.state.get('patch_embed.proj.weight')
     if patch is not None and patch.ndim == 4:
@@ -128,7 +128,7 @@ def explain(model: Backbone, converted: Converted, report: LoadReport) -> str:
 
 
 def log_report(report: LoadReport) -> None:
-    """Log a report, once among the processes of a launcher."""
+    """Log a report, in the main process only."""
     if is_main_process():
         print_log(str(report), logger='current', level=logging.WARNING if report.problems else logging.INFO)
 
@@ -136,10 +136,10 @@ def log_report(report: LoadReport) -> None:
 def match_weights(
     model: Backbone, converted: Converted, source: str, allow_missing: Sequence[str] = ()
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """Find the place of each tensor in a backbone; changes nothing.
+    """Match each tensor with a parameter of a backbone; change nothing.
 
     Returns:
-        What can be loaded, resized where the model has another grid or window, and the report about it.
+        The weights that can be loaded, resized to the grid or window of the model, and the report.
     """
     report = LoadReport(
         source,
@@ -159,7 +159,7 @@ def match_weights(
             else:
                 report.dropped[key] = reason
         elif FREQS.fullmatch(key) and axial_theta(value) is not None:
-            report.left_over.append(key)  # constants are no start for frequencies that learn
+            report.left_over.append(key)  # fixed axial frequencies are no start for learned ones
         else:
             resized = _resize(model, key, value, targets[key], converted.pos_grid, report)
             shapes: tuple[Shape, Shape] = tuple(value.shape), tuple(targets[key].shape)
@@ -167,7 +167,7 @@ def match_weights(
                 state[key] = resized
                 if resized is not value:
                     report.resized[key] = shapes
-                    if shapes[0] == shapes[1] and converted.pos_grid:  # as many places, on another grid
+                    if shapes[0] == shapes[1] and converted.pos_grid:  # as many positions, on another grid
                         report.resized[key] = converted.pos_grid, model.pos_grid
             else:
                 report.misfits[key] = shapes
@@ -181,7 +181,7 @@ def match_weights(
 
 
 def _why_unused(model: Backbone, key: str, value: Tensor) -> str | None:
-    """Say why a tensor without a place in the model is not needed, ``None`` if it should have one."""
+    """Return why a tensor without a parameter in the model is not needed; ``None`` if it should have one."""
     if HEAD.match(key):
         return 'classification head'
     constants = dict(model.named_buffers()).get(key) if FREQS.fullmatch(key) else None
@@ -198,7 +198,7 @@ def _resize(
     pos_grid: tuple[int, int] | None,
     report: LoadReport,
 ) -> Tensor:
-    """Resize a position embedding or a bias table to the model's; others come back as they are."""
+    """Resize a position embedding or a bias table to the model's size; return other tensors unchanged."""
     if value.ndim != target.ndim or value.shape[-1] != target.shape[-1]:
         return value
     if key == 'pos_embed':

@@ -1,4 +1,4 @@
-"""The report about loading weights, and its words."""
+"""The report about loading weights."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -11,21 +11,21 @@ Shape = tuple[int, ...]
 
 
 class WeightsError(CheckpointError):
-    """Weights that do not fit the model; the text names keys and what to change."""
+    """Weights that do not fit the model; the message names keys and what to change."""
 
 
 def folded(keys: Iterable[str]) -> list[str]:
-    """List keys with ``*`` for the numbers of blocks and stages, each once."""
+    """List keys without duplicates, with ``*`` for the numbers of blocks and stages."""
     return list(dict.fromkeys(re.sub(r'(?<=\.)\d+(?=\.)', '*', key) for key in keys))
 
 
 def renames(renamed: Mapping[str, str]) -> list[str]:
-    """Say which names became which, from new names and old ones."""
+    """List the renamings as ``old -> new``, from a mapping of new names to old ones."""
     return list(dict.fromkeys(' -> '.join(folded([old]) + folded([new])) for new, old in renamed.items()))
 
 
 def reasons(dropped: Mapping[str, str]) -> list[str]:
-    """Say for each reason which keys were left out, from keys and their reasons."""
+    """List each reason with the keys left out for it, from a mapping of keys to reasons."""
     by_reason: dict[str, list[str]] = {}
     for key, reason in dropped.items():
         by_reason.setdefault(reason, []).append(key)
@@ -34,22 +34,22 @@ def reasons(dropped: Mapping[str, str]) -> list[str]:
 
 @dataclass
 class LoadReport:
-    """A list of what was done with every tensor of a checkpoint and every parameter of a backbone.
+    """Account of every tensor of a checkpoint and every parameter of a backbone.
 
     Attributes:
-        source: the checkpoint.
-        model: the class of the backbone.
+        source: name of the checkpoint.
+        model: class of the backbone.
         loaded: parameters that were set.
-        renamed: of these, those with another name in the checkpoint, and that name.
-        resized: of these, those of another size in the checkpoint: the shapes from and to.
-        dropped: keys left out on purpose, and why.
+        renamed: loaded parameters with another name in the checkpoint, and that name.
+        resized: loaded parameters that were resized: shapes (or grids) before and after.
+        dropped: keys left out on purpose, and the reason.
         initial: parameters that keep their initial values by design.
-        missing: parameters that the checkpoint should have and has not.
-        misfits: keys of another shape than the model's: the shapes of checkpoint and model.
-        left_over: keys for which the model has no place.
-        conflicts: what the model has otherwise than the weights without a key or a shape that shows it.
-        assumed: what the checkpoint does not say, and what was taken for it.
-        taken: which of several sets of weights in the checkpoint was taken, and which not.
+        missing: parameters that the checkpoint should have but does not.
+        misfits: keys whose shape differs from the model's: shapes in checkpoint and model.
+        left_over: keys for which the model has no parameter.
+        conflicts: differences between weights and model that no key or shape shows.
+        assumed: assumptions about facts that the checkpoint does not state.
+        taken: which of several sets of weights in the checkpoint was taken, and which were not.
     """
 
     source: str
@@ -68,11 +68,11 @@ class LoadReport:
 
     @property
     def problems(self) -> str:
-        """The misfits in a sentence; empty if the weights fit."""
-        shapes = [f'{key} is {old} and not {new}' for key, (old, new) in self.misfits.items()]
+        """Everything that does not fit, in one sentence; empty if the weights fit."""
+        shapes = [f'{key} is {old}, not {new}' for key, (old, new) in self.misfits.items()]
         parts = {
-            'other than the model': self.conflicts,
-            'other shapes': shapes,
+            'different from the model': self.conflicts,
+            'different shapes': shapes,
             'missing': self.missing,
             'left over': self.left_over,
         }
@@ -86,11 +86,11 @@ class LoadReport:
             'renamed': renames(self.renamed),
             'resized': [f'{key} {old} -> {new}' for key, (old, new) in self.resized.items()],
             'dropped': reasons(self.dropped),
-            'initialised anew': folded(self.initial),
+            'newly initialised': folded(self.initial),
             'missing': folded(self.missing),
-            'other shapes': [f'{key} {old}, model {new}' for key, (old, new) in self.misfits.items()],
+            'different shapes': [f'{key} {old}, model {new}' for key, (old, new) in self.misfits.items()],
             'left over': folded(self.left_over),
-            'other than the model': self.conflicts,
+            'different from the model': self.conflicts,
             'assumed': self.assumed,
         }
         return '\n'.join(lines + [f'  {name}: {few(items, 6)}' for name, items in sections.items() if items])

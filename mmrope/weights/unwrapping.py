@@ -1,4 +1,4 @@
-"""Finding a backbone's weights in what a checkpoint file holds."""
+"""Finding the weights of a backbone in a checkpoint."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -12,25 +12,24 @@ from .advice import check_grid
 from .layouts import BODY, BUFFERS, Converted, prefixes_of, to_mmrope
 from .report import WeightsError
 
-# Where trainers keep the weights, the averaged ones first. MMEngine writes those under `state_dict`, and under
-# `ema_state_dict` what they were averaged from.
+# Where trainers keep the weights, averaged ones first. MMEngine writes the averaged weights under `state_dict`, and the
+# weights that they average under `ema_state_dict`.
 NESTED = ('state_dict_ema', 'model_ema', 'ema', 'ema_model', 'state_dict', 'model', 'module', 'ema_state_dict')
-# What compilers, FSDP, activation checkpointing and DeepSpeed put into names, anywhere.
+# Parts of names that compilers, FSDP, activation checkpointing and DeepSpeed insert anywhere.
 WRAPPERS = re.compile(r'(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.')
-# Of DistributedDataParallel and averaged models.
-MODULE = 'module.'
+MODULE = 'module.'  # of DistributedDataParallel and averaged models
 BACKBONE = 'backbone.'  # within a detector, segmenter or classifier of OpenMMLab
 
 
 @dataclass
 class Unwrapped:
-    """The tensors of a backbone under their own names.
+    """Tensors of a backbone under their names within the backbone.
 
     Attributes:
         state: the tensors.
-        others: the names of those around it.
-        taken: which weights of several these are; empty if there is one set.
-        stated: what mmrope wrote beside the weights of its own: ``pos_grid`` and ``num_heads``.
+        others: names of the tensors outside the backbone.
+        taken: which of several sets of weights these are; empty if there is only one.
+        stated: notes that mmrope stores beside its weights: ``pos_grid`` and ``num_heads``.
     """
 
     state: dict[str, Tensor]
@@ -40,11 +39,11 @@ class Unwrapped:
 
     @property
     def size(self) -> int:
-        """The number of weights of blocks."""
+        """Number of weights of the patch embedding and the blocks."""
         return sum(BODY.match(key) is not None and BUFFERS.fullmatch(key) is None for key in self.state)
 
     def below(self, prefix: str) -> 'Unwrapped':
-        """Take a prefix off, and leave what does not have it."""
+        """Keep the tensors whose name has a prefix, and take it off."""
         state = {key.removeprefix(prefix): value for key, value in self.state.items() if key.startswith(prefix)}
         stated = {key.removeprefix(prefix): value for key, value in self.stated.items() if key.startswith(prefix)}
         others = [key for key in self.state if not key.startswith(prefix)]
@@ -52,20 +51,25 @@ class Unwrapped:
 
 
 def unwrap(checkpoint: Any, prefix: str | None = None) -> Unwrapped:
-    """Find the weights of a backbone in a checkpoint: nested, averaged, or those of a part of a model.
+    """Find the weights of a backbone in a checkpoint: nested, averaged, or part of a larger model.
 
-    Of several sets of weights the first of ``NESTED`` is taken that has as many weights of a backbone as any other.
+    Of several sets of weights, the one with the most weights of a backbone is taken, at a tie the first of ``NESTED``.
 
     Args:
-        checkpoint: what ``load_checkpoint`` returns.
-        prefix: what the backbone's names begin with, without those of wrappers; ``None`` to find out.
+        checkpoint: a checkpoint, as ``load_checkpoint`` returns it.
+        prefix: prefix of the backbone's names, without those of wrappers; ``None`` to detect it.
+
+    Returns:
+        The weights of the backbone.
 
     Raises:
         WeightsError: if there are no weights, or none with this prefix.
     """
     sets = dict(_sets_of_weights(checkpoint))
     if not sets:
-        raise WeightsError('the checkpoint holds no weights: a dict of tensors, or one under ' + ', '.join(NESTED))
+        raise WeightsError(
+            'the checkpoint holds no weights: it must be a dict of tensors, or have one under ' + ', '.join(NESTED)
+        )
     backbones = {path: _backbone(weights, prefix) for path, weights in sets.items()}
     backbones = {path: found for path, found in backbones.items() if found.state}
     if not backbones:
@@ -80,7 +84,7 @@ def unwrap(checkpoint: Any, prefix: str | None = None) -> Unwrapped:
 
 
 def converted_from(unwrapped: Unwrapped, num_heads: int | None = None) -> Converted:
-    """Convert what ``unwrap`` found as ``to_mmrope`` does, and go on with what is known of it.
+    """Convert the result of ``unwrap`` as ``to_mmrope`` does, and keep what is known about it.
 
     Raises:
         WeightsError: as ``to_mmrope`` does.
@@ -95,7 +99,7 @@ def converted_from(unwrapped: Unwrapped, num_heads: int | None = None) -> Conver
 
 
 def remove_wrappers(state: dict[str, Any], model: nn.Module) -> None:
-    """Take what wrappers put into names off a whole model's, where it has no such names itself; in place."""
+    """Remove, in place, what wrappers inserted into the names of a model's weights, unless ``model`` has such names."""
     ours = set(model.state_dict())
     for name in [name for name in state if isinstance(name, str) and name not in ours and WRAPPERS.search(name)]:
         state[WRAPPERS.sub('', name)] = state.pop(name)
@@ -105,7 +109,7 @@ def remove_wrappers(state: dict[str, Any], model: nn.Module) -> None:
 
 
 def _sets_of_weights(checkpoint: Any, path: str = '') -> Iterable[tuple[str, Unwrapped]]:
-    """Find every dict of tensors below ``NESTED``, and the checkpoint itself if it is one, with where it was found."""
+    """Yield every dict of tensors below ``NESTED``, and the checkpoint itself if it is one, with its path."""
     if not isinstance(checkpoint, Mapping):
         return
     for key in NESTED:
@@ -117,7 +121,7 @@ def _sets_of_weights(checkpoint: Any, path: str = '') -> Iterable[tuple[str, Unw
 
 
 def _stated(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Read what mmrope has noted in PyTorch's metadata of a state dict, under names like those of weights."""
+    """Read mmrope's notes from PyTorch's metadata of a state dict, named as weights are."""
     noted = {}
     for module, metadata in (getattr(state, '_metadata', None) or {}).items():
         for key in {'pos_grid', 'num_heads'} & set(metadata):
@@ -126,7 +130,7 @@ def _stated(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _backbone(weights: Unwrapped, prefix: str | None) -> Unwrapped:
-    """Take off what the names of a backbone begin with; no tensors are left if none begins with ``prefix``."""
+    """Strip the prefix of a backbone's names; no tensors are left if none has it."""
     weights = _without_modules(weights)
     if prefix is None:
         within = _without_modules(weights.below(BACKBONE))
@@ -145,10 +149,10 @@ def _with_dot(prefix: str) -> str:
 
 
 def _choice(path: str, sizes: Mapping[str, int]) -> str:
-    """Say which weights were taken where there are others, and how many tensors those have that are not whole."""
+    """Say which weights were taken if there are others, and how many tensors incomplete ones have."""
     others = [
         other + (f' (only {size} of {sizes[path]} tensors)' if size < sizes[path] else '')
         for other, size in sizes.items()
         if size and other != path
     ]
-    return f'{path or "those beside them"}, not {" or ".join(others)}' if others else ''
+    return f'{path or "the top level"}, not {" or ".join(others)}' if others else ''

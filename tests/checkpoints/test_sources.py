@@ -84,13 +84,14 @@ def test_offline_without_the_file_is_one_sentence(hub: Hub, monkeypatch: pytest.
     with pytest.raises(SourceError) as error:
         fetch(NAME)
     files = 'model.safetensors or pytorch_model.bin'
-    assert str(error.value) == f'{NAME}: HF_HUB_OFFLINE is set, and the cache {tmp_path / "hub"} has no {files} of it'
+    text = str(error.value)
+    assert text.startswith(f'{NAME}: HF_HUB_OFFLINE ') and str(tmp_path / 'hub') in text and files in text
 
 
 def test_a_token_opens_a_private_repository(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.files[REPO, 'pytorch_model.bin'] = content(6)
     hub.private.add(REPO)
-    with pytest.raises(SourceError, match=f'has no repository {REPO}, or it is private or gated and no token'):
+    with pytest.raises(SourceError, match=f'has no repository {REPO}, .*HF_TOKEN'):
         fetch(NAME)
     monkeypatch.setenv('HF_TOKEN', 'hf_secret')
     assert value_of(NAME) == 6
@@ -102,12 +103,12 @@ def test_a_token_opens_a_private_repository(hub: Hub, monkeypatch: pytest.Monkey
         ('hf-hub:naver-ai/nothing', 'has no repository naver-ai/nothing'),
         (f'{NAME}@v2', 'the repository has no revision v2'),
         (f'{NAME}/weights.pth', 'the repository has no weights.pth'),
-        ('hf-hub:naver-ai/empty', 'the repository has no model.safetensors or pytorch_model.bin'),
-        ('hf-hub:naver ai/it', 'must be hf-hub:OWNER/NAME'),
-        ('hf-hub:nothing', 'must be hf-hub:OWNER/NAME, and may go on with @REVISION and then /FILE'),
-        ('timm:vit_base_patch16_rope_mixed_224.nobody', 'names like it: vit_base_patch16_rope_mixed_224.naver_in1k'),
+        ('hf-hub:naver-ai/empty', 'no model.safetensors or pytorch_model.bin'),
+        ('hf-hub:naver ai/it', 'hf-hub:naver ai/it .*hf-hub:OWNER/NAME'),
+        ('hf-hub:nothing', r'hf-hub:nothing .*hf-hub:OWNER/NAME.*@REVISION.*/FILE'),
+        ('timm:vit_base_patch16_rope_mixed_224.nobody', 'names: vit_base_patch16_rope_mixed_224.naver_in1k'),
         ('timm:vit_rope', 'timm .* has no weights of this name'),
-        ('torchvision://resnet50', 'a checkpoint is a path, a URL, hf-hub:OWNER/NAME or timm:NAME'),
+        ('torchvision://resnet50', 'hf-hub:OWNER/NAME or timm:NAME.* torchvision://'),
     ],
 )
 def test_what_is_not_there_is_named(hub: Hub, name: str, words: str) -> None:
@@ -120,7 +121,7 @@ def test_what_is_not_there_is_named(hub: Hub, name: str, words: str) -> None:
 def test_a_download_that_breaks_off_leaves_nothing(hub: Hub, tmp_path: Path) -> None:
     hub.files[REPO, 'pytorch_model.bin'] = content(7)
     hub.cut.add('pytorch_model.bin')
-    with pytest.raises(SourceError, match='the download failed, nothing of it was kept: .*size') as error:
+    with pytest.raises(SourceError, match=f'{NAME}: .*failed.*: .*size') as error:
         fetch(NAME)
     assert '\n' not in str(error.value)
     assert kept_files(tmp_path / 'hub') == []
@@ -147,7 +148,7 @@ def test_a_url_is_downloaded_once_and_not_mixed_up_with_another(hub: Hub) -> Non
 
 @pytest.mark.parametrize(
     'problem, words',
-    [('404', '404'), ('cut', r'\d+ bytes are missing'), ('hash', 'its SHA-256 differs'), ('no server', 'refused')],
+    [('404', '404'), ('cut', r'\d+ bytes are missing'), ('hash', 'SHA-256'), ('no server', 'refused')],
 )
 def test_a_url_that_fails_leaves_nothing(hub: Hub, tmp_path: Path, problem: str, words: str) -> None:
     digest = hashlib.sha256(content(1)).hexdigest()[:8]

@@ -281,7 +281,7 @@ MISTAKES = {
     'repository': (
         'test',
         ['detection.py', 'hf-hub:owner'],
-        ['hf-hub:owner must be hf-hub:OWNER/NAME, and may go on with @REVISION and then /FILE'],
+        ['hf-hub:owner ', 'hf-hub:OWNER/NAME'],
     ),
     'weights of another kind': (
         'train',

@@ -117,7 +117,7 @@ def test_a_grid_that_cannot_be_is_refused_with_advice(saved: Callable) -> None:
 
 def test_a_place_for_a_cls_token_is_no_matter_of_the_grid(saved: Callable) -> None:
     state = {**tiny((4, 4)).state_dict(), 'pos_embed': torch.ones(1, 17, 64)}
-    with pytest.raises(WeightsError, match='other shapes: pos_embed') as error:
+    with pytest.raises(WeightsError, match='shapes: pos_embed') as error:
         load_pretrained(tiny((4, 4)), saved(state))
     assert 'img_size' not in str(error.value)
 
@@ -157,7 +157,7 @@ TWELVE_HEADS = dict(embed_dims=384, depth=1, num_heads=12)
 
 def test_published_frequencies_are_not_regrouped(saved: Callable) -> None:
     name = saved({'model': vit('small', depth=1)})
-    with pytest.raises(WeightsError, match=r'set num_heads=6 in arch; other shapes: .*freqs is \(2, 6, 32\) and not'):
+    with pytest.raises(WeightsError, match=r'set num_heads=6 in arch; .*freqs is \(2, 6, 32\)'):
         load_pretrained(RoPEViT(TWELVE_HEADS), name)
     load_pretrained(RoPEViT({**TWELVE_HEADS, 'num_heads': 6}), name)
 
@@ -166,10 +166,10 @@ def test_published_frequencies_are_not_regrouped(saved: Callable) -> None:
 def test_heads_that_nothing_shows_are_those_of_the_published_vits(saved: Callable, rope: str | None) -> None:
     name = saved({'model': vit('small', rope, ape=True, depth=1)})
     model = RoPEViT(TWELVE_HEADS, rope=rope, ape=True)
-    with pytest.raises(WeightsError, match='num_heads is 6 and not 12'):
+    with pytest.raises(WeightsError, match='num_heads .* 6.* 12'):
         load_pretrained(model, name)
     report = load_pretrained(model, name, strict=False)
-    assert 'num_heads is 6 and not 12' in str(report)
+    assert re.search('num_heads .* 6.* 12', str(report))
     assert not load_pretrained(RoPEViT({**TWELVE_HEADS, 'num_heads': 6}, rope=rope, ape=True), name).assumed
 
 
@@ -177,7 +177,7 @@ def test_heads_of_mmropes_own_vits_are_known(saved: Callable) -> None:
     theirs = RoPEViT(TWELVE_HEADS, rope='axial')
     report = load_pretrained(RoPEViT(TWELVE_HEADS, rope='axial'), saved(theirs.state_dict()))
     assert not report.assumed
-    with pytest.raises(WeightsError, match='num_heads is 2 and not 4'):
+    with pytest.raises(WeightsError, match='num_heads .* 2.* 4'):
         load_pretrained(tiny(rope='axial', arch={**ARCH, 'num_heads': 4}), saved(tiny(rope='axial').state_dict()))
 
 
@@ -186,12 +186,12 @@ def test_heads_of_a_swin_are_compared_too(saved: Callable) -> None:
     arch = dict(embed_dims=96, depths=(1, 1), num_heads=(3, 6))
     theirs = RoPESwin(arch, rope='axial', out_indices=(0, 1))
     other = RoPESwin({**arch, 'num_heads': (6, 12)}, rope='axial', out_indices=(0, 1))
-    with pytest.raises(WeightsError, match=r'num_heads is \(3, 6\) and not \(6, 12\)'):
+    with pytest.raises(WeightsError, match=r'num_heads .* \(3, 6\).* \(6, 12\)'):
         load_pretrained(other, saved(theirs.state_dict()))
     report = load_pretrained(other, saved(dict(theirs.state_dict())))
     assert report.assumed == ['num_heads=(6, 12), as the model has']
     whole = RoPESwin('tiny', rope='axial').state_dict()
-    with pytest.raises(WeightsError, match=r'num_heads is \(3, 6, 12, 24\) and not'):
+    with pytest.raises(WeightsError, match=r'num_heads .* \(3, 6, 12, 24\)'):
         load_pretrained(RoPESwin({**SWINS['tiny'], 'num_heads': (6, 12, 24, 48)}, rope='axial'), saved(dict(whole)))
 
 
@@ -202,7 +202,7 @@ def test_heads_of_another_width_are_assumed_and_stated(saved: Callable) -> None:
     stacked = [state.pop(f'blocks.{i}.attn.rope.freqs') for i in range(2)]
     ours = tiny(ape=False)
     mixed = load_pretrained(ours, saved({**state, 'freqs': torch.stack(stacked, dim=1).flatten(2)}))
-    assert mixed.assumed == ['num_heads=2 for freqs, which do not show it']
+    assert mixed.assumed == ['num_heads=2 for freqs, whose shape does not show it']
     assert torch.equal(ours.blocks[1].attn.rope.freqs, stacked[1])
 
 

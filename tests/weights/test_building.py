@@ -100,8 +100,8 @@ def test_weights_from_a_path_and_from_a_url(hub: Hub, tmp_path) -> None:
             ('rope_swin_tiny', True, dict(rpb=True)),
             "with rope='mixed', rpb=True; .*: rope=None, rpb=True; rope='axial'; rope='mixed'$",
         ),
-        (('rope_vit_tiny', False, dict(arch='base')), "arch must not be given, but got 'base': name says it"),
-        (('rope_vit_tiny', True, dict(init_cfg={})), 'init_cfg must not be given, .*: pretrained says it'),
+        (('rope_vit_tiny', False, dict(arch='base')), "arch .* 'base'.* name "),
+        (('rope_vit_tiny', True, dict(init_cfg={})), 'init_cfg .* {}.* pretrained '),
     ],
 )
 def test_a_mistake_is_an_error_that_lists_what_there_is(arguments: tuple, words: str) -> None:
