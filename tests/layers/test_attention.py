@@ -296,18 +296,18 @@ def test_selective_checkpointing_that_keeps_products_is_exact(rope):
 
 @pytest.mark.parametrize('dim, heads', [(10, 4), (8, 0), (8, -2)])
 def test_wrong_heads_are_named(dim, heads):
-    with pytest.raises(ValueError, match=f'num_heads.*{dim}.*{heads}'):
+    with pytest.raises(ValueError, match=rf'num_heads.*\b{dim}\b.*[ =]{heads}\b'):
         Attention(dim, heads, 'mixed', 10.0)
 
 
 def test_a_bias_takes_tokens_row_by_row_only():
     windows = even_windows((4, 4), 2)
-    with pytest.raises(ValueError, match='order must be None.*rpb_window_size'):
+    with pytest.raises(ValueError, match='order .*rpb_window_size'):
         make(None, rpb_window_size=4)(torch.randn(1, 16, 24), one_window((4, 4)), windows)
 
 
 def test_several_windows_take_no_other_tokens():
-    with pytest.raises(ValueError, match='4 x 4 tokens.* 20'):
+    with pytest.raises(ValueError, match=r'x .*\b4\D+4\b.*\b20\b'):
         make('mixed')(torch.randn(1, 20, 24), even_windows((4, 4), 2))
 
 

@@ -1,5 +1,6 @@
 """The Triton kernels against what PyTorch computes without them: on a GPU, or in Triton's interpreter."""
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -125,7 +126,7 @@ def test_angles_of_a_larger_grid_are_cropped_and_others_refused(mode, kernels_ru
         rope.freqs,
         angles.expand(-1, -1, 2, -1).repeat(1, 1, 2, 1),
     ):
-        with pytest.raises(ValueError, match=r'angles must be \(2, at least 3, 1 or 2, 8\)'):
+        with pytest.raises(ValueError, match=rf'angles .*{re.escape(str(tuple(wrong.shape)))}'):
             split_qkv(qkv, wrong, windows)
 
 
