@@ -57,7 +57,7 @@ def test_a_norm_is_the_one_that_mmcv_builds():
         (dict(scales=(3, 1)), r'scales .* \(3, 1\)'),
         (dict(scales=(0, 1)), r'scales .* \(0, 1\)'),
         (dict(scales=()), r'scales .* \(\)'),
-        (dict(scales=(1, 2)), r'scales must fall .* \(1, 2\)'),
+        (dict(scales=(1, 2)), r'scales .* \(1, 2\)'),
         (dict(num_outs=2), 'num_outs .* 2'),
         (dict(in_channels=6), 'in_channels .* 6'),
         (dict(norm_cfg=dict(type='Norm')), "norm_cfg .* 'Norm'"),

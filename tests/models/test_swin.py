@@ -1,5 +1,6 @@
 import copy
 import itertools
+import re
 
 import pytest
 import timm
@@ -320,16 +321,16 @@ def test_compiled_training_step_equals_eager(backend, close):
         (dict(arch=dict(embed_dims=32, depths=(2, 2))), 'arch .*num_heads'),
         (dict(arch=dict(embed_dims=32, depths=(2, 0), num_heads=(2, 4))), r'depths .* \(2, 0\)'),
         (dict(arch=dict(embed_dims=32, depths=(2, 2), num_heads=(2,))), r'num_heads .* \(2,\)'),
-        (dict(arch=dict(embed_dims=32, depths=(2,), num_heads=(3,)), out_indices=(0,)), 'num_heads'),
+        (dict(arch=dict(embed_dims=32, depths=(2,), num_heads=(3,)), out_indices=(0,)), r'num_heads.*\b32\b.*\b3\b'),
         (dict(arch=dict(embed_dims=12, depths=(2,), num_heads=(2,)), out_indices=(0,)), 'head_dim .* 6'),
         (dict(rope='learned'), "rope .*'learned'"),
         (dict(rope_theta=0), 'theta .* 0'),
         (dict(rope=None, rope_theta=10.0), 'rope_theta .* 10'),
         (dict(window_size=0), 'window_size .* 0'),
         (dict(out_indices=(0, 3)), r'out_indices .* \(0, 3\)'),
-        (dict(out_indices=(1, -2)), 'out_indices must not repeat'),
-        (dict(out_indices=()), 'out_indices must name'),
-        (dict(out_type='cls_token'), "out_type must be 'featmap' or 'avg_featmap', but got 'cls_token'"),
+        (dict(out_indices=(1, -2)), r'out_indices .*repeat.*\(1, -2\)'),
+        (dict(out_indices=()), r'out_indices .*\(\)'),
+        (dict(out_type='cls_token'), "out_type .*'featmap'.*'avg_featmap'.*'cls_token'"),
         (dict(drop_path_rate=-0.1), 'drop_path_rate .* -0.1'),
         (dict(frozen_stages=4), 'frozen_stages .* 4'),
         (dict(patch_size=0), 'patch_size .* 0'),
@@ -344,5 +345,5 @@ def test_wrong_arguments_are_named(arguments, named):
 
 @pytest.mark.parametrize('shape', [(1, 4, 32, 32), (3, 32, 32)])
 def test_images_of_the_wrong_shape_are_named(shape):
-    with pytest.raises(ValueError, match=r'\(B, 3, H, W\)'):
+    with pytest.raises(ValueError, match=rf'x .*\b3\b.*{re.escape(str(shape))}'):
         tiny()(torch.randn(shape))

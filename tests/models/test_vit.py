@@ -1,5 +1,6 @@
 import copy
 import itertools
+import re
 
 import pytest
 import timm
@@ -277,20 +278,20 @@ def test_compiled_training_step_equals_eager(backend, close):
         (dict(arch=dict(embed_dims=32, depth=2)), 'arch .*num_heads'),
         (dict(arch=dict(embed_dims=32, depth=2, num_heads=2, width=3)), 'arch .*width'),
         (dict(arch=dict(embed_dims=32, depth=0, num_heads=2)), 'depth .* 0'),
-        (dict(arch=dict(embed_dims=32, depth=2, num_heads=3)), 'num_heads'),
+        (dict(arch=dict(embed_dims=32, depth=2, num_heads=3)), r'num_heads.*\b32\b.*\b3\b'),
         (dict(arch=dict(embed_dims=12, depth=2, num_heads=2)), 'head_dim .* 6'),
         (dict(rope='learned'), "rope .*'learned'"),
         (dict(rope_theta=0), 'theta .* 0'),
         (dict(rope=None, rope_theta=10.0), 'rope_theta .* 10'),
         (dict(window_size=-1), 'window_size .* -1'),
         (dict(window_size=2, global_attn_indexes=(4,)), r'global_attn_indexes .* \(4,\)'),
-        (dict(window_size=2, global_attn_indexes=(3, -1)), 'global_attn_indexes must not repeat'),
+        (dict(window_size=2, global_attn_indexes=(3, -1)), r'global_attn_indexes .*repeat.*\(3, -1\)'),
         (dict(out_indices=(0, 7)), r'out_indices .* \(0, 7\)'),
-        (dict(out_indices=(1, 1)), 'out_indices must not repeat'),
-        (dict(out_indices=()), 'out_indices must name'),
-        (dict(out_type='avg_featmap'), "out_type must be 'featmap' or 'cls_token', but got 'avg_featmap'"),
-        (dict(out_type='cls_token'), "out_type = 'cls_token' needs with_cls_token = True"),
-        (dict(with_cls_token=True, window_size=2), 'with_cls_token .*window_size = 2'),
+        (dict(out_indices=(1, 1)), r'out_indices .*repeat.*\(1, 1\)'),
+        (dict(out_indices=()), r'out_indices .*\(\)'),
+        (dict(out_type='avg_featmap'), "out_type .*'featmap'.*'cls_token'.*'avg_featmap'"),
+        (dict(out_type='cls_token'), "out_type.*'cls_token'.*with_cls_token.*True"),
+        (dict(with_cls_token=True, window_size=2), r'with_cls_token .*window_size\W+2\b'),
         (dict(drop_path_rate=1.0), 'drop_path_rate .* 1.0'),
         (dict(frozen_stages=5), 'frozen_stages .* 5'),
         (dict(patch_size=0), 'patch_size .* 0'),
@@ -306,5 +307,5 @@ def test_wrong_arguments_are_named(arguments, named):
 
 @pytest.mark.parametrize('shape', [(1, 4, 32, 32), (3, 32, 32), (1, 1, 32, 32)])
 def test_images_of_the_wrong_shape_are_named(shape):
-    with pytest.raises(ValueError, match=r'\(B, 3, H, W\)'):
+    with pytest.raises(ValueError, match=rf'x .*\b3\b.*{re.escape(str(shape))}'):
         tiny()(torch.randn(shape))
