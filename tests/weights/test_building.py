@@ -87,21 +87,21 @@ def test_weights_from_a_path_and_from_a_url(hub: Hub, tmp_path) -> None:
 @pytest.mark.parametrize(
     'arguments, words',
     [
-        (('rope_vit_huge', False, {}), "rope_vit_tiny, rope_vit_small, .*, rope_swin_base, but got 'rope_vit_huge'"),
+        (('rope_vit_huge', False, {}), "name .*rope_vit_tiny, rope_vit_small, .*rope_swin_base.*'rope_vit_huge'"),
         (
             ('rope_vit_tiny', True, {}),
-            'no weights are published for rope_vit_tiny with rope=.mixed.; .*none of this size',
+            r"pretrained=True.*rope_vit_tiny.*rope='mixed'[^=]*$",  # no other is listed
         ),
         (
             ('rope_vit_base', True, dict(rope=None)),
-            "with rope=None; there are weights for: rope=None, ape=True; rope='a",
+            r"rope_vit_base.*rope=None\W[^=]*rope=None, ape=True\W.*rope='axial'",
         ),
         (
             ('rope_swin_tiny', True, dict(rpb=True)),
-            "with rope='mixed', rpb=True; .*: rope=None, rpb=True; rope='axial'; rope='mixed'$",
+            r"rope='mixed', rpb=True\W.*rope=None, rpb=True\W[^=]*rope='axial'\W[^=]*rope='mixed'[^=]*$",
         ),
-        (('rope_vit_tiny', False, dict(arch='base')), "arch must not be given, but got 'base': name says it"),
-        (('rope_vit_tiny', True, dict(init_cfg={})), 'init_cfg must not be given, .*: pretrained says it'),
+        (('rope_vit_tiny', False, dict(arch='base')), "arch .*'base'.*name"),
+        (('rope_vit_tiny', True, dict(init_cfg={})), r'init_cfg .*\{\}.*pretrained'),
     ],
 )
 def test_a_mistake_is_an_error_that_lists_what_there_is(arguments: tuple, words: str) -> None:
@@ -114,7 +114,7 @@ def test_published_weights_by_their_name_fit_or_say_what_to_change(hub: Hub) -> 
     name = 'rope_axial_deit_small_patch16_LS'
     hub.files[f'naver-ai/{name}', 'pytorch_model.bin'] = as_file(vit('small', 'axial'))
     assert build_backbone('rope_vit_small', pretrained=name, rope='axial').blocks[0].attn.rope is not None
-    with pytest.raises(ValueError, match="set rope='axial'"):
+    with pytest.raises(ValueError, match="rope='axial'"):
         build_backbone('rope_vit_small', pretrained=name)
 
 

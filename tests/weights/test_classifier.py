@@ -104,14 +104,14 @@ def test_only_whole_classifiers_under_their_own_names_are_recognised():
     assert is_published_classifier(state) and is_published_classifier({'state_dict': state})
     assert not is_published_classifier(backbone) and not is_published_classifier({'state_dict': within})
     assert not is_published_classifier({'state_dict': {**within, 'head.fc.weight': state['head.weight']}})
-    with pytest.raises(WeightsError, match='holds no weights'):
+    with pytest.raises(WeightsError, match='weights.*state_dict'):
         is_published_classifier({'state_dict': {}})
     assert not is_image_classifier(torch.nn.Linear(1, 1))
 
 
 def test_weights_of_another_variant_are_an_error():
     model = image_classifier(VITS['rope_mixed_deit_small_patch16_LS'], 384)
-    with pytest.raises(WeightsError, match="a.pth does not fit RoPEViT: .* set rope='axial'; missing: .*rope.freqs"):
+    with pytest.raises(WeightsError, match=r"a\.pth.*RoPEViT.*rope='axial'.*rope\.freqs"):
         classifier_state_dict(model, vit('small', 'axial'), 'a.pth')
 
 

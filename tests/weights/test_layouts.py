@@ -56,7 +56,7 @@ def test_features_are_timms(size: str, suffix: str, variant: dict, image: tuple[
     torch.save({'model': as_published(theirs.state_dict())}, tmp_path / 'model.pth')
     ours = RoPEViT(size, img_size=image, with_cls_token=True, final_norm=True, **variant).eval()
     report = load_pretrained(ours, str(tmp_path / 'model.pth'))
-    assert set(report.dropped.values()) <= {'classification head', 'buffers that are computed'}
+    assert all(key.startswith(('head.', 'freqs_t_')) for key in report.dropped)
     x = torch.randn(1, 3, *image)
     with torch.no_grad():
         expected = theirs.forward_features(x)[:, 1:].transpose(1, 2)
@@ -127,7 +127,7 @@ def test_timms_swin_is_read_too(close) -> None:
 
 
 def test_a_swin_has_no_layout_in_timm() -> None:
-    with pytest.raises(WeightsError, match='timm has no Swin with RoPE'):
+    with pytest.raises(WeightsError, match='timm .*Swin'):
         to_timm(to_mmrope(swin('tiny')).state)
 
 
@@ -138,5 +138,5 @@ def test_mmropes_own_weights_stay_as_they_are() -> None:
 
 
 def test_what_is_no_transformer_is_named() -> None:
-    with pytest.raises(WeightsError, match='not weights of a ViT or Swin that mmrope knows; their keys: conv1.weight'):
+    with pytest.raises(WeightsError, match=r'ViT.*Swin.*conv1\.weight'):
         to_mmrope({'conv1.weight': torch.ones(1)})
