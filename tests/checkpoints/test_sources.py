@@ -81,16 +81,17 @@ def test_what_is_cached_loads_without_the_hub(hub: Hub, monkeypatch: pytest.Monk
 
 def test_offline_without_the_file_is_one_sentence(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
-    with pytest.raises(SourceError) as error:
+    with pytest.raises(SourceError, match=f'{NAME}.*HF_HUB_OFFLINE') as error:
         fetch(NAME)
-    files = 'model.safetensors or pytorch_model.bin'
-    assert str(error.value) == f'{NAME}: HF_HUB_OFFLINE is set, and the cache {tmp_path / "hub"} has no {files} of it'
+    text = str(error.value)
+    assert all(word in text for word in [str(tmp_path / 'hub'), 'model.safetensors', 'pytorch_model.bin'])
+    assert '\n' not in text
 
 
 def test_a_token_opens_a_private_repository(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.files[REPO, 'pytorch_model.bin'] = content(6)
     hub.private.add(REPO)
-    with pytest.raises(SourceError, match=f'has no repository {REPO}, or it is private or gated and no token'):
+    with pytest.raises(SourceError, match=f'{REPO}.*HF_TOKEN'):
         fetch(NAME)
     monkeypatch.setenv('HF_TOKEN', 'hf_secret')
     assert value_of(NAME) == 6
@@ -99,15 +100,15 @@ def test_a_token_opens_a_private_repository(hub: Hub, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     'name, words',
     [
-        ('hf-hub:naver-ai/nothing', 'has no repository naver-ai/nothing'),
-        (f'{NAME}@v2', 'the repository has no revision v2'),
-        (f'{NAME}/weights.pth', 'the repository has no weights.pth'),
-        ('hf-hub:naver-ai/empty', 'the repository has no model.safetensors or pytorch_model.bin'),
-        ('hf-hub:naver ai/it', 'must be hf-hub:OWNER/NAME'),
-        ('hf-hub:nothing', 'must be hf-hub:OWNER/NAME, and may go on with @REVISION and then /FILE'),
-        ('timm:vit_base_patch16_rope_mixed_224.nobody', 'names like it: vit_base_patch16_rope_mixed_224.naver_in1k'),
-        ('timm:vit_rope', 'timm .* has no weights of this name'),
-        ('torchvision://resnet50', 'a checkpoint is a path, a URL, hf-hub:OWNER/NAME or timm:NAME'),
+        ('hf-hub:naver-ai/nothing', 'naver-ai/nothing.*HF_TOKEN'),
+        (f'{NAME}@v2', r'@v2\W.*revision.*\bv2\b'),
+        (f'{NAME}/weights.pth', r'/weights\.pth\W.*repository.*\bweights\.pth'),
+        ('hf-hub:naver-ai/empty', r'repository.*\bmodel\.safetensors\b.*\bpytorch_model\.bin'),
+        ('hf-hub:naver ai/it', 'naver ai.*hf-hub:OWNER/NAME'),
+        ('hf-hub:nothing', 'hf-hub:nothing.*hf-hub:OWNER/NAME.*@REVISION.*/FILE'),
+        ('timm:vit_base_patch16_rope_mixed_224.nobody', r'nobody\W.*\bvit_base_patch16_rope_mixed_224\.naver_in1k'),
+        ('timm:vit_rope', f'timm:vit_rope.*timm.*{timm.__version__}'),
+        ('torchvision://resnet50', 'torchvision://.*hf-hub:OWNER/NAME.*timm:NAME'),
     ],
 )
 def test_what_is_not_there_is_named(hub: Hub, name: str, words: str) -> None:
@@ -120,7 +121,7 @@ def test_what_is_not_there_is_named(hub: Hub, name: str, words: str) -> None:
 def test_a_download_that_breaks_off_leaves_nothing(hub: Hub, tmp_path: Path) -> None:
     hub.files[REPO, 'pytorch_model.bin'] = content(7)
     hub.cut.add('pytorch_model.bin')
-    with pytest.raises(SourceError, match='the download failed, nothing of it was kept: .*size') as error:
+    with pytest.raises(SourceError, match=f'{NAME}.*download.*size') as error:
         fetch(NAME)
     assert '\n' not in str(error.value)
     assert kept_files(tmp_path / 'hub') == []
@@ -147,7 +148,7 @@ def test_a_url_is_downloaded_once_and_not_mixed_up_with_another(hub: Hub) -> Non
 
 @pytest.mark.parametrize(
     'problem, words',
-    [('404', '404'), ('cut', r'\d+ bytes are missing'), ('hash', 'its SHA-256 differs'), ('no server', 'refused')],
+    [('404', '404'), ('cut', r'\d+ bytes'), ('hash', 'SHA-256'), ('no server', 'refused')],
 )
 def test_a_url_that_fails_leaves_nothing(hub: Hub, tmp_path: Path, problem: str, words: str) -> None:
     digest = hashlib.sha256(content(1)).hexdigest()[:8]
@@ -207,7 +208,7 @@ def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     (tmp_path / 'a.pth').write_bytes(content(2))
     assert value_of('~/a.pth') == 2
     assert fetch(tmp_path / 'a.pth') == str(tmp_path / 'a.pth')
-    with pytest.raises(FileNotFoundError, match='b.pth does not exist'):
+    with pytest.raises(FileNotFoundError, match=rf'{tmp_path}/b\.pth'):
         fetch('~/b.pth')
 
 
