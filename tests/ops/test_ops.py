@@ -68,7 +68,7 @@ def test_a_host_that_was_imported_before_is_named(monkeypatch, host):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, host, ModuleType(host))
     monkeypatch.setattr(ops, 'find_spec', lambda name: None)
-    with pytest.warns(UserWarning, match='imported before mmrope.*mmrope ops'):
+    with pytest.warns(UserWarning, match='mmrope ops'):
         ops.install()
     with warnings.catch_warnings():  # where operators are compiled, nothing went wrong
         warnings.simplefilter('error')
@@ -108,7 +108,7 @@ def test_what_is_missing_says_so_when_it_is_called():
         EXTENSION.carafe_forward(1, kernel_size=2)
     with pytest.raises(AttributeError):
         EXTENSION.__path__  # noqa: B018
-    with pytest.raises(NotImplementedError, match='pool_mode'):
+    with pytest.raises(NotImplementedError, match=r'pool_mode\W+max\b'):
         pool(torch.ones(1, 1, 4, 4), torch.zeros(1, 5), pool_mode=0)
 
 
@@ -162,7 +162,7 @@ NAN, INF = float('nan'), float('inf')
 )  # fmt: skip
 def test_boxes_that_would_crash_the_kernel_are_refused(roi, scale, ratio, aligned):
     rois = torch.tensor([[0, 1, 1, 2, 2], roi], dtype=torch.float64)
-    with pytest.raises(ValueError, match=rf'rois must be .*below 2.*scale of {scale}.*{re.escape(str(float(roi[1])))}'):
+    with pytest.raises(ValueError, match=rf'rois .*\b2\b.*{scale}.*{re.escape(str(float(roi[1])))}'):
         pool(torch.ones(2, 1, 8, 8), rois, scale=scale, ratio=ratio, aligned=aligned)
 
 
