@@ -59,7 +59,7 @@ def test_a_bad_config_is_named_and_the_others_are_measured(tmp_path, capsys):
     arguments = ['--sizes', '16', '24', '--rounds', '1', '--no-memory', '--out', str(tmp_path / 'out')]
     with pytest.raises(SystemExit) as stop:
         main(['benchmark', str(tmp_path / 'none.py'), str(CONFIG), *arguments])
-    assert stop.value.code.startswith('mmrope benchmark: 1 skipped')
+    assert stop.value.code.startswith('mmrope benchmark: 1 ')
     assert re.search(r'skipped: .*none\.py', capsys.readouterr().err)
     result = json.loads((tmp_path / 'out/configs.json').read_text())
     assert [(m['candidate'], m['setting']['size']) for m in result['measurements']] == [
@@ -67,21 +67,21 @@ def test_a_bad_config_is_named_and_the_others_are_measured(tmp_path, capsys):
     ]  # fmt: skip
     with pytest.raises(SystemExit):
         main(['benchmark', str(CONFIG), *arguments])
-    assert 'configs.json exists: --overwrite' in capsys.readouterr().err
+    assert re.search('configs.json .*--overwrite', capsys.readouterr().err)
     assert json.loads((tmp_path / 'out/configs.json').read_text()) == result
 
 
 @pytest.mark.parametrize(
     'arguments, named',
     [
-        ([], 'either configs or --suite'),
-        ([str(CONFIG), '--suite', 'benchmarks/cpu.py'], 'either configs or --suite'),
+        ([], 'configs.* --suite'),
+        ([str(CONFIG), '--suite', 'benchmarks/cpu.py'], 'configs.* --suite'),
         ([str(CONFIG), '--sizes', '0x32'], "--sizes.*'0x32'"),
         ([str(CONFIG), '--rounds', '0'], "--rounds.*'0'"),
-        ([str(CONFIG), '--device', 'abacus'], '--device abacus'),
-        ([str(CONFIG), str(CONFIG)], 'CONFIG: .*different names'),
-        ([str(CONFIG), '--rows', 'swin'], '--rows chooses from a --suite'),
-        (['--suite', 'benchmarks/cpu.py', '--rows', 'resnet'], '--rows must be of .*vit_global.*resnet'),
+        ([str(CONFIG), '--device', 'abacus'], r'--device\W+abacus\b'),
+        ([str(CONFIG), str(CONFIG)], f'CONFIG.*{CONFIG.name}.*{CONFIG.name}'),
+        ([str(CONFIG), '--rows', 'swin'], '--rows .*--suite'),
+        (['--suite', 'benchmarks/cpu.py', '--rows', 'resnet'], '--rows .*vit_global.*resnet'),
         (['configs/nothing.py'], 'nothing.py'),
         (['configs/_base_/default_runtime.py'], 'default_runtime.py.*model.backbone'),
     ],

@@ -63,7 +63,7 @@ def test_a_global_vit_takes_any_batch_and_any_size(run, tmp_path, capsys):
     file = onnx.load(out)
     assert [output.name for output in file.graph.output] == ['block0', 'block1']
     assert [dim.dim_param for dim in file.graph.input[0].type.tensor_type.shape.dim] == ['batch', '', 'height', 'width']
-    assert 'images of any size to block0, block1; ONNX Runtime differs by ' in capsys.readouterr().out
+    assert 'block0, block1' in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ['config.py', 'out.onnx', 'vit.pth']
 
 
@@ -104,11 +104,11 @@ def test_one_image_of_one_size(run, tmp_path):
 @pytest.mark.parametrize(
     'backbone, arguments, message',
     [
-        (SWIN, ['--dynamic-size'], r'dynamic_size=True .*window_size = 7'),
-        (dict(VIT, window_size=3), ['--dynamic-size'], r'dynamic_size=True .*window_size = 3'),
-        (VIT, ['--opset', '16'], 'opset must be at least 18, but got 16'),
-        (dict(type='mmdet.ResNet', depth=18), [], 'model.backbone must be .*RoPEViT or mmrope.RoPESwin, .*ResNet'),
-        (VIT, ['--checkpoint', 'nowhere.pth'], '--checkpoint: .*nowhere.pth'),
+        (SWIN, ['--dynamic-size'], r'dynamic_size=True .*window_size\W+7\b'),
+        (dict(VIT, window_size=3), ['--dynamic-size'], r'dynamic_size=True .*window_size\W+3\b'),
+        (VIT, ['--opset', '16'], r'opset .*\b18\b.*\b16\b'),
+        (dict(type='mmdet.ResNet', depth=18), [], r'model\.backbone .*RoPEViT.*RoPESwin.*ResNet'),
+        (VIT, ['--checkpoint', 'nowhere.pth'], r'--checkpoint\b.*nowhere\.pth'),
     ],
 )
 def test_what_cannot_be_is_one_sentence_and_leaves_no_file(run, tmp_path, capsys, backbone, arguments, message):
@@ -124,7 +124,7 @@ def test_values_that_differ_are_an_error_and_leave_the_old_file(run, tmp_path, m
     monkeypatch.setattr(torch.onnx, 'export', lambda model, args, path, **kwargs: Path(path).write_text('new'))
     with pytest.raises(SystemExit):
         run(VIT, '--overwrite')
-    assert 'differ by 2.0e-04, more than 1e-04' in capsys.readouterr().err
+    assert re.search(r'2\.0e-04.*1e-04', capsys.readouterr().err)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['config.py', 'out.onnx']
     assert (tmp_path / 'out.onnx').read_text() == 'old'
     run(VIT, '--no-check', '--overwrite')
@@ -135,22 +135,22 @@ def test_a_file_is_replaced_on_request_only(run, tmp_path, capsys):
     (tmp_path / 'out.onnx').write_text('old')
     with pytest.raises(SystemExit):
         run(VIT)
-    assert f'{tmp_path}/out.onnx exists: --overwrite' in capsys.readouterr().err
+    assert re.search(f'{tmp_path}/out.onnx .*--overwrite', capsys.readouterr().err)
     assert (tmp_path / 'out.onnx').read_text() == 'old'
 
 
 PREPROCESSOR = "model['data_preprocessor'] = "
 TEST = "test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile'), {}, dict(type='PackDetInputs')]))"
 SIZES = {
-    'pipeline': (TEST.format("dict(type='Resize', scale=(100, 60))"), (60, 100), 'Resize of the test pipeline'),
+    'pipeline': (TEST.format("dict(type='Resize', scale=(100, 60))"), (60, 100), 'Resize'),
     'padded': (
         TEST.format("dict(type='Resize', scale=(100, 60), keep_ratio=True)")
         + f'\n{PREPROCESSOR}dict(pad_size_divisor=32)',
         (64, 128),
-        'Resize of the test pipeline',
+        'Resize',
     ),
     'option': (TEST.format("dict(type='Resize', scale=(100, 60))"), (40, 48), '--size'),
-    'none': ('', (224, 224), 'the config has none'),
+    'none': ('', (224, 224), 'config'),
 }
 
 

@@ -1,6 +1,7 @@
 """``mmrope flops``: sizes, the table and the file, on configs of the three hosts."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -92,12 +93,12 @@ def test_a_size_that_fails_is_named_and_the_others_are_counted(tmp_path: Path, m
     monkeypatch.setattr(flops, 'count_config', fail)
     with pytest.raises(SystemExit) as stop:
         main(['flops', DETECTION, '--size', '96x96', '64x64', '--out', str(out)])
-    assert stop.value.code == 'mmrope flops: 1 skipped, 1 counted'
-    assert 'mmrope flops: skipped: 96x96: RuntimeError: not enough memory' in capsys.readouterr().err
+    assert re.match(r'mmrope flops: 1\b.*\b1\b', stop.value.code)
+    assert re.search('mmrope flops: skipped: 96x96.*not enough memory', capsys.readouterr().err)
     assert [cost['size'] for cost in json.loads(out.read_text())['costs']] == [[64, 64]]
     with pytest.raises(SystemExit):
         main(['flops', DETECTION, '--size', '64', '--out', str(out)])
-    assert f'{out} exists: --overwrite' in capsys.readouterr().err
+    assert re.search(f'{out} .*--overwrite', capsys.readouterr().err)
 
 
 HOST = """

@@ -82,11 +82,11 @@ def test_axial_frequencies_have_no_changes(files) -> None:
 @pytest.mark.parametrize(
     'backbone, options, words',
     [
-        (dict(rope=None, ape=True), [], 'CONFIG: .*rope=None'),
-        ({}, ['--grid', '4'], '--grid: .*at least 8, but got 4'),
-        ({}, ['--image', 'config.py'], '--image: config.py'),
-        ({}, ['--block', '3'], '--block: .*0 to 2, but got 3'),
-        ({}, ['--initial', 'none.pth'], '--initial: .*none.pth'),
+        (dict(rope=None, ape=True), [], 'CONFIG.*rope=None'),
+        ({}, ['--grid', '4'], r'--grid.*\b8\b.*\b4\b'),
+        ({}, ['--image', 'config.py'], r'--image.*\bconfig\.py'),
+        ({}, ['--block', '3'], r'--block.*\b0\b.*\b2\b.*\b3\b'),
+        ({}, ['--initial', 'none.pth'], r'--initial.*none\.pth'),
     ],
 )
 def test_a_mistake_ends_in_one_sentence(files, capsys, backbone, options, words) -> None:
@@ -102,7 +102,7 @@ def test_results_are_replaced_on_request_only(files, capsys) -> None:
     arguments = [*files(), '--out', 'out', '--grid', '8']
     with pytest.raises(SystemExit):
         main(['frequencies', *arguments])
-    assert 'out/frequencies.json exists: --overwrite' in capsys.readouterr().err
+    assert re.search('out/frequencies.json .*--overwrite', capsys.readouterr().err)
     assert Path('out/frequencies.json').read_text() == 'mine'
     main(['frequencies', *arguments, '--overwrite'])
     assert json.loads(Path('out/frequencies.json').read_text())['reconstruction']['grid'] == 8
@@ -113,4 +113,4 @@ def test_a_dark_image_is_refused(files, capsys) -> None:
     Image.fromarray(np.linspace(0, 4095, 256).astype(np.uint16).reshape(16, 16)).save('cells.png')
     with pytest.raises(SystemExit):
         main(['frequencies', *files(), '--out', 'out', '--image', 'cells.png'])
-    assert '--image: cells.png holds uint16 values up to 4095' in capsys.readouterr().err
+    assert re.search(r'--image.*\bcells\.png\b.*\buint16\b.*\b4095\b', capsys.readouterr().err)

@@ -69,7 +69,7 @@ def test_a_launcher_must_have_started_the_process(
     monkeypatch.setenv(rank, '0')
     monkeypatch.delenv(world, raising=False)
     (tmp_path / 'a.py').write_text('')
-    with pytest.raises(CommandError, match=f'--launcher {launcher}: {world} is not set'):
+    with pytest.raises(CommandError, match=rf'--launcher {launcher}\b.*\b{world}\b'):
         runner.read_run_config(run_arguments(str(tmp_path / 'a.py'), '--launcher', launcher))
 
 
@@ -88,7 +88,7 @@ def test_amp_on_demand(before: dict[str, Any], after: dict[str, Any]) -> None:
 
 
 def test_amp_replaces_no_other_wrapper() -> None:
-    with pytest.raises(CommandError, match='--amp .* ApexOptimWrapper'):
+    with pytest.raises(CommandError, match='--amp.* ApexOptimWrapper'):
         runner.use_amp(make_config(optim_wrapper=dict(type='ApexOptimWrapper')))
 
 
@@ -234,7 +234,7 @@ def test_nothing_to_resume_begins_as_the_config_says(
     Path('first.pth').touch()
     cfg, (note,) = train_config(tmp_path, how[0], **how[1], load_from=load_from)
     assert (cfg.resume, cfg.load_from) == (False, load_from)
-    assert str(tmp_path / 'work') in note and (load_from or 'its first weights') in note
+    assert str(tmp_path / 'work') in note and (load_from or 'weights') in note
 
 
 def test_load_from_of_a_config_that_resumes_is_resumed_from(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_only_checkpoints_of_the_own_work_dir_are_resumed(
         cfg, notes = train_config(tmp_path, how[0], **parts)
         assert (cfg.resume, notes) == (True, []) and os.path.samefile(cfg.load_from, own / 'iter_4.pth')
     (own / 'iter_4.pth').unlink()
-    with pytest.raises(CheckpointError, match='--resume: no checkpoint in .*work is whole'):
+    with pytest.raises(CheckpointError, match=f'--resume.*{own}'):
         train_config(tmp_path, how[0], **parts)
 
 
