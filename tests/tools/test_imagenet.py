@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -114,18 +115,18 @@ def test_the_published_classifier_is_tested_by_its_name(imagenet, tmp_path, hub)
 
 
 MISTAKES = {
-    'another variant': (lambda: vit('small', 'axial'), 'does not fit RoPEViT: these are weights for another model'),
+    'another variant': (lambda: vit('small', 'axial'), "RoPEViT.*rope='axial'"),
     'part of the head': (
         lambda: {key: value for key, value in vit('small').items() if key != 'head.bias'},
-        'no weights, or of another shape, for 1 of 187 parameters: head.fc.bias',
+        r'\b1\b.*\b187\b.* head\.fc\.bias$',
     ),
     'backbone alone': (
         lambda: {f'backbone.{key}': value for key, value in make_classifier(VIT).backbone.state_dict().items()},
-        'no weights, or of another shape, for 2 of 187 parameters: head.fc.weight, head.fc.bias',
+        r'\b2\b.*\b187\b.* head\.fc\.weight, head\.fc\.bias$',
     ),
     'another model': (
         lambda: {'head.weight': torch.zeros(3, 2)},
-        'these are not weights of a ViT or Swin that mmrope knows',
+        r'ViT.*Swin.* head\.weight',
     ),
 }
 
@@ -139,7 +140,7 @@ def test_a_classifier_is_not_tested_with_weights_that_do_not_fit(imagenet, tmp_p
             [VIT, str(tmp_path / 'model.pth'), '--data-root', str(imagenet.folder), '--work-dir', str(tmp_path)]
         )
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith('test.py: error: ') and words in error
+    assert re.match(f'test.py: error: .*{words}', error)
 
 
 def test_a_missing_data_set_is_named(tmp_path, monkeypatch, capsys):
@@ -147,5 +148,4 @@ def test_a_missing_data_set_is_named(tmp_path, monkeypatch, capsys):
     torch.save({}, 'model.pth')
     with pytest.raises(SystemExit):
         load_tool('test').main([VIT, 'model.pth'])
-    message = 'test_dataloader reads data/imagenet/val, which does not exist: put the data set there as README.md says'
-    assert message in capsys.readouterr().err
+    assert re.search(r'test_dataloader\b.*data/imagenet/val\b.*README', capsys.readouterr().err)
