@@ -68,7 +68,7 @@ def test_a_dry_run_says_the_same_and_writes_nothing(
     convert([small[0], str(tmp_path / 'ours.pth'), '--dry-run'])
     assert sorted(tmp_path.iterdir()) == before
     out = capsys.readouterr().out
-    assert ' freqs -> ' in out and 'ours.pth would be written' in out
+    assert ' freqs -> ' in out and re.search(r'\bwould\b.*\bours\.pth|\bours\.pth\b.*\bwould\b', out)
 
 
 def test_axial_frequencies_of_a_swin_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
