@@ -386,7 +386,7 @@ def test_eight_processes_make_the_batch_of_the_learning_rate(name: str) -> None:
 
 @pytest.mark.parametrize('shape', [(480, 640), (1500, 500)])
 @pytest.mark.parametrize('options, padded', [({}, (1024, 1024)), ({'pad_size_divisor': 32}, None)])
-def test_vitdet_pads_images_to_a_square_after_normalising_them(shape, options, padded, tmp_path):
+def test_vitdet_pads_images_to_a_square_after_normalising_them(shape, options, padded, tmp_path) -> None:
     """In training and in tests, unless the option leaves it out."""
     from mmdet.registry import MODELS, TRANSFORMS
 

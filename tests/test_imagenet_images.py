@@ -44,7 +44,7 @@ IN_README = {  # what to change for 384 pixels
 @pytest.mark.parametrize('family', IN_README)
 @pytest.mark.parametrize('size', [224, 384])
 @pytest.mark.parametrize('shape', [(500, 375), (301, 467), (224, 224)], ids=str)
-def test_imagenet_tensors_are_the_authors(family, size, shape, tmp_path):
+def test_imagenet_tensors_are_the_authors(family, size, shape, tmp_path) -> None:
     """By the options in README.md, which tools/test_resolutions.py has to find too."""
     cfg = Config.fromfile(CONFIGS[family])
     options = {f'test_dataloader.dataset.pipeline.{key}': value for key, value in IN_README[family].items()}

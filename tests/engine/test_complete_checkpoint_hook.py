@@ -53,21 +53,21 @@ def make_model() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), Renaming(4, 2, bias=False))
 
 
-def test_the_models_own_weights_are_whole():
+def test_the_models_own_weights_are_whole() -> None:
     check(make_model(), make_model().state_dict())
 
 
-def test_weights_that_the_model_renames_are_whole():
+def test_weights_that_the_model_renames_are_whole() -> None:
     state = make_model().state_dict()
     state['2.kernel'] = state.pop('2.weight')
     check(make_model(), state)
 
 
-def test_buffers_may_be_missing():
+def test_buffers_may_be_missing() -> None:
     check(make_model(), dict(make_model().named_parameters()))
 
 
-def test_a_missing_parameter_and_one_of_another_shape_are_refused():
+def test_a_missing_parameter_and_one_of_another_shape_are_refused() -> None:
     state = make_model().state_dict()
     del state['0.bias']
     state['2.weight'] = torch.zeros(5, 4)
@@ -76,7 +76,7 @@ def test_a_missing_parameter_and_one_of_another_shape_are_refused():
 
 
 @pytest.mark.parametrize('wrap', [lambda model: model, Augmented], ids=['alone', 'wrapped'])
-def test_a_published_classifier_is_taken_by_its_own_names(wrap):
+def test_a_published_classifier_is_taken_by_its_own_names(wrap) -> None:
     model, theirs = Classifier(), Classifier()
     head = {f'head.{key}': value for key, value in theirs.head.fc.state_dict().items()}
     check(wrap(model), {**theirs.backbone.state_dict(), **head})

@@ -72,18 +72,18 @@ def make(rope: str | None, dim: int = 24, heads: int = 3, rpb_window_size: int |
 
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
 @pytest.mark.parametrize('grid', GRIDS)
-def test_global_attention_equals_the_oracle(rope, grid, close):
+def test_global_attention_equals_the_oracle(rope, grid, close) -> None:
     attn, x = make(rope), torch.randn(2, grid[0] * grid[1], 24)
     close(run(attn, x, grid), oracle(attn, x, grid))
 
 
-def test_global_attention_takes_a_bias_too(close):
+def test_global_attention_takes_a_bias_too(close) -> None:
     attn, x = make('mixed', rpb_window_size=9), torch.randn(2, 5 * 9, 24)
     close(run(attn, x, (5, 9)), oracle(attn, x, (5, 9)))
 
 
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
-def test_prefix_tokens_attend_without_position(rope, close):
+def test_prefix_tokens_attend_without_position(rope, close) -> None:
     attn, x = make(rope), torch.randn(2, 2 + 5 * 3, 24)
     close(attn(x, one_window((5, 3))), oracle(attn, x, (5, 3), num_prefix=2))
 
@@ -92,20 +92,20 @@ def test_prefix_tokens_attend_without_position(rope, close):
 @pytest.mark.parametrize('grid', GRIDS)
 @pytest.mark.parametrize('make_windows', [even_windows, shifted_windows, lambda g, s: shifted_windows(g, s, s // 2)])
 @pytest.mark.parametrize('rpb_window_size', [None, 4, 6])
-def test_windowed_attention_equals_the_oracle(rope, grid, make_windows, rpb_window_size, close):
+def test_windowed_attention_equals_the_oracle(rope, grid, make_windows, rpb_window_size, close) -> None:
     attn = make(rope, rpb_window_size=rpb_window_size).double()
     x, windows = torch.randn(2, grid[0] * grid[1], 24).double(), make_windows(grid, 4)
     close(run(attn, x, grid, windows), oracle(attn, x, grid, windows))
 
 
 @pytest.mark.parametrize('grid', GRIDS)
-def test_one_window_over_the_grid_is_global_attention(grid, close):
+def test_one_window_over_the_grid_is_global_attention(grid, close) -> None:
     attn, x = make('mixed'), torch.randn(2, grid[0] * grid[1], 24)
     assert even_windows(grid, 11) == one_window(grid)
     close(run(attn, x, grid, even_windows(grid, 11)), oracle(attn, x, grid))
 
 
-def test_tokens_in_other_windows_do_not_matter():
+def test_tokens_in_other_windows_do_not_matter() -> None:
     attn, x, windows = make('mixed'), torch.randn(1, 5, 7, 24), even_windows((5, 7), 3)
     y = x.clone()
     y[:, 4:, 5:] = torch.randn(1, 1, 2, 24)
@@ -116,7 +116,7 @@ def test_tokens_in_other_windows_do_not_matter():
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('windows', [None, even_windows((9, 13), 6)], ids=['global', 'windowed'])
-def test_autocast_stays_within_tolerance(dtype, windows, close):
+def test_autocast_stays_within_tolerance(dtype, windows, close) -> None:
     attn, x = Attention(64, 4, 'mixed', 10.0), torch.randn(2, 9 * 13, 64)
     with torch.autocast('cpu', dtype):
         ours = run(attn, x, (9, 13), windows)
@@ -127,7 +127,7 @@ def test_autocast_stays_within_tolerance(dtype, windows, close):
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
 @pytest.mark.parametrize('grid', GRIDS)
 @pytest.mark.parametrize('make_windows', [even_windows, lambda g, s: shifted_windows(g, s, s // 2)])
-def test_attention_across_windows_is_global_attention(rope, grid, make_windows, close):
+def test_attention_across_windows_is_global_attention(rope, grid, make_windows, close) -> None:
     attn, x = make(rope), torch.randn(2, grid[0] * grid[1], 24)
     close(run(attn, x, grid, across=make_windows(grid, 4)), oracle(attn, x, grid))
 
@@ -153,7 +153,7 @@ def gradients_are_exact(attn: Attention, windows, order, batch: int) -> bool:
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
 @pytest.mark.parametrize('windows, order', LEARNING.values(), ids=LEARNING.keys())
 @pytest.mark.parametrize('batch', [1, 2])
-def test_every_gradient_is_exact(rope, windows, order, batch):
+def test_every_gradient_is_exact(rope, windows, order, batch) -> None:
     attn = make(rope, 8, 2).double()
     assert gradients_are_exact(attn, windows, order, batch)
     attn(torch.randn(batch, 15, 8, dtype=torch.double), windows, order).square().sum().backward()
@@ -191,7 +191,7 @@ def learned_scale(attn: Attention) -> None:
 
 @pytest.mark.parametrize('change', [roll_heads, stretch, other_grid, subclass, learned_scale])
 @pytest.mark.parametrize('windows, order', LEARNING.values(), ids=LEARNING.keys())
-def test_gradients_follow_whatever_changes_the_angles(change, windows, order):
+def test_gradients_follow_whatever_changes_the_angles(change, windows, order) -> None:
     attn = make('mixed', 8, 2).double()
     x = torch.randn(1, 15, 8, dtype=torch.double)
     before = attn(x, windows, order)
@@ -207,7 +207,7 @@ def test_gradients_follow_whatever_changes_the_angles(change, windows, order):
 
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
 @pytest.mark.parametrize('windows, order', LEARNING.values(), ids=LEARNING.keys())
-def test_what_compilers_see_is_the_same(rope, windows, order, monkeypatch):
+def test_what_compilers_see_is_the_same(rope, windows, order, monkeypatch) -> None:
     attn = make(rope, 8, 2).double()
     x = torch.randn(2, 15, 8, dtype=torch.double)
     results = []
@@ -222,7 +222,7 @@ def test_what_compilers_see_is_the_same(rope, windows, order, monkeypatch):
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_gradients_of_half_precision_are_near(dtype):
+def test_gradients_of_half_precision_are_near(dtype) -> None:
     attn, x = Attention(64, 4, 'mixed', 10.0), torch.randn(2, 9 * 13, 64)
     windows = even_windows((9, 13), 6)
     grads = []
@@ -254,7 +254,7 @@ def kept_for_backward(attn: Attention, batch: int, windows) -> int:
 
 @pytest.mark.parametrize('windows', [one_window((20, 30)), even_windows((20, 30), 8), shifted_windows((20, 30), 7, 3)])
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
-def test_bytes_kept_for_backward_grow_like_the_batch_and_not_with_rope(rope, windows):
+def test_bytes_kept_for_backward_grow_like_the_batch_and_not_with_rope(rope, windows) -> None:
     attn = make(rope, 64, 4)
     side = max(windows.largest)
     angles = 2 * side * (4 * 8 + 1) * 4  # float32, and positions
@@ -267,7 +267,7 @@ def test_bytes_kept_for_backward_grow_like_the_batch_and_not_with_rope(rope, win
 
 
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
-def test_nothing_holds_the_output_of_the_projection(rope):
+def test_nothing_holds_the_output_of_the_projection(rope) -> None:
     """Neither what autograd saves nor anything else."""
     attn, x, windows, seen = make(rope), torch.randn(2, 35, 24), even_windows((5, 7), 3), []
     attn.qkv.register_forward_hook(lambda module, args, out: seen.append(StorageWeakRef(out.untyped_storage())))
@@ -275,7 +275,7 @@ def test_nothing_holds_the_output_of_the_projection(rope):
     assert out.requires_grad and seen[0].expired()
 
 
-def test_the_output_of_the_projection_stays_as_it_is():
+def test_the_output_of_the_projection_stays_as_it_is() -> None:
     attn, x, windows, seen = make('mixed'), torch.randn(2, 35, 24), even_windows((5, 7), 3), []
     attn.qkv.register_forward_hook(lambda module, args, out: seen.append((out, out.clone())))
     attn(x, windows)
@@ -283,7 +283,7 @@ def test_the_output_of_the_projection_stays_as_it_is():
 
 
 @pytest.mark.parametrize('rope', ['mixed', None])
-def test_selective_checkpointing_that_keeps_products_is_exact(rope):
+def test_selective_checkpointing_that_keeps_products_is_exact(rope) -> None:
     attn, windows = make(rope), even_windows((5, 7), 3)
     x = torch.randn(2, 35, 24, requires_grad=True)
     products = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default]
@@ -295,30 +295,30 @@ def test_selective_checkpointing_that_keeps_products_is_exact(rope):
 
 
 @pytest.mark.parametrize('dim, heads', [(10, 4), (8, 0), (8, -2)])
-def test_wrong_heads_are_named(dim, heads):
+def test_wrong_heads_are_named(dim, heads) -> None:
     with pytest.raises(ValueError, match=rf'num_heads.*\b{dim}\b.*[ =]{heads}\b'):
         Attention(dim, heads, 'mixed', 10.0)
 
 
-def test_a_bias_takes_tokens_row_by_row_only():
+def test_a_bias_takes_tokens_row_by_row_only() -> None:
     windows = even_windows((4, 4), 2)
     with pytest.raises(ValueError, match='order .*rpb_window_size'):
         make(None, rpb_window_size=4)(torch.randn(1, 16, 24), one_window((4, 4)), windows)
 
 
-def test_several_windows_take_no_other_tokens():
+def test_several_windows_take_no_other_tokens() -> None:
     with pytest.raises(ValueError, match=r'x .*\b4\D+4\b.*\b20\b'):
         make('mixed')(torch.randn(1, 20, 24), even_windows((4, 4), 2))
 
 
-def test_an_empty_batch_is_an_empty_batch():
+def test_an_empty_batch_is_an_empty_batch() -> None:
     x = torch.randn(0, 35, 24, requires_grad=True)
     out = make('mixed')(x, even_windows((5, 7), 3))
     out.sum().backward()
     assert out.shape == x.grad.shape == (0, 35, 24)
 
 
-def test_frequencies_that_were_cast_to_half_are_turned_into_angles_in_float32():
+def test_frequencies_that_were_cast_to_half_are_turned_into_angles_in_float32() -> None:
     """As sharded training with half precision parameters has them."""
     attn, x, windows = make('mixed'), torch.randn(1, 35, 24), even_windows((5, 7), 3)
     rounded = attn.rope.freqs.detach().bfloat16()
@@ -341,7 +341,7 @@ def test_frequencies_that_were_cast_to_half_are_turned_into_angles_in_float32():
         (one_window((7, 5)), even_windows((7, 5), 3), 0),
     ],
 )
-def test_inference_splits_as_the_definition(batch, windows, order, prefix):
+def test_inference_splits_as_the_definition(batch, windows, order, prefix) -> None:
     """Where nothing is kept for a backward pass, values are not copied: the way there is another one."""
     height, width = windows.grid
     qkv = torch.randn(batch, prefix + height * width, 3, 2, 8, dtype=torch.float64)

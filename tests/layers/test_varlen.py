@@ -26,7 +26,7 @@ def one_by_one(q: Tensor, k: Tensor, v: Tensor, ends_q: Tensor, ends_k: Tensor, 
 @pytest.mark.parametrize(
     'windows', [even_windows((5, 7), 3), shifted_windows((7, 9), 4, 2), shifted_windows((9, 4), 4)]
 )
-def test_windows_in_one_call_are_windows_group_by_group(windows, rope, monkeypatch, close):
+def test_windows_in_one_call_are_windows_group_by_group(windows, rope, monkeypatch, close) -> None:
     attn = Attention(24, 3, rope, 10.0).double()
     x = torch.randn(2, windows.grid[0] * windows.grid[1], 24, dtype=torch.double, requires_grad=True)
     results = []
@@ -65,7 +65,7 @@ CASES = {
 
 
 @pytest.mark.parametrize('case, expected', CASES.values(), ids=CASES.keys())
-def test_one_call_takes_what_it_can(case, expected, calls, monkeypatch):
+def test_one_call_takes_what_it_can(case, expected, calls, monkeypatch) -> None:
     case = dict(windows=even_windows((6, 6), 4), dtype=torch.bfloat16, dim=32, batch=2) | case
     monkeypatch.setattr(varlen, 'MOST_SEQUENCES', case.get('most', varlen.MOST_SEQUENCES))
     half = case['dtype'] != torch.float32
@@ -78,7 +78,7 @@ def test_one_call_takes_what_it_can(case, expected, calls, monkeypatch):
     assert set(calls) == {expected}
 
 
-def test_no_launch_takes_more_windows_than_cuda_does(monkeypatch):
+def test_no_launch_takes_more_windows_than_cuda_does(monkeypatch) -> None:
     seen = []
     monkeypatch.setattr(attention, 'MOST_WINDOWS', 5)
     monkeypatch.setattr(F, 'scaled_dot_product_attention', lambda q, *args, **kwargs: seen.append(len(q)) or q)

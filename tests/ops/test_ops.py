@@ -24,6 +24,7 @@ from mmrope.commands.main import main
 from mmrope.ops import casting
 from tests.helpers.isolation import isolated
 from tests.helpers.operators import HAS_COMPILED, without_compiled
+from typing import NoReturn
 
 EXTENSION = standing_in()
 
@@ -35,7 +36,7 @@ def python(code, env=None, *options, **kwargs):
     return done.stdout.split()
 
 
-def test_mmrope_answers_for_mmcv_only_where_nothing_is_compiled(tmp_path):
+def test_mmrope_answers_for_mmcv_only_where_nothing_is_compiled(tmp_path) -> None:
     code = 'import mmrope, mmcv._ext; print(mmcv._ext.__file__, mmrope.ops.compiled())'
     file, compiled = python(code, without_compiled(tmp_path))
     assert (file, compiled) == (ops.SOURCE, 'False')
@@ -43,7 +44,7 @@ def test_mmrope_answers_for_mmcv_only_where_nothing_is_compiled(tmp_path):
     assert (file != ops.SOURCE, compiled) == (HAS_COMPILED, str(HAS_COMPILED))
 
 
-def test_a_broken_extension_is_not_covered_up(tmp_path):
+def test_a_broken_extension_is_not_covered_up(tmp_path) -> None:
     env = without_compiled(tmp_path)
     suffix = __import__('importlib.machinery').machinery.EXTENSION_SUFFIXES[0]
     (tmp_path / 'mmcv' / f'_ext{suffix}').write_text('not a library')
@@ -51,18 +52,18 @@ def test_a_broken_extension_is_not_covered_up(tmp_path):
     assert python(code, env)[0].startswith(str(tmp_path / 'mmcv' / '_ext'))
 
 
-def test_nothing_heavy_is_imported_for_it():
+def test_nothing_heavy_is_imported_for_it() -> None:
     assert python("import sys, mmrope; print('torch' in sys.modules, 'mmcv' in sys.modules)") == ['False', 'False']
 
 
-def test_installing_twice_is_installing_once():
+def test_installing_twice_is_installing_once() -> None:
     before = list(sys.meta_path)
     ops.install()
     assert sys.meta_path == before
 
 
 @pytest.mark.parametrize('host', ops.NOTING)
-def test_a_host_that_was_imported_before_is_named(monkeypatch, host):
+def test_a_host_that_was_imported_before_is_named(monkeypatch, host) -> None:
     monkeypatch.setattr(sys, 'meta_path', [finder for finder in sys.meta_path if finder is not ops.OperatorsFinder])
     for name in ops.NOTING:
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -77,7 +78,7 @@ def test_a_host_that_was_imported_before_is_named(monkeypatch, host):
         ops.install()
 
 
-def test_the_command_serves_programs_that_import_a_host_first(tmp_path, monkeypatch, capsys):
+def test_the_command_serves_programs_that_import_a_host_first(tmp_path, monkeypatch, capsys) -> None:
     site = tmp_path / 'site'
     monkeypatch.setattr('sysconfig.get_path', lambda name: str(site))
     monkeypatch.setattr('mmrope.commands.ops.compiled', lambda: False)
@@ -94,7 +95,7 @@ def test_the_command_serves_programs_that_import_a_host_first(tmp_path, monkeypa
     assert os.listdir(site) == []
 
 
-def test_the_line_of_the_command_does_nothing_without_mmrope(tmp_path):
+def test_the_line_of_the_command_does_nothing_without_mmrope(tmp_path) -> None:
     from mmrope.commands.ops import LINE
 
     (tmp_path / 'line.pth').write_text(LINE)
@@ -103,7 +104,7 @@ def test_the_line_of_the_command_does_nothing_without_mmrope(tmp_path):
     assert python(code, env, '-S', cwd=tmp_path) == ['False']  # without site-packages there is no mmrope
 
 
-def test_what_is_missing_says_so_when_it_is_called():
+def test_what_is_missing_says_so_when_it_is_called() -> None:
     with pytest.raises(NotImplementedError, match='carafe_forward.*OPS=compiled'):
         EXTENSION.carafe_forward(1, kernel_size=2)
     with pytest.raises(AttributeError):
@@ -133,7 +134,7 @@ ROIS = torch.tensor([[0, 1.0, 2, 11, 9], [1, 3, 3, 3, 3], [1, -9, -9, 30, 30]])
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('autocast', [False, True])
-def test_roi_align_in_half_precision_is_float32_rounded_once(dtype, autocast):
+def test_roi_align_in_half_precision_is_float32_rounded_once(dtype, autocast) -> None:
     x = torch.randn(2, 3, 8, 8).to(dtype)
     grad = torch.randn(3, 3, 3, 3).to(dtype)
     with torch.autocast('cpu', dtype, enabled=autocast):
@@ -142,7 +143,7 @@ def test_roi_align_in_half_precision_is_float32_rounded_once(dtype, autocast):
     assert torch.equal(back, pool_backward(grad.float(), ROIS, x.shape).to(dtype))
 
 
-def test_roi_align_of_channels_last_maps():
+def test_roi_align_of_channels_last_maps() -> None:
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(pool(x.to(memory_format=torch.channels_last), ROIS), pool(x, ROIS))
 
@@ -160,13 +161,13 @@ NAN, INF = float('nan'), float('inf')
         ([0, 1, 1, 2, 2], NAN), ([0, 1, 1, 2, 2], INF),
     ],
 )  # fmt: skip
-def test_boxes_that_would_crash_the_kernel_are_refused(roi, scale, ratio, aligned):
+def test_boxes_that_would_crash_the_kernel_are_refused(roi, scale, ratio, aligned) -> None:
     rois = torch.tensor([[0, 1, 1, 2, 2], roi], dtype=torch.float64)
     with pytest.raises(ValueError, match=rf'rois .*\b2\b.*{scale}.*{re.escape(str(float(roi[1])))}'):
         pool(torch.ones(2, 1, 8, 8), rois, scale=scale, ratio=ratio, aligned=aligned)
 
 
-def test_inverted_boxes_are_refused_where_they_have_no_meaning():
+def test_inverted_boxes_are_refused_where_they_have_no_meaning() -> None:
     rois = torch.tensor([[0, 5.0, 5, 2, 6]])
     with pytest.raises(ValueError, match='x1 <= x2'):
         pool(torch.ones(1, 1, 8, 8), rois)
@@ -176,7 +177,7 @@ def test_inverted_boxes_are_refused_where_they_have_no_meaning():
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
-def test_nms_of_other_precisions(dtype):
+def test_nms_of_other_precisions(dtype) -> None:
     boxes = torch.tensor([[0, 0, 8, 8], [0, 0, 8, 7], [20, 20, 24, 24]]).to(dtype)
     scores = torch.tensor([0.5, 0.75, 0.25]).to(dtype)
     assert EXTENSION.nms(boxes, scores, 0.5, 0).tolist() == [1, 2]
@@ -186,7 +187,7 @@ def test_nms_of_other_precisions(dtype):
     assert EXTENSION.nms_match(torch.cat([boxes, scores[:, None]], 1), 0.5) == [[1, 0], [2]]
 
 
-def test_nms_counts_the_last_pixel_where_the_offset_says_so():
+def test_nms_counts_the_last_pixel_where_the_offset_says_so() -> None:
     boxes = torch.tensor([[0.0, 0, 1, 1], [1, 1, 2, 2]])  # one pixel of seven is shared, or none
     scores = torch.tensor([0.9, 0.8])
     assert EXTENSION.nms(boxes, scores, 0.1, 0).tolist() == [0, 1]
@@ -206,7 +207,7 @@ def attention_inputs(dtype):
 
 
 @pytest.mark.parametrize('dtype, limit', [(torch.float64, 1e-14), (torch.float32, 1e-5)])
-def test_deformable_attention_is_mmcvs_definition_with_its_gradients(monkeypatch, dtype, limit):
+def test_deformable_attention_is_mmcvs_definition_with_its_gradients(monkeypatch, dtype, limit) -> None:
     monkeypatch.setattr('mmcv.ops.multi_scale_deform_attn.ext_module', EXTENSION)
     here, there = attention_inputs(dtype), attention_inputs(dtype)
     grad = torch.randn(2, 6, 8, dtype=dtype)
@@ -220,7 +221,7 @@ def test_deformable_attention_is_mmcvs_definition_with_its_gradients(monkeypatch
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_deformable_attention_and_convolution_in_half_precision(dtype):
+def test_deformable_attention_and_convolution_in_half_precision(dtype) -> None:
     value, locations, weights = (x.detach() for x in attention_inputs(dtype))
     with torch.autocast('cpu', dtype):
         out = EXTENSION.ms_deform_attn_forward(value, SHAPES, STARTS, locations, weights, im2col_step=64)
@@ -241,7 +242,7 @@ def test_deformable_attention_and_convolution_in_half_precision(dtype):
     assert torch.equal(out, exact.to(dtype))
 
 
-def test_a_deformable_convolution_without_shifts_is_a_convolution():
+def test_a_deformable_convolution_without_shifts_is_a_convolution() -> None:
     x, weight, bias = torch.randn(2, 4, 6, 5), torch.randn(6, 2, 3, 3), torch.randn(6)
     out = x.new_empty(2, 6, 3, 5)
     sides = dict(kernel_h=3, kernel_w=3, stride_h=2, stride_w=1, pad_h=1, pad_w=1, dilation_h=1, dilation_w=1)
@@ -260,7 +261,7 @@ def focal(function, logits, target, weight, gamma=2.0, alpha=0.25):
 
 @pytest.mark.parametrize('gamma', [0.5, 1.0, 2.0, 3.0])
 @pytest.mark.parametrize('weighted', [False, True])
-def test_sigmoid_focal_loss_and_its_gradient(gamma, weighted):
+def test_sigmoid_focal_loss_and_its_gradient(gamma, weighted) -> None:
     gen = torch.Generator().manual_seed(0)
     logits = (torch.randn(9, 4, generator=gen, dtype=torch.float64) * 5).requires_grad_()
     target = torch.randint(0, 5, (9,), generator=gen)  # 4 is none of the classes
@@ -274,13 +275,13 @@ def test_sigmoid_focal_loss_and_its_gradient(gamma, weighted):
     torch.testing.assert_close(focal('backward', logits.detach(), target, weight, gamma), grad, rtol=1e-8, atol=1e-12)
 
 
-def test_sigmoid_focal_loss_of_extreme_logits_is_finite():
+def test_sigmoid_focal_loss_of_extreme_logits_is_finite() -> None:
     logits = torch.tensor([[200.0, -200.0], [-200.0, 200.0]])
     for function in ('forward', 'backward'):
         assert focal(function, logits, torch.tensor([0, 0]), torch.zeros(0)).isfinite().all()
 
 
-def test_deterministic_mode_sums_gradients_on_the_cpu(monkeypatch):
+def test_deterministic_mode_sums_gradients_on_the_cpu(monkeypatch) -> None:
     seen = []
 
     def gradients(*tensors):
@@ -296,7 +297,7 @@ def test_deterministic_mode_sums_gradients_on_the_cpu(monkeypatch):
     assert seen == [['meta'], ['cpu']]
 
 
-def test_nothing_waits_for_a_gpu():
+def test_nothing_waits_for_a_gpu() -> None:
     """Reading a value of a fake CUDA tensor raises. Deformable attention has to: the CPU needs the sizes of levels."""
     with FakeTensorMode(), torch.device('cuda'):
         x, rois = torch.empty(2, 4, 8, 8, dtype=torch.bfloat16), torch.empty(5, 5)
@@ -315,8 +316,8 @@ def test_nothing_waits_for_a_gpu():
 
 
 @pytest.mark.parametrize('error, said', [(ModuleNotFoundError, 'docs/install.md'), (OSError, 'import mmrope')])
-def test_the_command_says_what_to_do_where_it_cannot_work(monkeypatch, capsys, error, said):
-    def fail(*args):
+def test_the_command_says_what_to_do_where_it_cannot_work(monkeypatch, capsys, error, said) -> None:
+    def fail(*args) -> NoReturn:
         raise error('so it is')
 
     monkeypatch.setattr('mmrope.commands.ops.compiled', fail if error is ModuleNotFoundError else lambda: False)
@@ -327,7 +328,7 @@ def test_the_command_says_what_to_do_where_it_cannot_work(monkeypatch, capsys, e
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_a_detector_trains_and_predicts_in_half_precision(dtype):
+def test_a_detector_trains_and_predicts_in_half_precision(dtype) -> None:
     with isolated():
         init_default_scope('mmdet')
         cfg = Config.fromfile(config_path('mask_rcnn_rope_mixed_vit_tiny_digits.py'))

@@ -22,7 +22,7 @@ def both(function, *args):
         return first, function(*args)
 
 
-def equal(first, second):
+def equal(first, second) -> None:
     if isinstance(first, torch.Tensor):
         assert first.dtype == second.dtype
         assert torch.equal(torch.nan_to_num(first, 7), torch.nan_to_num(second, 7))
@@ -47,7 +47,7 @@ def some_rois(seed, dtype):
 @pytest.mark.parametrize('aligned', [True, False])
 @pytest.mark.parametrize('ratio', [0, 1, 2])
 @pytest.mark.parametrize('scale', [1, 0.25])
-def test_roi_align(dtype, aligned, ratio, scale):
+def test_roi_align(dtype, aligned, ratio, scale) -> None:
     gen = torch.Generator().manual_seed(0)
     maps = torch.randn(2, 3, 10, 14, generator=gen, dtype=dtype)
     for rois in (some_rois(1, dtype), some_rois(2, dtype)[:0]):
@@ -62,7 +62,7 @@ def test_roi_align(dtype, aligned, ratio, scale):
         equal(*both(run))
 
 
-def test_roi_align_refuses_inverted_boxes_as_the_compiled_one_does():
+def test_roi_align_refuses_inverted_boxes_as_the_compiled_one_does() -> None:
     rois = torch.tensor([[0, 9.0, 9, 4, 12]])
 
     def run():
@@ -90,7 +90,7 @@ COUNTS = (0, 1, 2, 7, 60, 300)
 
 @pytest.mark.parametrize('offset', [0, 1])
 @pytest.mark.parametrize('threshold', [0.1, 0.3, 0.5, 0.7, 1.0])
-def test_nms(offset, threshold):
+def test_nms(offset, threshold) -> None:
     gen = torch.Generator().manual_seed(3)
     for count in COUNTS * 6:
         boxes, scores = some_boxes(gen, count)
@@ -100,7 +100,7 @@ def test_nms(offset, threshold):
 
 @pytest.mark.parametrize('agnostic', [True, False])
 @pytest.mark.parametrize('split', [10000, 50])
-def test_batched_nms(agnostic, split):
+def test_batched_nms(agnostic, split) -> None:
     gen = torch.Generator().manual_seed(4)
     for count in (1, 7, 60, 300):
         boxes, scores = some_boxes(gen, count)
@@ -113,7 +113,7 @@ def test_batched_nms(agnostic, split):
 
 @pytest.mark.parametrize('method', ['naive', 'linear', 'gaussian'])
 @pytest.mark.parametrize('offset', [0, 1])
-def test_soft_nms_in_the_same_order(method, offset):
+def test_soft_nms_in_the_same_order(method, offset) -> None:
     gen = torch.Generator().manual_seed(5)
     for count in COUNTS * 25:
         boxes, scores = some_boxes(gen, count)
@@ -125,7 +125,7 @@ def test_soft_nms_in_the_same_order(method, offset):
             torch.testing.assert_close(dets, dets_here, rtol=1e-6, atol=0, equal_nan=True)
 
 
-def test_nms_match():
+def test_nms_match() -> None:
     gen = torch.Generator().manual_seed(6)
     for count in COUNTS * 3:
         boxes, scores = some_boxes(gen, count)
@@ -135,7 +135,7 @@ def test_nms_match():
 @pytest.mark.parametrize('modulated', [False, True])
 @pytest.mark.parametrize('stride, padding, dilation', [(1, 1, 1), (2, 0, 1), (1, 2, 2)])
 @pytest.mark.parametrize('groups, deform_groups, batch', [(1, 1, 2), (2, 4, 3)])
-def test_deformable_convolution(modulated, stride, padding, dilation, groups, deform_groups, batch):
+def test_deformable_convolution(modulated, stride, padding, dilation, groups, deform_groups, batch) -> None:
     gen = torch.Generator().manual_seed(7)
 
     def randn(*shape):
@@ -198,7 +198,7 @@ def whole(paths, env=None):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_detector_trains_and_predicts_to_the_same_bits(tmp_path):
+def test_a_detector_trains_and_predicts_to_the_same_bits(tmp_path) -> None:
     paths = ['configs/mask_rcnn_rope_mixed_vit_tiny_digits.py']
     (here, results), (there, results_there) = whole(paths), whole(paths, without_compiled(tmp_path))
     assert (here, there) == (True, False)
@@ -206,7 +206,7 @@ def test_a_detector_trains_and_predicts_to_the_same_bits(tmp_path):
     assert all(count for _, count in results.values())
 
 
-def test_the_benchmark_has_a_ratio_for_each_row(capsys):
+def test_the_benchmark_has_a_ratio_for_each_row(capsys) -> None:
     operators.main(['--rounds', '1'])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10 and all(float(line.split('|')[4]) > 0 for line in lines[2:])

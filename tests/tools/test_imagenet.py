@@ -71,7 +71,7 @@ def imagenet(tmp_path: Path) -> SimpleNamespace:
     ],
     ids=['vit-224', 'vit-384', 'swin-384'],
 )
-def test_accuracy_is_that_of_images_prepared_by_timm(imagenet, tmp_path, config, size, crop, options):
+def test_accuracy_is_that_of_images_prepared_by_timm(imagenet, tmp_path, config, size, crop, options) -> None:
     model = make_classifier(config, **({'window_size': 12} if config == SWIN else {}))
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'model.pth')
     expected = expected_scores(model, imagenet.images, size, crop)
@@ -93,7 +93,7 @@ def test_accuracy_is_that_of_images_prepared_by_timm(imagenet, tmp_path, config,
     assert len(list((tmp_path / 'drawn').iterdir())) == len(SHAPES)
 
 
-def test_the_published_classifier_is_tested_by_its_name(imagenet, tmp_path, hub):
+def test_the_published_classifier_is_tested_by_its_name(imagenet, tmp_path, hub) -> None:
     """In its authors' layout, as it comes from the Hub; against timm's model with the same weights."""
     state = {key: value * 20 if 'gamma' in key else value for key, value in vit('small').items()}
     hub.files['naver-ai/rope_mixed_deit_small_patch16_LS', 'pytorch_model.bin'] = as_file(state)
@@ -132,7 +132,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize('make_state, words', MISTAKES.values(), ids=MISTAKES)
-def test_a_classifier_is_not_tested_with_weights_that_do_not_fit(imagenet, tmp_path, capsys, make_state, words):
+def test_a_classifier_is_not_tested_with_weights_that_do_not_fit(imagenet, tmp_path, capsys, make_state, words) -> None:
     (imagenet.folder / 'meta' / 'val.txt').write_text('0.png 0')
     torch.save({'state_dict': make_state()}, tmp_path / 'model.pth')
     with pytest.raises(SystemExit):
@@ -143,7 +143,7 @@ def test_a_classifier_is_not_tested_with_weights_that_do_not_fit(imagenet, tmp_p
     assert re.match(f'test.py: error: .*{words}', error)
 
 
-def test_a_missing_data_set_is_named(tmp_path, monkeypatch, capsys):
+def test_a_missing_data_set_is_named(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({}, 'model.pth')
     with pytest.raises(SystemExit):

@@ -61,7 +61,7 @@ def cases() -> list:
 
 
 @pytest.mark.parametrize('name, size', cases())
-def test_logits_are_timms(name, size, close):
+def test_logits_are_timms(name, size, close) -> None:
     theirs = random_timm(VITS[name], size)
     ours = image_classifier(VITS[name], theirs.embed_dim, img_size=size)
     checkpoint = as_published(theirs.state_dict())
@@ -73,7 +73,7 @@ def test_logits_are_timms(name, size, close):
 
 
 @pytest.mark.parametrize('rope', ['axial', 'mixed'])
-def test_logits_of_a_swin_are_the_oracles(rope, close):
+def test_logits_of_a_swin_are_the_oracles(rope, close) -> None:
     (weights,) = [w for w in KNOWN if (w.backbone, w.arch, w.rope) == ('RoPESwin', 'tiny', rope)]
     state = swin('tiny', rope)
     model = image_classifier(weights, 768)
@@ -84,7 +84,7 @@ def test_logits_of_a_swin_are_the_oracles(rope, close):
         close(model(x), features @ state['head.weight'].T.double() + state['head.bias'])
 
 
-def test_logits_of_a_swin_without_rotation_are_timms(close):
+def test_logits_of_a_swin_without_rotation_are_timms(close) -> None:
     (weights,) = [weights for weights in KNOWN if weights.rpb and weights.arch == 'tiny']
     theirs = timm.create_model(weights.timm.partition('.')[0]).eval()
     torch.nn.init.normal_(theirs.head.fc.weight, std=theirs.num_features**-0.5)
@@ -97,7 +97,7 @@ def test_logits_of_a_swin_without_rotation_are_timms(close):
         close(model(x), theirs(x))
 
 
-def test_only_whole_classifiers_under_their_own_names_are_recognised():
+def test_only_whole_classifiers_under_their_own_names_are_recognised() -> None:
     state = vit('small', depth=1)
     backbone = {key: value for key, value in state.items() if not key.startswith('head.')}
     within = {f'backbone.{key}': value for key, value in backbone.items()}
@@ -109,14 +109,14 @@ def test_only_whole_classifiers_under_their_own_names_are_recognised():
     assert not is_image_classifier(torch.nn.Linear(1, 1))
 
 
-def test_weights_of_another_variant_are_an_error():
+def test_weights_of_another_variant_are_an_error() -> None:
     model = image_classifier(VITS['rope_mixed_deit_small_patch16_LS'], 384)
     with pytest.raises(WeightsError, match=r"a\.pth.*RoPEViT.*rope='axial'.*rope\.freqs"):
         classifier_state_dict(model, vit('small', 'axial'), 'a.pth')
 
 
 @pytest.mark.parametrize('missing', ['head.weight', 'head.bias'])
-def test_what_a_checkpoint_lacks_of_the_head_stays_out(missing):
+def test_what_a_checkpoint_lacks_of_the_head_stays_out(missing) -> None:
     model = image_classifier(VITS['rope_mixed_deit_small_patch16_LS'], 384)
     state = vit('small')
     del state[missing]
