@@ -40,7 +40,7 @@ def test_importing_mmrope_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize('backbone', ['RoPEViT', 'RoPESwin'])
-def test_backbone_needs_neither_host_nor_mmcv(backbone) -> None:
+def test_backbone_needs_neither_host_nor_mmcv(backbone: str) -> None:
     code = f'import sys, mmrope; mmrope.{backbone}("tiny"); print(*{{"mmdet", "mmseg", "mmcv"}} & set(sys.modules))'
     assert run(code) == []
 

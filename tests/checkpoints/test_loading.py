@@ -69,7 +69,7 @@ def runner_records() -> dict[str, Any]:
     }
 
 
-def test_what_the_runner_writes_loads(tmp_path: Path) -> None:
+def test_checkpoints_of_the_runner_load(tmp_path: Path) -> None:
     path = tmp_path / 'epoch_1.pth'
     torch.save(runner_records(), path)
     loaded = load_checkpoint(path)
@@ -225,7 +225,7 @@ def test_a_library_that_asks_for_a_full_unpickle_gets_none(malicious: tuple[str,
 def test_a_download_is_held_to_the_same_rules(
     malicious: tuple[str, Path], restored_loaders: None, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Whatever the name, what MMEngine gets comes through here, without the network in this test."""
+    """MMEngine gets every name through here; this test uses no network."""
     path, folder = malicious
     asked = []
     monkeypatch.setattr(module, 'fetch', lambda name: asked.append(name) or path)
@@ -277,7 +277,7 @@ def test_a_config_in_the_checkpoint_is_not_handed_on(tmp_path: Path) -> None:
 
 
 def written_by(write: Callable[..., Any], *args: Any, **kwargs: Any) -> bytes:
-    """What a function writes to its first argument's place, a file."""
+    """Return the content that a function writes to a file."""
     file = io.BytesIO()
     write(*args, file, **kwargs)
     return file.getvalue()
@@ -334,7 +334,7 @@ NOT_CHECKPOINTS = {
 @pytest.mark.parametrize('load', [load_checkpoint, load_trusted_checkpoint])
 @pytest.mark.parametrize('name', ['broken.pth', 'broken.safetensors'])
 @pytest.mark.parametrize('content, kind', NOT_CHECKPOINTS.values(), ids=NOT_CHECKPOINTS)
-def test_what_is_no_checkpoint_is_named(
+def test_other_files_are_named(
     tmp_path: Path, content: bytes, kind: str, name: str, load: Callable[[Path], Any]
 ) -> None:
     path = tmp_path / name
@@ -363,7 +363,7 @@ def test_the_content_of_a_file_counts_and_not_its_name(tmp_path: Path, load: Cal
         assert torch.equal(load(tmp_path / name)['weight'], WEIGHTS['weight'])
 
 
-def test_what_a_trusted_file_lacks_is_named(tmp_path: Path) -> None:
+def test_missing_names_of_a_trusted_file_are_named(tmp_path: Path) -> None:
     path = tmp_path / 'old.pth'
     torch.save({'model': Malicious(tmp_path)}, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes().replace(b'mkdir', b'mkdin'))

@@ -67,7 +67,7 @@ def test_revision_and_file_can_be_named(hub: Hub, end: str, path: str) -> None:
 
 
 @pytest.mark.parametrize('how', ['offline mode', 'the Hub is down'])
-def test_what_is_cached_loads_without_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def test_cached_files_load_without_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     hub.files[REPO, 'pytorch_model.bin'] = content(5)
     value_of(NAME)
     hub.requests.clear()
@@ -111,7 +111,7 @@ def test_a_token_opens_a_private_repository(hub: Hub, monkeypatch: pytest.Monkey
         ('torchvision://resnet50', 'torchvision://.*hf-hub:OWNER/NAME.*timm:NAME'),
     ],
 )
-def test_what_is_not_there_is_named(hub: Hub, name: str, words: str) -> None:
+def test_missing_sources_are_named(hub: Hub, name: str, words: str) -> None:
     hub.files[REPO, 'pytorch_model.bin'] = hub.files['naver-ai/empty', 'README.md'] = content()
     with pytest.raises(SourceError, match=words) as error:
         fetch(name)
@@ -170,7 +170,7 @@ def test_a_url_that_fails_leaves_nothing(hub: Hub, tmp_path: Path, problem: str,
         assert value_of(url) == 1
 
 
-def test_what_a_killed_download_left_goes_with_the_next(hub: Hub, tmp_path: Path) -> None:
+def test_the_next_download_removes_the_rest_of_a_killed_one(hub: Hub, tmp_path: Path) -> None:
     hub.files['', '/model.pth'] = content(1)
     path = Path(fetch(f'{hub.url}/model.pth'))
     path.rename(path.with_name(f'{path.name}.1{PART}'))
@@ -226,7 +226,7 @@ def test_a_file_system_without_locks_gets_a_file_all_the_same(
 
 
 def test_a_cache_that_may_not_be_written_is_read(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As that of a cluster, which others have filled."""
+    """A cluster may have such a cache, which others have filled."""
     hub.files['', '/model.pth'] = content(1)
     fetch(f'{hub.url}/model.pth')
     monkeypatch.setattr(FileLock, '_acquire', lambda lock: pytest.fail('it was written'))

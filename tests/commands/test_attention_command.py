@@ -69,7 +69,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize('kind', CONFIGS)
-def test_the_numbers_are_those_of_images_as_the_config_feeds_them(study, images, capsys, kind) -> None:
+def test_the_numbers_are_those_of_images_as_the_config_feeds_them(
+    study: Callable[..., list[str]], images: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
     config, checkpoint = study(kind)
     main(['attention', config, checkpoint, '--images', str(images), '--out', 'out'])
     (row,) = json.loads(Path('out/attention.json').read_text())
@@ -95,7 +97,9 @@ def test_the_numbers_are_those_of_images_as_the_config_feeds_them(study, images,
             assert f' {mean(heads):.2f} ' in line and f' {min(heads):.2f} - {max(heads):.2f} ' in line
 
 
-def test_several_checkpoints_share_a_plot_and_a_query_is_drawn(study, images, monkeypatch) -> None:
+def test_several_checkpoints_share_a_plot_and_a_query_is_drawn(
+    study: Callable[..., list[str]], images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn = figures(monkeypatch)
     pairs = study('detection', 'mixed') + study('detection', 'axial', rope='axial')
     options = ['--query', '100', '40', '--blocks', '2', '1', '--heads', '0', '--max-images', '1']
@@ -127,7 +131,9 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize('options, words', MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_ends_in_one_sentence(study, images, capsys, options, words) -> None:
+def test_a_mistake_ends_in_one_sentence(
+    study: Callable[..., list[str]], images: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
     Path('empty').mkdir()
     pair = study('detection')
     with pytest.raises(SystemExit):
@@ -136,7 +142,9 @@ def test_a_mistake_ends_in_one_sentence(study, images, capsys, options, words) -
     assert re.match(f'mmrope attention: error: .*{words}', error)
 
 
-def test_a_missing_checkpoint_and_an_odd_name_are_refused(study, images, capsys) -> None:
+def test_a_missing_checkpoint_and_an_odd_name_are_refused(
+    study: Callable[..., list[str]], images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config, _ = study('detection')
     with pytest.raises(SystemExit):
         main(['attention', config, 'none.pth', '--images', str(images)])
@@ -150,7 +158,11 @@ def test_a_missing_checkpoint_and_an_odd_name_are_refused(study, images, capsys)
 
 
 def test_a_bad_image_and_a_bad_model_are_named_and_the_rest_is_kept(
-    study, images, write_config, tmp_path, capsys
+    study: Callable[..., list[str]],
+    images: Path,
+    write_config: Callable[..., str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A strip is no pixel high at the size of the config; a host's own backbone has nothing to study."""
     folder = tmp_path / 'images'
@@ -181,7 +193,9 @@ def test_a_bad_image_and_a_bad_model_are_named_and_the_rest_is_kept(
     }  # fmt: skip
 
 
-def test_results_are_replaced_on_request_only(study, images, capsys) -> None:
+def test_results_are_replaced_on_request_only(
+    study: Callable[..., list[str]], images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path('out').mkdir()
     Path('out/attention.json').write_text('mine')
     arguments = [*study('detection'), '--images', str(images / 'a.png'), '--out', 'out']
@@ -192,7 +206,13 @@ def test_results_are_replaced_on_request_only(study, images, capsys) -> None:
     assert json.loads(Path('out/attention.json').read_text())[0]['images'] == 1
 
 
-def test_another_backbone_is_refused(study, write_config, tmp_path, images, capsys) -> None:
+def test_another_backbone_is_refused(
+    study: Callable[..., list[str]],
+    write_config: Callable[..., str],
+    tmp_path: Path,
+    images: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     config = write_config(tmp_path, 'detection')
     with pytest.raises(SystemExit):
         main(['attention', config, study('segmentation')[1], '--images', str(images)])

@@ -114,7 +114,11 @@ MISTAKES = {
 
 @pytest.mark.parametrize('arguments, words', MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_ends_in_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, arguments: list[str], words: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arch = dict(embed_dims=64, depth=1, num_heads=1)
@@ -143,7 +147,9 @@ def test_overwriting_and_trust_are_asked_for(tmp_path: Path, monkeypatch: pytest
     assert equal(load_checkpoint('a.pth'), state)  # and is safe from now on
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save(RoPEViT(dict(embed_dims=64, depth=1, num_heads=1)).state_dict(), 'a.pth')
     Path('b.pth').write_bytes(b'old')

@@ -58,7 +58,7 @@ def test_an_error_about_a_value_begins_with_its_flag() -> None:
 
 
 def runner_at(work_dir: Path, iteration: int = 0) -> SimpleNamespace:
-    """As much of a runner as knows where a training is."""
+    """Return a runner with the parts that know where a training is."""
     return SimpleNamespace(work_dir=str(work_dir), iter=iteration)
 
 
@@ -71,7 +71,7 @@ def test_an_error_passes_through_once_the_run_has_started(tmp_path: Path, stage:
 
 
 @pytest.mark.parametrize('workers_end_too', [False, True])
-def test_ctrl_c_is_an_interruption_whatever_it_breaks(
+def test_ctrl_c_is_an_interruption_even_if_other_errors_follow(
     workers_end_too: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Run(resumable=True)
@@ -88,7 +88,7 @@ def test_ctrl_c_is_an_interruption_whatever_it_breaks(
 
 
 def interrupted(work_dir: Path, capsys: pytest.CaptureFixture[str], iteration: int | None) -> str:
-    """What is said when Ctrl-C ends a training that began at an iteration, or was still building."""
+    """Return the message when Ctrl-C ends a training that began at an iteration, or was still building."""
     run = Run(resumable=True)
     with pytest.raises(SystemExit), errors_in_one_sentence('tool.py', run):
         if iteration is not None:

@@ -53,7 +53,9 @@ def made(backbone: dict) -> RoPEViT | RoPESwin:
     return kind(**{key: value for key, value in backbone.items() if key != 'type'})
 
 
-def test_a_global_vit_takes_any_batch_and_any_size(run, tmp_path, capsys) -> None:
+def test_a_global_vit_takes_any_batch_and_any_size(
+    run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     backbone = dict(VIT, ape=True, out_indices=(0, 1))
     model = made(backbone)
     checkpoint = weights(model, tmp_path / 'vit.pth')
@@ -80,7 +82,7 @@ BACKBONES = {
 @pytest.mark.parametrize(
     'name', [pytest.param(name, marks=() if name == 'vit' else pytest.mark.slow) for name in BACKBONES]
 )
-def test_one_size_that_nothing_divides_and_any_batch(run, tmp_path, name) -> None:
+def test_one_size_that_nothing_divides_and_any_batch(run: Callable[..., Path], tmp_path: Path, name) -> None:
     backbone = BACKBONES[name]
     model = made(backbone)
     checkpoint = weights(model, tmp_path / 'weights.pth')
@@ -89,7 +91,7 @@ def test_one_size_that_nothing_divides_and_any_batch(run, tmp_path, name) -> Non
         assert difference(model, out, batch, 3, 45, 67) < 1e-4
 
 
-def test_one_image_of_one_size(run, tmp_path) -> None:
+def test_one_image_of_one_size(run: Callable[..., Path], tmp_path: Path) -> None:
     backbone = dict(SWIN, arch=dict(embed_dims=16, depths=(1,), num_heads=(2,)), out_indices=(0,), window_size=7)
     model = made(backbone)
     init_cfg = dict(type='Pretrained', checkpoint=weights(model, tmp_path / 'weights.pth'))
@@ -111,14 +113,23 @@ def test_one_image_of_one_size(run, tmp_path) -> None:
         (VIT, ['--checkpoint', 'nowhere.pth'], r'--checkpoint\b.*nowhere\.pth'),
     ],
 )
-def test_what_cannot_be_is_one_sentence_and_leaves_no_file(run, tmp_path, capsys, backbone, arguments, message) -> None:
+def test_a_mistake_is_one_sentence_and_leaves_no_file(
+    run: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    backbone,
+    arguments: list,
+    message: str,
+) -> None:
     with pytest.raises(SystemExit):
         run(backbone, *arguments)
     assert re.match(f'mmrope export: error: .*{message}', capsys.readouterr().err.splitlines()[-1])
     assert [path.name for path in tmp_path.iterdir()] == ['config.py']
 
 
-def test_values_that_differ_are_an_error_and_leave_the_old_file(run, tmp_path, monkeypatch, capsys) -> None:
+def test_values_that_differ_are_an_error_and_leave_the_old_file(
+    run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / 'out.onnx').write_text('old')
     monkeypatch.setattr(onnx_files, 'difference', lambda *args: 2e-4)
     monkeypatch.setattr(torch.onnx, 'export', lambda model, args, path, **kwargs: Path(path).write_text('new'))
@@ -131,7 +142,9 @@ def test_values_that_differ_are_an_error_and_leave_the_old_file(run, tmp_path, m
     assert (tmp_path / 'out.onnx').read_text() == 'new'
 
 
-def test_a_file_is_replaced_on_request_only(run, tmp_path, capsys) -> None:
+def test_a_file_is_replaced_on_request_only(
+    run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / 'out.onnx').write_text('old')
     with pytest.raises(SystemExit):
         run(VIT)
@@ -155,7 +168,15 @@ SIZES = {
 
 
 @pytest.mark.parametrize('more, size, source', SIZES.values(), ids=SIZES)
-def test_the_size_is_that_of_the_tests_and_is_said(run, tmp_path, monkeypatch, capsys, more, size, source) -> None:
+def test_the_size_is_that_of_the_tests_and_is_said(
+    run: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more,
+    size: tuple[int, int],
+    source: str,
+) -> None:
     exported = []
     monkeypatch.setattr(
         torch.onnx, 'export', lambda model, args, path, **_: exported.append(args) or Path(path).touch()
@@ -166,7 +187,7 @@ def test_the_size_is_that_of_the_tests_and_is_said(run, tmp_path, monkeypatch, c
     assert f'{size[0]} x {size[1]} pixels' in out and source in out
 
 
-def test_the_type_may_be_a_class(tmp_path, monkeypatch) -> None:
+def test_the_type_may_be_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a config in pure Python."""
     monkeypatch.setattr(torch.onnx, 'export', lambda model, args, path, **_: Path(path).touch())
     config = tmp_path / 'config.py'

@@ -2,10 +2,13 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmrope.commands import flops
 from mmrope.commands.cli import parse_pixels
@@ -34,7 +37,9 @@ def _cheap_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         (['96x128', '64', '102x76'], [(96, 128), (64, 64), (102, 76)]),
     ],
 )
-def test_a_list_of_sizes_is_several_sizes(words: list[str], sizes: list[tuple[int, int]], monkeypatch) -> None:
+def test_a_list_of_sizes_is_several_sizes(
+    words: list[str], sizes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     counted = []
     monkeypatch.setattr(flops, 'count_config', lambda cfg, size, device: counted.append(tuple(size)))
     monkeypatch.setattr(flops, 'print_costs', lambda costs: None)
@@ -43,14 +48,14 @@ def test_a_list_of_sizes_is_several_sizes(words: list[str], sizes: list[tuple[in
 
 
 @pytest.mark.parametrize('word', ['0', '96x', 'x', '-5x5', '96,128', '96x128x3', 'short:96'])
-def test_other_sizes_are_refused(word: str, capsys) -> None:
+def test_other_sizes_are_refused(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(['flops', DETECTION, f'--size={word}'])
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith('mmrope flops: error: argument --size') and repr(word) in error
 
 
-def test_the_table_and_the_file_say_the_same(tmp_path: Path, capsys) -> None:
+def test_the_table_and_the_file_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / 'flops.json'
     main(['flops', DETECTION, '--size', '64x96', '128x128', '--out', str(out)])
     result = json.loads(out.read_text())
@@ -82,10 +87,12 @@ def test_heads_with_queries_count(config: str, tmp_path: Path) -> None:
     assert cost['size'] == [256, 192] and min(cost['flops']['backbone'], cost['flops']['heads']) > 1e9
 
 
-def test_a_size_that_fails_is_named_and_the_others_are_counted(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_size_that_fails_is_named_and_the_others_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, count = tmp_path / 'new/flops.json', flops.count_config
 
-    def fail(cfg, size, device):
+    def fail(cfg: Config, size: tuple[int, int], device: str) -> Any:
         if tuple(size) == (96, 96):
             raise RuntimeError('not enough memory')
         return count(cfg, size, device)
@@ -108,7 +115,9 @@ from mmcv.transforms import LoadImageFromFile
 """
 
 
-def test_a_config_in_pure_python_of_a_host_counts_as_the_same_in_texts(write_config, tmp_path: Path) -> None:
+def test_a_config_in_pure_python_of_a_host_counts_as_the_same_in_texts(
+    write_config: Callable[..., str], tmp_path: Path
+) -> None:
     config = Path(write_config(tmp_path, 'detection'))
     text = config.read_text()
     for name in ('ResNet', 'RetinaNet', 'DetDataPreprocessor', 'FPN', 'RetinaHead', 'PackDetInputs'):

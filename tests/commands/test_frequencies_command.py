@@ -38,7 +38,12 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
     return write
 
 
-def test_frequencies_and_their_changes_are_written(files, tiny_data, capsys, monkeypatch) -> None:
+def test_frequencies_and_their_changes_are_written(
+    files: Callable[..., tuple[str, str]],
+    tiny_data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     drawn = figures(monkeypatch)
     image = str(tiny_data / 'images' / '0.png')
     options = ['--initial', 'initial.pth', '--out', 'out', '--grid', '20', '--image', image]
@@ -63,7 +68,9 @@ def test_frequencies_and_their_changes_are_written(files, tiny_data, capsys, mon
     assert 'blocks.2' in printed and 'at least' not in printed and f'{missed["ring"]["axial"]:.3f}' in printed
 
 
-def test_without_the_initial_checkpoint_the_change_is_a_lower_bound(files, capsys) -> None:
+def test_without_the_initial_checkpoint_the_change_is_a_lower_bound(
+    files: Callable[..., tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     main(['frequencies', *files(), '--out', 'out'])
     assert 'at least' in capsys.readouterr().out
     (first, _, third) = json.loads(Path('out/frequencies.json').read_text())['blocks'].values()
@@ -71,7 +78,7 @@ def test_without_the_initial_checkpoint_the_change_is_a_lower_bound(files, capsy
     assert third['changes'][1]['change'] == pytest.approx(0.5, abs=1e-6)
 
 
-def test_axial_frequencies_have_no_changes(files) -> None:
+def test_axial_frequencies_have_no_changes(files: Callable[..., tuple[str, str]]) -> None:
     main(['frequencies', *files(rope='axial', rope_theta=30.0), '--out', 'out'])
     result = json.loads(Path('out/frequencies.json').read_text())
     assert [block['changes'] for block in result['blocks'].values()] == [[]] * 3
@@ -89,14 +96,18 @@ def test_axial_frequencies_have_no_changes(files) -> None:
         ({}, ['--initial', 'none.pth'], r'--initial.*none\.pth'),
     ],
 )
-def test_a_mistake_ends_in_one_sentence(files, capsys, backbone, options, words) -> None:
+def test_a_mistake_ends_in_one_sentence(
+    files: Callable[..., tuple[str, str]], capsys: pytest.CaptureFixture[str], backbone: dict, options: list, words: str
+) -> None:
     with pytest.raises(SystemExit):
         main(['frequencies', *files(**backbone), '--out', 'out', *options])
     error = capsys.readouterr().err.splitlines()[-1]
     assert re.match(f'mmrope frequencies: error: {words}', error)
 
 
-def test_results_are_replaced_on_request_only(files, capsys) -> None:
+def test_results_are_replaced_on_request_only(
+    files: Callable[..., tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     Path('out').mkdir()
     Path('out/frequencies.json').write_text('mine')
     arguments = [*files(), '--out', 'out', '--grid', '8']
@@ -108,7 +119,7 @@ def test_results_are_replaced_on_request_only(files, capsys) -> None:
     assert json.loads(Path('out/frequencies.json').read_text())['reconstruction']['grid'] == 8
 
 
-def test_a_dark_image_is_refused(files, capsys) -> None:
+def test_a_dark_image_is_refused(files: Callable[..., tuple[str, str]], capsys: pytest.CaptureFixture[str]) -> None:
     """12 bits in 16: it would be represented as black."""
     Image.fromarray(np.linspace(0, 4095, 256).astype(np.uint16).reshape(16, 16)).save('cells.png')
     with pytest.raises(SystemExit):

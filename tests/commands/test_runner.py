@@ -93,7 +93,7 @@ def test_amp_replaces_no_other_wrapper() -> None:
 
 
 @pytest.mark.parametrize('kind', ['AmpOptimWrapper', 'mmengine.AmpOptimWrapper'])
-def test_full_precision_drops_what_is_for_amp_only(kind: str) -> None:
+def test_full_precision_drops_the_options_of_amp(kind: str) -> None:
     cfg = make_config(
         optim_wrapper=dict(
             type=kind, dtype='bfloat16', loss_scale='dynamic', use_fsdp=False, clip_grad=dict(max_norm=1)
@@ -141,7 +141,7 @@ def recipe(launcher: str = 'none', **parts: Any) -> Config:
 
 @pytest.mark.parametrize('launcher', ['none', 'pytorch', 'slurm'])
 @pytest.mark.parametrize('training', [True, False])
-def test_with_an_accelerator_a_config_is_run_as_it_is(machine: SimpleNamespace, launcher: str, training: bool) -> None:
+def test_with_an_accelerator_a_config_is_unchanged(machine: SimpleNamespace, launcher: str, training: bool) -> None:
     machine.accelerator = True
     built = runner.build_runner(recipe(launcher), Run(), training)
     assert built.cfg.to_dict() == recipe(launcher).to_dict()
@@ -238,7 +238,7 @@ def test_nothing_to_resume_begins_as_the_config_says(
 
 
 def test_load_from_of_a_config_that_resumes_is_resumed_from(tmp_path: Path) -> None:
-    """As MMEngine has it."""
+    """MMEngine does the same."""
     (tmp_path / 'first.pth').touch()
     cfg, notes = train_config(tmp_path, None, resume=True, load_from=str(tmp_path / 'first.pth'))
     assert (cfg.resume, cfg.load_from, notes) == (True, str(tmp_path / 'first.pth'), [])
@@ -294,7 +294,9 @@ def test_checkpoints_in_a_storage_are_those_of_the_own_folder_there(tmp_path: Pa
         (None, True, False),
     ],
 )
-def test_cudnn_plans_attention_only_for_images_of_one_size(preprocessor, training, one_size, monkeypatch) -> None:
+def test_cudnn_plans_attention_only_for_images_of_one_size(
+    preprocessor: dict | None, training: bool, one_size: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     switched = []
     monkeypatch.setattr(torch.backends.cuda, 'enable_cudnn_sdp', switched.append)
     monkeypatch.setattr(runner.Runner, 'from_cfg', lambda cfg: pytest.fail('built'))

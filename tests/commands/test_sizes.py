@@ -67,7 +67,7 @@ def test_images_get_the_size(steps: str, size: str, image: tuple[int, int], expe
 
 
 @pytest.mark.parametrize('name', sorted(path.name for path in ROOT.glob('*.py')))
-def test_at_its_own_size_a_config_stays_as_it_is(name: str) -> None:
+def test_at_its_own_size_a_config_is_unchanged(name: str) -> None:
     cfg = Config.fromfile(ROOT / name)
     own = reference_size(cfg.test_dataloader.dataset.pipeline)
     sized = copy.deepcopy(cfg)

@@ -33,7 +33,7 @@ def test_augmentation_wraps_the_model_and_reaches_all_data_sets() -> None:
 
 
 def test_a_detector_without_one_is_tested_on_flipped_images_too() -> None:
-    """As MMDetection's own tool has it: each image and its mirror image, in place of the step that packs them."""
+    """MMDetection's own tool does the same: each image and its mirror image, in place of the step that packs them."""
     cfg = make_config()
     use_tta(cfg)
     assert cfg.model.type == 'DetTTAModel' and cfg.model.module.type == 'Model'
@@ -45,7 +45,7 @@ def test_a_detector_without_one_is_tested_on_flipped_images_too() -> None:
     assert {'flip', 'flip_direction'} <= set(pack.meta_keys)
 
 
-def test_what_a_detection_config_has_is_kept() -> None:
+def test_settings_of_a_detection_config_are_kept() -> None:
     cfg = make_config(tta_pipeline=[dict(type='Mine')])
     use_tta(cfg)
     assert cfg.model.type == 'DetTTAModel' and cfg.test_dataloader.dataset.pipeline == [dict(type='Mine')]

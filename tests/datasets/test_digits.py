@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,13 +70,13 @@ def visible_by_painting(shapes: np.ndarray) -> np.ndarray:
     return np.stack([owner == number for number in range(len(shapes))])
 
 
-def test_same_arguments_give_the_same_bytes(root, tmp_path) -> None:
+def test_same_arguments_give_the_same_bytes(root: Path, tmp_path: Path) -> None:
     make_digits(tmp_path / 'again', **ARGUMENTS)
     assert contents(tmp_path / 'again') == contents(root)
     assert len(contents(root)) == 2 * (8 + 4) + 3
 
 
-def test_scene_does_not_depend_on_how_many_are_made(root, tmp_path) -> None:
+def test_scene_does_not_depend_on_how_many_are_made(root: Path, tmp_path: Path) -> None:
     make_digits(tmp_path / 'few', **ARGUMENTS | {'images': 2, 'val_images': 1})
     many = contents(root)
     for name, data in contents(tmp_path / 'few').items():
@@ -100,7 +102,7 @@ def test_splits_share_no_handwriting() -> None:
     assert all(part.min() == 0 and part.max() == 1 for part in glyphs)
 
 
-def test_each_split_is_written_from_its_own_handwriting(tmp_path) -> None:
+def test_each_split_is_written_from_its_own_handwriting(tmp_path: Path) -> None:
     make_digits(tmp_path / 'digits', 1, 1, 32, progress=False)
     for split, other in zip(SPLITS, reversed(SPLITS), strict=True):
         written = np.asarray(Image.open(tmp_path / 'digits' / 'images' / split / '000000.png'))
@@ -110,7 +112,7 @@ def test_each_split_is_written_from_its_own_handwriting(tmp_path) -> None:
 
 
 @pytest.mark.parametrize('size', SIZES)
-def test_every_digit_shows_at_least_its_visible_part(size) -> None:
+def test_every_digit_shows_at_least_its_visible_part(size: tuple[int, int]) -> None:
     crossed = 0
     for scene in some_scenes(size):
         assert scene.image.shape == (*size, 3) and scene.image.dtype == np.uint8
@@ -140,7 +142,7 @@ def test_tangled_digits_are_not_readable_even_when_they_show() -> None:
 
 
 @pytest.mark.parametrize('size', SIZES)
-def test_image_shows_ink_in_the_shapes_and_clutter_elsewhere(size) -> None:
+def test_image_shows_ink_in_the_shapes_and_clutter_elsewhere(size: tuple[int, int]) -> None:
     handwriting = load_handwriting('training')
     for index in range(6):
         scene = make_scene('training', index, handwriting, size, seed=5)
@@ -163,7 +165,7 @@ def test_labels_are_those_of_the_glyphs() -> None:
 
 
 def axes(ink: np.ndarray) -> tuple[float, float]:
-    """How many times longer than wide ink (h, w) is, and the angle in degrees of its long axis to the vertical."""
+    """Length over width of ink (h, w), and the angle in degrees of its long axis to the vertical."""
     rows, columns = np.nonzero(ink >= 0.5)
     spread, directions = np.linalg.eigh(np.cov(columns, rows))
     x, y = directions[:, 1]
@@ -187,7 +189,7 @@ def test_digit_takes_its_share_of_the_shorter_side() -> None:
         assert high > 2 * low
 
 
-def test_coco_boxes_are_tight_and_areas_right(root) -> None:
+def test_coco_boxes_are_tight_and_areas_right(root: Path) -> None:
     for _, annotation, mask in instances(root):
         rows, columns = np.nonzero(mask)
         x0, y0, x1, y1 = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
@@ -196,7 +198,7 @@ def test_coco_boxes_are_tight_and_areas_right(root) -> None:
         assert annotation['iscrowd'] == 0
 
 
-def test_label_maps_agree_with_the_masks_and_masks_never_overlap(root) -> None:
+def test_label_maps_agree_with_the_masks_and_masks_never_overlap(root: Path) -> None:
     found = instances(root)
     for split, count in COUNTS.items():
         for index in range(count):
@@ -210,7 +212,7 @@ def test_label_maps_agree_with_the_masks_and_masks_never_overlap(root) -> None:
             np.testing.assert_array_equal(labels, expected)
 
 
-def test_files_hold_the_scenes(root) -> None:
+def test_files_hold_the_scenes(root: Path) -> None:
     for split, count in COUNTS.items():
         table, handwriting = coco(root, split), load_handwriting(split)
         names = [f'{index:06d}.png' for index in range(count)]
@@ -232,7 +234,7 @@ def test_classes_have_distinct_colours() -> None:
 
 
 @pytest.mark.parametrize('kind', ['bbox', 'segm'])
-def test_pycocotools_gives_a_perfect_prediction_ap_1(root, kind) -> None:
+def test_pycocotools_gives_a_perfect_prediction_ap_1(root: Path, kind: str) -> None:
     def ap(shift: int) -> float:
         predictions = [
             {key: annotation[key] for key in ('image_id', 'category_id', 'segmentation')} | {'score': 1.0}
@@ -255,7 +257,7 @@ def test_pycocotools_gives_a_perfect_prediction_ap_1(root, kind) -> None:
     assert ap(shift=2) < 0.9
 
 
-def test_mmdet_reads_it(root) -> None:
+def test_mmdet_reads_it(root: Path) -> None:
     pytest.importorskip('mmdet')
     from mmdet.datasets import CocoDataset
 
@@ -277,7 +279,7 @@ def test_mmdet_reads_it(root) -> None:
             np.testing.assert_array_equal(sample['gt_masks'].to_ndarray(), scene.masks)
 
 
-def test_mmseg_reads_it(root) -> None:
+def test_mmseg_reads_it(root: Path) -> None:
     pytest.importorskip('mmseg')
     from mmseg.datasets import BaseSegDataset
 
@@ -300,13 +302,13 @@ def test_mmseg_reads_it(root) -> None:
             np.testing.assert_array_equal(sample['gt_seg_map'], expected)
 
 
-def test_complete_data_set_is_kept(root) -> None:
+def test_complete_data_set_is_kept(root: Path) -> None:
     before = {path: os.stat(path).st_mtime_ns for path in root.rglob('*')}
     assert make_digits(root, **ARGUMENTS) is False
     assert before == {path: os.stat(path).st_mtime_ns for path in root.rglob('*')}
 
 
-def test_data_set_of_an_earlier_version_is_kept(small) -> None:
+def test_data_set_of_an_earlier_version_is_kept(small: Path) -> None:
     """It has checksums in its digits.json."""
     parameters = json.loads((small / 'digits.json').read_text())
     manifest = {'format': 'mmrope digits', 'parameters': parameters, 'sha256': {'images/training': ''}}
@@ -325,7 +327,7 @@ def test_data_set_of_an_earlier_version_is_kept(small) -> None:
         ('seed', 4, r'\bseed=3\b.*\b4\b'),
     ],
 )
-def test_data_set_of_other_arguments_is_refused(root, name, value, said) -> None:
+def test_data_set_of_other_arguments_is_refused(root: Path, name: str, value: int | tuple[int, int], said: str) -> None:
     before = contents(root)
     with pytest.raises(ValueError, match=rf'{root}\b.*{said}'):
         make_digits(root, **ARGUMENTS | {name: value})
@@ -333,7 +335,7 @@ def test_data_set_of_other_arguments_is_refused(root, name, value, said) -> None
 
 
 @pytest.mark.parametrize('manifest', [None, '', '[]', '{}', '{"parameters": {}}', '{"parameters": 3}'])
-def test_folder_of_someone_else_is_never_touched(tmp_path, manifest) -> None:
+def test_folder_of_someone_else_is_never_touched(tmp_path: Path, manifest: str | None) -> None:
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine' / 'thesis.txt').write_text('years of work')
     if manifest is not None:
@@ -344,15 +346,17 @@ def test_folder_of_someone_else_is_never_touched(tmp_path, manifest) -> None:
     assert contents(tmp_path) == before
 
 
-def test_file_in_the_place_of_the_folder_is_never_touched(tmp_path) -> None:
+def test_file_in_the_place_of_the_folder_is_never_touched(tmp_path: Path) -> None:
     (tmp_path / 'digits').write_text('a file')
     with pytest.raises(ValueError, match=r'/digits\b.*digits\.json'):
         make_digits(tmp_path / 'digits', 1, 1, 32, progress=False)
     assert (tmp_path / 'digits').read_text() == 'a file'
 
 
-def test_file_that_appears_while_scenes_are_drawn_is_not_removed(tmp_path, monkeypatch) -> None:
-    def appear(*args):
+def test_file_that_appears_while_scenes_are_drawn_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def appear(*args: Any) -> Any:
         (tmp_path / 'digits').mkdir(exist_ok=True)
         (tmp_path / 'digits' / 'model.pth').write_text('mine')
         return scenes.compose_scene(*args)
@@ -363,23 +367,23 @@ def test_file_that_appears_while_scenes_are_drawn_is_not_removed(tmp_path, monke
     assert contents(tmp_path) == {'digits/model.pth': b'mine'}
 
 
-def test_empty_folder_is_filled(tmp_path) -> None:
+def test_empty_folder_is_filled(tmp_path: Path) -> None:
     (tmp_path / 'digits').mkdir()
     assert make_digits(tmp_path / 'digits', 1, 1, 32, progress=False)
     assert make_digits(tmp_path / 'digits', 1, 1, 32, progress=False) is False
 
 
-def test_link_to_a_folder_stays_a_link(tmp_path) -> None:
+def test_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / 'disk').mkdir()
     (tmp_path / 'digits').symlink_to('disk')
     make_digits(tmp_path / 'digits', 1, 1, 32, progress=False)
     assert (tmp_path / 'digits').is_symlink() and (tmp_path / 'disk' / 'digits.json').is_file()
 
 
-def interrupt_at(call: int, error: type[BaseException]):
+def interrupt_at(call: int, error: type[BaseException]) -> Callable[..., Any]:
     numbers = itertools.count(1)
 
-    def compose(*args):
+    def compose(*args: Any) -> Any:
         if next(numbers) == call:
             raise error('stop')
         return scenes.compose_scene(*args)
@@ -388,15 +392,15 @@ def interrupt_at(call: int, error: type[BaseException]):
 
 
 @pytest.mark.parametrize('error', [RuntimeError, KeyboardInterrupt])
-def test_interrupted_run_leaves_nothing(tmp_path, monkeypatch, error) -> None:
+def test_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error) -> None:
     monkeypatch.setattr(digits, 'compose_scene', interrupt_at(3, error))
     with pytest.raises(error, match='stop'):
         make_digits(tmp_path / 'digits', 5, 1, 32, progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folder_appears_only_when_complete(tmp_path, monkeypatch) -> None:
-    def compose(*args):
+def test_folder_appears_only_when_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compose(*args: Any) -> Any:
         assert not (tmp_path / 'digits').exists()
         return scenes.compose_scene(*args)
 
@@ -414,7 +418,7 @@ def test_folder_appears_only_when_complete(tmp_path, monkeypatch) -> None:
         *itertools.product(['seed'], [-1, 0.5, None, 2**64]),
     ],
 )
-def test_argument_out_of_range_is_named(tmp_path, name, value) -> None:
+def test_argument_out_of_range_is_named(tmp_path: Path, name, value) -> None:
     pair = isinstance(value, tuple) and len(value) == 2
     named = next(side for side in value if repr(side) != '64') if pair else value
     with pytest.raises(ValueError, match=rf'^{name}\b.* {re.escape(repr(named))}$'):
@@ -425,7 +429,9 @@ def test_argument_out_of_range_is_named(tmp_path, name, value) -> None:
 @pytest.mark.parametrize(
     ('module', 'package'), [('sklearn.datasets', 'scikit-learn'), ('pycocotools.mask', 'pycocotools')]
 )
-def test_missing_package_is_named_with_the_extra(tmp_path, monkeypatch, module, package) -> None:
+def test_missing_package_is_named_with_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, package: str
+) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=rf'{package}.*mmrope\[digits\]'):
         make_digits(tmp_path / 'digits', 1, 1, 32, progress=False)

@@ -62,7 +62,7 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
     assert contents[0] == contents[1] and len(contents[0]) == 15
 
 
-def test_what_is_there_stays(tmp_path: Path) -> None:
+def test_existing_data_stays(tmp_path: Path) -> None:
     make_single_digits(tmp_path / 'digits', **FEW)
     assert not make_single_digits(tmp_path / 'digits', **FEW)
     with pytest.raises(ValueError, match=r'\bseed=0\b.*\b1\b'):

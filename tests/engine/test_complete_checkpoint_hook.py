@@ -24,7 +24,7 @@ class Renaming(nn.Linear):
 
 
 class Classifier(nn.Module):
-    """What mmrope needs to know of MMPreTrain's ``ImageClassifier``."""
+    """MMPreTrain's ``ImageClassifier``, as far as mmrope knows it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Augmented(BaseTTAModel):
 
 
 def check(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """What the runner does with a checkpoint before a test."""
+    """Load and check a checkpoint as the runner does before a test."""
     runner, hook = SimpleNamespace(model=model), CompleteCheckpoint('a.pth')
     checkpoint = {'state_dict': state}
     hook.after_load_checkpoint(runner, checkpoint)

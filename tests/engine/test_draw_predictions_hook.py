@@ -17,7 +17,7 @@ from mmrope.engine.draw_predictions_hook import DumpPredictions, label_place, na
 
 
 class Sample(SimpleNamespace):
-    """As much of a data sample as the hook asks for."""
+    """A data sample with the parts that the hook asks for."""
 
     def __contains__(self, key: str) -> bool:
         return hasattr(self, key)

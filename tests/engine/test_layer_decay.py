@@ -46,7 +46,7 @@ def test_rates_fall_with_depth() -> None:
 
 
 @pytest.mark.parametrize('paramwise_cfg', [dict(decay_rate=0.7), dict()])
-def test_only_matrices_decay(paramwise_cfg) -> None:
+def test_only_matrices_decay(paramwise_cfg: dict) -> None:
     model = Detector()
     options = build(model, **paramwise_cfg)
     assert set(options) == {name for name, _ in model.named_parameters()}
@@ -91,7 +91,7 @@ def test_frozen_parameters_are_left_out() -> None:
     assert not any(name.startswith('neck') for name in build(model))
 
 
-def test_groups_are_logged_once_as_a_table(log) -> None:
+def test_groups_are_logged_once_as_a_table(log: pytest.LogCaptureFixture) -> None:
     build(Detector(), decay_rate=0.5)
     tables = [record.message for record in log.records if 'Parameter groups' in record.message]
     assert len(tables) == 1
@@ -110,7 +110,7 @@ def test_groups_are_logged_once_as_a_table(log) -> None:
         (dict(layer_decay_rate=0.7), 'layer_decay_rate'),
     ],
 )
-def test_wrong_options_are_named(paramwise_cfg, named) -> None:
+def test_wrong_options_are_named(paramwise_cfg: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         build(Detector(), **paramwise_cfg)
 

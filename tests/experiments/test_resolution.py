@@ -59,7 +59,9 @@ def test_commands_go_on_where_a_run_was(tmp_path: Path) -> None:
     assert list(run.commands()) == []
 
 
-def test_runs_are_carried_out_once_and_a_failure_names_its_log(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_runs_are_carried_out_once_and_a_failure_names_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs = all_runs(tmp_path, seeds=[0])
     called: list[list[str]] = []
 

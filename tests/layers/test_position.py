@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -45,7 +47,7 @@ def test_half_precision_is_resized_in_float32() -> None:
 
 
 @pytest.mark.parametrize('window', [(4, 4), (3, 4), (4, 1), (1, 1)])
-def test_bias_is_the_entry_of_the_offset(window) -> None:
+def test_bias_is_the_entry_of_the_offset(window: tuple[int, int]) -> None:
     rpb = RelativePositionBias(4, 2)
     table = rpb.relative_position_bias_table.unflatten(0, (7, 7))
     bias = rpb(window, torch.float32)
@@ -61,7 +63,7 @@ def test_a_window_larger_than_the_table_is_named() -> None:
         RelativePositionBias(4, 2)((2, 5), torch.float32)
 
 
-def test_bias_table_is_resized_when_loaded(close) -> None:
+def test_bias_table_is_resized_when_loaded(close: Callable[..., None]) -> None:
     small, large = RelativePositionBias(3, 2), RelativePositionBias(5, 2)
     state = small.state_dict()
     large.load_state_dict(state)
@@ -73,6 +75,6 @@ def test_bias_table_is_resized_when_loaded(close) -> None:
 
 
 @pytest.mark.parametrize('rows', [24, 16])
-def test_a_table_that_is_no_square_of_offsets_is_named(rows) -> None:
+def test_table_of_wrong_shape_is_named(rows: int) -> None:
     with pytest.raises(ValueError, match=rf'table .*\({rows}, 2\)'):
         resize_bias_table(torch.zeros(rows, 2), 3)

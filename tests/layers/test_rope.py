@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -51,7 +52,14 @@ def random_freqs(heads: int = 3, head_dim: int = 16, theta: float = 10.0) -> tor
 @pytest.mark.parametrize('heads', [1, 3])
 @pytest.mark.parametrize('compiling', [False, True])
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-def test_rotation_equals_complex_oracle(grid, heads, compiling, dtype, close, monkeypatch) -> None:
+def test_rotation_equals_complex_oracle(
+    grid: tuple[int, int],
+    heads: int,
+    compiling: bool,
+    dtype: torch.dtype,
+    close: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: compiling)
     freqs = random_freqs(heads)
     x = torch.randn(2, 3, grid[0] * grid[1], 16).to(dtype)
@@ -73,7 +81,7 @@ def test_float32_table_is_exact_to_1e_5_on_a_128_grid() -> None:
 
 
 @pytest.mark.parametrize('head_dim, theta', [(16, 10.0), (64, 10.0), (32, 50.0), (4, 100.0)])
-def test_mixed_frequencies_follow_the_paper(head_dim, theta) -> None:
+def test_mixed_frequencies_follow_the_paper(head_dim: int, theta: float) -> None:
     angles = torch.rand(5) * 2 * math.pi
     freqs = mixed_freqs(head_dim, angles, theta)
     assert freqs.shape == (2, 5, head_dim // 2)
@@ -110,7 +118,7 @@ def test_logits_depend_on_the_offset_only(h1, w1, h2, w2, down, right) -> None:
     q, k = torch.randn(2, 3, 16).double()
     table = rotary_table(random_freqs().double(), (16, 16)).unflatten(1, (16, 16))
 
-    def logits(hq, wq, hk, wk):
+    def logits(hq: int, wq: int, hk: int, wk: int) -> torch.Tensor:
         return (rotate(q, table[:, hq, wq]) * rotate(k, table[:, hk, wk])).sum(-1)
 
     shifted = logits(h1 + down, w1 + right, h2 + down, w2 + right)
@@ -176,7 +184,7 @@ CHANGES = {
 
 @pytest.mark.parametrize('mode', [True, False], ids=['train', 'eval'])
 @pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES.keys())
-def test_angles_follow_the_frequencies_however_they_change(change, mode) -> None:
+def test_angles_follow_the_frequencies_however_they_change(change, mode: bool) -> None:
     rope = RoPE(16, 2, 'mixed', 10.0).train(mode)
     before = rope((5, 6))
     change(rope)
@@ -186,7 +194,7 @@ def test_angles_follow_the_frequencies_however_they_change(change, mode) -> None
 
 
 @pytest.mark.parametrize('mode', ['mixed', 'axial'])
-def test_angles_are_those_of_the_grid_and_not_of_its_token_count(mode) -> None:
+def test_angles_are_those_of_the_grid_and_not_of_its_token_count(mode: str) -> None:
     rope = RoPE(16, 2, mode, 10.0)
     for grid in [(16, 16), (8, 32), (32, 8), (16, 16), (1, 256)]:
         assert torch.equal(table_of(rope, grid), rotary_table(rope.freqs, grid))
@@ -233,7 +241,7 @@ def test_many_threads_see_their_own_grids() -> None:
 
 @pytest.mark.parametrize('mode', ['mixed', 'axial'])
 @pytest.mark.parametrize('assign', [False, True], ids=['to_empty', 'assign'])
-def test_frequencies_survive_construction_on_meta(mode, assign) -> None:
+def test_frequencies_survive_construction_on_meta(mode: str, assign: bool) -> None:
     real = nn.Sequential(Attention(32, 2, mode, 100.0))
     with torch.device('meta'):
         model = nn.Sequential(Attention(32, 2, mode, 100.0))
@@ -255,7 +263,7 @@ def test_reset_parameters_draws_directions_anew() -> None:
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('mode', ['mixed', 'axial'])
-def test_half_models_keep_float32_frequencies(mode, dtype) -> None:
+def test_half_models_keep_float32_frequencies(mode: str, dtype: torch.dtype) -> None:
     rope = RoPE(16, 2, mode, 10.0)
     before = rope.freqs.detach().clone()
     rope.to(dtype)
@@ -275,7 +283,7 @@ def test_half_models_keep_float32_frequencies(mode, dtype) -> None:
         ((16, 2, 'axial', math.inf), 'theta .* inf'),
     ],
 )
-def test_wrong_arguments_are_named(arguments, named) -> None:
+def test_wrong_arguments_are_named(arguments, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         RoPE(*arguments)
 

@@ -1,14 +1,16 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrope.layers.windows import Span, even_windows, one_window, reorder, shifted_windows, window_order
+from mmrope.layers.windows import Span, Windows, even_windows, one_window, reorder, shifted_windows, window_order
 
 lengths = st.integers(1, 40)
 
 
-def window_ids(grid: tuple[int, int], windows) -> torch.Tensor:
+def window_ids(grid: tuple[int, int], windows: Windows) -> torch.Tensor:
     """Number of the window each token lies in, by the definition of a span: (H, W)."""
     axes = []
     for length, spans in zip(grid, windows):
@@ -36,7 +38,7 @@ def test_shifted_windows_order_like_brute_force(height, width, window_size, data
     check_order((height, width), shifted_windows((height, width), window_size, shift))
 
 
-def check_order(grid, windows) -> None:
+def check_order(grid: tuple[int, int], windows: Windows) -> None:
     """Each run of the order holds the tokens of one window, by a boolean mask, row by row."""
     assert windows.grid == grid
     tokens, ids = torch.arange(grid[0] * grid[1]).view(grid), window_ids(grid, windows)
@@ -64,7 +66,7 @@ def test_64_tokens_in_windows_of_14() -> None:
 
 
 @pytest.mark.parametrize('length, window_size', [(14, 7), (21, 7), (8, 2), (24, 12)])
-def test_shifted_windows_are_the_regions_of_the_cyclic_shift_and_mask(length, window_size) -> None:
+def test_shifted_windows_are_the_regions_of_the_cyclic_shift_and_mask(length: int, window_size: int) -> None:
     shift = window_size // 2
     rolled = torch.arange(length).roll(-shift)
     window = torch.arange(length) // window_size
@@ -76,7 +78,7 @@ def test_shifted_windows_are_the_regions_of_the_cyclic_shift_and_mask(length, wi
 
 
 @pytest.mark.parametrize('length', [1, 6, 7])
-def test_an_axis_that_fits_into_one_window_is_not_shifted(length) -> None:
+def test_an_axis_that_fits_into_one_window_is_not_shifted(length: int) -> None:
     assert shifted_windows((length, 20), 7, 3).rows == (Span(0, length, 1),)
 
 
@@ -117,6 +119,6 @@ def test_reordering_to_the_same_cut_copies_nothing() -> None:
         (lambda: shifted_windows((4, 4), 2, -1), 'shift .* -1'),
     ],
 )
-def test_wrong_arguments_are_named(call, named) -> None:
+def test_wrong_arguments_are_named(call: Callable, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         call()

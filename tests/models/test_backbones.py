@@ -34,7 +34,7 @@ def test_jit_trace_gives_the_same_maps(name) -> None:
 
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('name', MODELS)
-def test_shapes_and_flops_are_known_without_memory(name, training) -> None:
+def test_shapes_and_flops_are_known_without_memory(name, training: bool) -> None:
     model = MODELS[name](drop_path_rate=0.1)
     counts = []
     for device in ('cpu', 'meta'):
@@ -47,7 +47,7 @@ def test_shapes_and_flops_are_known_without_memory(name, training) -> None:
 
 
 @pytest.mark.parametrize('layer_scale_init_value', [None, 0.5])
-def test_the_stream_of_a_vit_is_float32_under_autocast(layer_scale_init_value) -> None:
+def test_the_stream_of_a_vit_is_float32_under_autocast(layer_scale_init_value: float | None) -> None:
     model = RoPEViT(**VIT, **WINDOWS, layer_scale_init_value=layer_scale_init_value)
     seen = []
     for block in model.blocks:
@@ -59,7 +59,7 @@ def test_the_stream_of_a_vit_is_float32_under_autocast(layer_scale_init_value) -
 
 @pytest.mark.parametrize('kind', ['vit windows', 'swin'])
 @pytest.mark.parametrize('frozen_stages', [-1, 1])
-def test_what_follows_the_last_output_is_neither_run_nor_trained(kind, frozen_stages) -> None:
+def test_layers_after_the_last_output_are_neither_run_nor_trained(kind: str, frozen_stages: int) -> None:
     whole = MODELS[kind](out_indices=(1, 2), frozen_stages=frozen_stages)
     part = MODELS[kind](out_indices=(1,), frozen_stages=frozen_stages)
     part.load_state_dict(whole.state_dict(), strict=False)

@@ -154,7 +154,7 @@ def test_global_attention_serves_every_size_with_one_graph(make) -> None:
 
 @some_are_slow(WINDOWED, 'vit mixed')
 @pytest.mark.parametrize('dynamic', [pytest.param(None, marks=pytest.mark.slow), True])
-def test_windows_are_compiled_once_for_each_size_and_not_for_a_batch(make, dynamic) -> None:
+def test_windows_are_compiled_once_for_each_size_and_not_for_a_batch(make, dynamic: bool | None) -> None:
     model = make().eval()
     ours, graphs = compiled(model, dynamic=dynamic)
     counts = []

@@ -278,7 +278,7 @@ WAYS: dict[str, Callable[[nn.Module, Tensor], dict[str, Tensor]]] = {
 @models
 @pytest.mark.parametrize('way', WAYS)
 @pytest.mark.filterwarnings('ignore:Anomaly Detection')
-def test_gradients_are_the_same_whichever_way_they_are_computed(way, name) -> None:
+def test_gradients_are_the_same_in_every_way_to_compute_them(way, name) -> None:
     model, x = make(name), images()
     expected = gradients(copy.deepcopy(model), x)
     assert_same(WAYS[way](model, x), expected)
@@ -297,7 +297,7 @@ def test_int8_linears_give_nearly_the_same_maps(name) -> None:
 
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('name', ['vit', 'swin rpb'])
-def test_functional_calls_use_the_frequencies_that_they_are_given(name, training) -> None:
+def test_functional_calls_use_the_frequencies_that_they_are_given(name: str, training: bool) -> None:
     model, x = make(name).train(training), images()
     key = next(name for name, _ in model.named_parameters() if name.endswith('freqs'))
     seen = []
@@ -336,7 +336,7 @@ def test_averages_and_fused_optimisers_change_the_angles_too(name, kind) -> None
 
 
 @pytest.mark.parametrize('name', ['vit', 'swin rpb'])
-def test_blocks_that_are_compiled_one_by_one_learn_the_same(name) -> None:
+def test_blocks_that_are_compiled_one_by_one_learn_the_same(name: str) -> None:
     """Once for each shape and cut of tokens, not for each group of windows."""
     model, x = make(name), images()
     expected = gradients(copy.deepcopy(model), x)

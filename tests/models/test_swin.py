@@ -1,6 +1,7 @@
 import copy
 import itertools
 import re
+from collections.abc import Callable
 
 import pytest
 import timm
@@ -26,7 +27,7 @@ def tiny(**kwargs) -> RoPESwin:
 
 @variants
 @pytest.mark.parametrize('size', [(96, 96), (61, 100), (8, 90), (1, 1)])
-def test_maps_have_the_promised_shape(variant, size) -> None:
+def test_maps_have_the_promised_shape(variant, size: tuple[int, int]) -> None:
     outs = tiny(**variant)(torch.randn(2, 3, *size))
     for i, out in enumerate(outs):
         assert out.shape == (2, 16 * 2**i, -(-size[0] // (4 * 2**i)), -(-size[1] // (4 * 2**i)))
@@ -37,7 +38,9 @@ def test_maps_have_the_promised_shape(variant, size) -> None:
 @variants
 @pytest.mark.parametrize('size', [(96, 144), (192, 96), (48, 48)])
 @pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-def test_shifted_windows_equal_rolled_and_masked_ones(variant, size, dtype, tolerance) -> None:
+def test_shifted_windows_equal_rolled_and_masked_ones(
+    variant, size: tuple[int, int], dtype: torch.dtype, tolerance: float
+) -> None:
     """On grids that the window divides; the last stage of the smallest image is one window."""
     model, x = tiny(**variant).to(dtype), torch.randn(2, 3, *size, dtype=dtype)
     for ours, theirs in zip(model(x), classic_swin(model, x, window_size=3, roll=True), strict=True):
@@ -47,7 +50,9 @@ def test_shifted_windows_equal_rolled_and_masked_ones(variant, size, dtype, tole
 @variants
 @pytest.mark.parametrize('size', [(61, 100), (130, 33), (96, 144), (5, 70), (3, 2)])
 @pytest.mark.parametrize('window_size', [3, 4, 7])
-def test_on_any_grid_tokens_attend_within_their_window_and_to_nothing_else(variant, size, window_size, close) -> None:
+def test_on_any_grid_tokens_attend_within_their_window_and_to_nothing_else(
+    variant, size: tuple[int, int], window_size: int, close: Callable[..., None]
+) -> None:
     model, x = tiny(**variant, window_size=window_size).double(), torch.randn(2, 3, *size, dtype=torch.float64)
     for ours, theirs in zip(model(x), classic_swin(model, x, window_size), strict=True):
         close(ours, theirs)
@@ -75,7 +80,7 @@ def to_mmdet(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize('size', [(448, 448), (448, 672)])
-def test_bias_only_variant_equals_mmdets_swin(size, close) -> None:
+def test_bias_only_variant_equals_mmdets_swin(size: tuple[int, int], close: Callable[..., None]) -> None:
     from mmdet.models.backbones import SwinTransformer
 
     arch = dict(embed_dims=16, depths=(2, 2, 4, 2), num_heads=(2, 4, 8, 16))
@@ -92,7 +97,7 @@ def test_bias_only_variant_equals_mmdets_swin(size, close) -> None:
 
 @variants
 @pytest.mark.parametrize('with_cp', [False, True])
-def test_every_parameter_gets_a_gradient(variant, with_cp) -> None:
+def test_every_parameter_gets_a_gradient(variant, with_cp: bool) -> None:
     model = tiny(**variant, with_cp=with_cp)
     sum(out.square().mul(torch.randn_like(out)).mean() for out in model(torch.randn(2, 3, 60, 100))).backward()
     missing = [name for name, param in model.named_parameters() if param.grad is None or not param.grad.abs().sum() > 0]
@@ -145,7 +150,7 @@ def test_padding_is_at_the_bottom_and_right() -> None:
     assert torch.equal(model(x)[0], model(padded)[0])
 
 
-def test_larger_windows_keep_the_frequencies_and_resize_the_bias(close) -> None:
+def test_larger_windows_keep_the_frequencies_and_resize_the_bias(close: Callable[..., None]) -> None:
     model = tiny(rpb=True)
     larger = tiny(rpb=True, window_size=5)
     assert not any(larger.load_state_dict(model.state_dict()))
@@ -160,7 +165,7 @@ def test_larger_windows_keep_the_frequencies_and_resize_the_bias(close) -> None:
             assert torch.equal(value, old)
 
 
-def test_a_bias_table_that_is_none_is_named() -> None:
+def test_malformed_bias_table_is_named() -> None:
     state = tiny(rpb=True).state_dict()
     key = 'layers.0.blocks.0.attn.rpb.relative_position_bias_table'
     with pytest.raises(RuntimeError, match=rf'{key}.*\[24, 2\]'):
@@ -170,7 +175,7 @@ def test_a_bias_table_that_is_none_is_named() -> None:
 @variants
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('how', ['autocast', 'cast'])
-def test_half_precision_stays_close_to_float32(variant, dtype, how) -> None:
+def test_half_precision_stays_close_to_float32(variant, dtype: torch.dtype, how: str) -> None:
     arch = dict(embed_dims=32, depths=(2, 2), num_heads=(2, 4))
     model = RoPESwin(arch, window_size=5, **variant, out_indices=(1,)).eval()
     x = torch.randn(1, 3, 104, 120)
@@ -185,7 +190,7 @@ def test_half_precision_stays_close_to_float32(variant, dtype, how) -> None:
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
-def test_training_step_under_autocast_is_finite(dtype) -> None:
+def test_training_step_under_autocast_is_finite(dtype: torch.dtype) -> None:
     model = tiny(rpb=True)
     with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
         loss = sum(out.float().square().mean() for out in model(torch.randn(2, 3, 61, 100)))
@@ -213,7 +218,7 @@ def test_state_dict_keys() -> None:
 
 
 @pytest.mark.parametrize('arch', ['tiny', 'small', 'base'])
-def test_sizes_are_those_of_swin(arch) -> None:
+def test_sizes_are_those_of_swin(arch: str) -> None:
     with torch.device('meta'):
         ours = RoPESwin(arch, rope=None, rpb=True, out_indices=(3,))
         theirs = timm.create_model(f'swin_{arch}_patch4_window7_224', num_classes=0)
@@ -230,7 +235,7 @@ def test_outputs_are_those_asked_for() -> None:
     assert [name for name, _ in one.named_children() if name.startswith('norm')] == ['norm1']
 
 
-def test_averages_are_those_of_the_normalised_maps(close) -> None:
+def test_averages_are_those_of_the_normalised_maps(close: Callable[..., None]) -> None:
     model = tiny().eval()
     twin = tiny(out_type='avg_featmap').eval()
     twin.load_state_dict(model.state_dict())
@@ -240,7 +245,7 @@ def test_averages_are_those_of_the_normalised_maps(close) -> None:
 
 
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 3])
-def test_frozen_stages_learn_nothing_and_stay_in_eval(frozen_stages) -> None:
+def test_frozen_stages_learn_nothing_and_stay_in_eval(frozen_stages: int) -> None:
     model = tiny(frozen_stages=frozen_stages, rpb=True, drop_path_rate=0.5)
     model.train()
     learning = {name for name, param in model.named_parameters() if param.requires_grad}
@@ -294,7 +299,7 @@ SHORT = dict(embed_dims=16, depths=(2, 1), num_heads=(2, 2))
 
 
 @pytest.mark.parametrize('variant', [dict(rope='axial'), dict(rope='mixed', rpb=True)], ids=['axial', 'mixed+rpb'])
-def test_compiles_in_one_graph(variant, close) -> None:
+def test_compiles_in_one_graph(variant: dict, close: Callable[..., None]) -> None:
     model = tiny(arch=SHORT, out_indices=(0, 1), **variant).eval()
     x = torch.randn(1, 3, 61, 100)
     compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
@@ -304,7 +309,7 @@ def test_compiles_in_one_graph(variant, close) -> None:
 
 
 @pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=[pytest.mark.slow, needs_compiler])])
-def test_compiled_training_step_equals_eager(backend, close) -> None:
+def test_compiled_training_step_equals_eager(backend: str, close: Callable[..., None]) -> None:
     model = tiny(arch=SHORT, out_indices=(-1,), rpb=True)
     twin = copy.deepcopy(model)
     x = torch.randn(1, 3, 61, 100)
@@ -338,12 +343,12 @@ def test_compiled_training_step_equals_eager(backend, close) -> None:
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else '',
 )
-def test_wrong_arguments_are_named(arguments, named) -> None:
+def test_wrong_arguments_are_named(arguments: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         tiny(**arguments)
 
 
 @pytest.mark.parametrize('shape', [(1, 4, 32, 32), (3, 32, 32)])
-def test_images_of_the_wrong_shape_are_named(shape) -> None:
+def test_images_of_the_wrong_shape_are_named(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=rf'x .*\b3\b.*{re.escape(str(shape))}'):
         tiny()(torch.randn(shape))

@@ -1,6 +1,7 @@
 import copy
 import itertools
 import re
+from collections.abc import Callable
 
 import pytest
 import timm
@@ -30,7 +31,7 @@ def tiny(**kwargs) -> RoPEViT:
 @variants
 @layouts
 @pytest.mark.parametrize('size', [(48, 48), (61, 100), (8, 90), (1, 1)])
-def test_maps_have_the_promised_shape(variant, layout, size) -> None:
+def test_maps_have_the_promised_shape(variant, layout, size: tuple[int, int]) -> None:
     outs = tiny(**variant, **layout, out_indices=(0, 2, -1), final_norm=True)(torch.randn(2, 3, *size))
     assert [out.shape for out in outs] == [(2, 32, -(-size[0] // 8), -(-size[1] // 8))] * 3
     assert all(out.is_contiguous() for out in outs)
@@ -39,7 +40,7 @@ def test_maps_have_the_promised_shape(variant, layout, size) -> None:
 @variants
 @layouts
 @pytest.mark.parametrize('with_cp', [False, True])
-def test_every_parameter_gets_a_gradient(variant, layout, with_cp) -> None:
+def test_every_parameter_gets_a_gradient(variant, layout, with_cp: bool) -> None:
     model = tiny(**variant, **layout, with_cp=with_cp, final_norm=True)
     sum(out.square().mean() for out in model(torch.randn(2, 3, 40, 72))).backward()
     missing = [name for name, param in model.named_parameters() if param.grad is None or not param.grad.abs().sum() > 0]
@@ -88,7 +89,7 @@ def test_cls_tokens_are_those_that_attend_along() -> None:
 
 @pytest.mark.parametrize('suffix, variant', TIMM_NAMES.items(), ids=lambda v: str(v))
 @pytest.mark.parametrize('size', [(224, 224), (160, 320), (96, 64)])
-def test_parity_with_timm(suffix, variant, size, close) -> None:
+def test_parity_with_timm(suffix, variant, size: tuple[int, int], close: Callable[..., None]) -> None:
     # img_size: so that timm, which resizes pos_embed with antialias, does not resize it
     theirs = timm.create_model(f'vit_small_patch16_rope{suffix}_224', img_size=size).eval()
     for name, param in theirs.named_parameters():
@@ -111,7 +112,7 @@ def test_windows_that_hold_the_grid_are_global_attention() -> None:
 
 
 @pytest.mark.parametrize('with_cls_token', [False, True])
-def test_windows_that_no_block_attends_in_change_nothing(with_cls_token) -> None:
+def test_windows_that_no_block_attends_in_change_nothing(with_cls_token: bool) -> None:
     model = tiny(window_size=3, global_attn_indexes=(0, 1, 2, 3), with_cls_token=with_cls_token)
     twin = tiny(with_cls_token=with_cls_token)
     twin.load_state_dict(model.state_dict())
@@ -166,7 +167,9 @@ def test_transposed_image_with_swapped_axes_is_the_transposed_map(variant) -> No
 @variants
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('how', ['autocast', 'cast'])
-def test_half_precision_stays_close_to_float32(variant, dtype, how, close) -> None:
+def test_half_precision_stays_close_to_float32(
+    variant, dtype: torch.dtype, how: str, close: Callable[..., None]
+) -> None:
     model = tiny(**variant, window_size=5, global_attn_indexes=(3,), final_norm=True).eval()
     x = torch.randn(1, 3, 104, 120)
     with torch.no_grad():
@@ -180,7 +183,7 @@ def test_half_precision_stays_close_to_float32(variant, dtype, how, close) -> No
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
-def test_training_step_under_autocast_is_finite(dtype) -> None:
+def test_training_step_under_autocast_is_finite(dtype: torch.dtype) -> None:
     model = tiny(window_size=3, global_attn_indexes=(1,))
     with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
         loss = model(torch.randn(2, 3, 61, 100))[0].float().square().mean()
@@ -205,7 +208,7 @@ def test_state_dict_keys() -> None:
 
 
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 2, 4])
-def test_frozen_stages_learn_nothing_and_stay_in_eval(frozen_stages) -> None:
+def test_frozen_stages_learn_nothing_and_stay_in_eval(frozen_stages: int) -> None:
     model = tiny(frozen_stages=frozen_stages, ape=True, with_cls_token=True, final_norm=True, drop_path_rate=0.5)
     model.train()
     learning = {name for name, param in model.named_parameters() if param.requires_grad}
@@ -244,7 +247,7 @@ def test_drop_path_rises_over_depth() -> None:
 
 
 @pytest.mark.parametrize('arch', ['small', 'base', 'large'])
-def test_sizes_are_those_of_deit_iii(arch) -> None:
+def test_sizes_are_those_of_deit_iii(arch: str) -> None:
     with torch.device('meta'):
         ours = RoPEViT(arch, rope=None, ape=True, with_cls_token=True, final_norm=True)
         theirs = timm.create_model(f'deit3_{arch}_patch16_224', num_classes=0)
@@ -252,7 +255,7 @@ def test_sizes_are_those_of_deit_iii(arch) -> None:
 
 
 @variants
-def test_compiles_in_one_graph(variant, close) -> None:
+def test_compiles_in_one_graph(variant, close: Callable[..., None]) -> None:
     model = tiny(**variant, window_size=5, global_attn_indexes=(1,)).eval()
     x = torch.randn(1, 3, 61, 100)
     compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
@@ -261,7 +264,7 @@ def test_compiles_in_one_graph(variant, close) -> None:
 
 
 @pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=[pytest.mark.slow, needs_compiler])])
-def test_compiled_training_step_equals_eager(backend, close) -> None:
+def test_compiled_training_step_equals_eager(backend: str, close: Callable[..., None]) -> None:
     model = tiny(window_size=5, global_attn_indexes=(1,))
     twin = copy.deepcopy(model)
     x = torch.randn(1, 3, 61, 100)
@@ -300,12 +303,12 @@ def test_compiled_training_step_equals_eager(backend, close) -> None:
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else '',
 )
-def test_wrong_arguments_are_named(arguments, named) -> None:
+def test_wrong_arguments_are_named(arguments: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         tiny(**arguments)
 
 
 @pytest.mark.parametrize('shape', [(1, 4, 32, 32), (3, 32, 32), (1, 1, 32, 32)])
-def test_images_of_the_wrong_shape_are_named(shape) -> None:
+def test_images_of_the_wrong_shape_are_named(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=rf'x .*\b3\b.*{re.escape(str(shape))}'):
         tiny()(torch.randn(shape))

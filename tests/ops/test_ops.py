@@ -5,7 +5,9 @@ import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from types import ModuleType
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -24,19 +26,18 @@ from mmrope.commands.main import main
 from mmrope.ops import casting
 from tests.helpers.isolation import isolated
 from tests.helpers.operators import HAS_COMPILED, without_compiled
-from typing import NoReturn
 
 EXTENSION = standing_in()
 
 
-def python(code, env=None, *options, **kwargs):
+def python(code: str, env: dict[str, str] | None = None, *options: str, **kwargs: Any) -> list[str]:
     command = [sys.executable, *options, '-W', 'ignore', '-c', code]
     done = subprocess.run(command, env=env, capture_output=True, text=True, **kwargs)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
 
-def test_mmrope_answers_for_mmcv_only_where_nothing_is_compiled(tmp_path) -> None:
+def test_mmrope_answers_for_mmcv_only_where_nothing_is_compiled(tmp_path: Path) -> None:
     code = 'import mmrope, mmcv._ext; print(mmcv._ext.__file__, mmrope.ops.compiled())'
     file, compiled = python(code, without_compiled(tmp_path))
     assert (file, compiled) == (ops.SOURCE, 'False')
@@ -44,7 +45,7 @@ def test_mmrope_answers_for_mmcv_only_where_nothing_is_compiled(tmp_path) -> Non
     assert (file != ops.SOURCE, compiled) == (HAS_COMPILED, str(HAS_COMPILED))
 
 
-def test_a_broken_extension_is_not_covered_up(tmp_path) -> None:
+def test_a_broken_extension_is_not_covered_up(tmp_path: Path) -> None:
     env = without_compiled(tmp_path)
     suffix = __import__('importlib.machinery').machinery.EXTENSION_SUFFIXES[0]
     (tmp_path / 'mmcv' / f'_ext{suffix}').write_text('not a library')
@@ -63,7 +64,7 @@ def test_installing_twice_is_installing_once() -> None:
 
 
 @pytest.mark.parametrize('host', ops.NOTING)
-def test_a_host_that_was_imported_before_is_named(monkeypatch, host) -> None:
+def test_a_host_that_was_imported_before_is_named(monkeypatch: pytest.MonkeyPatch, host) -> None:
     monkeypatch.setattr(sys, 'meta_path', [finder for finder in sys.meta_path if finder is not ops.OperatorsFinder])
     for name in ops.NOTING:
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -78,7 +79,9 @@ def test_a_host_that_was_imported_before_is_named(monkeypatch, host) -> None:
         ops.install()
 
 
-def test_the_command_serves_programs_that_import_a_host_first(tmp_path, monkeypatch, capsys) -> None:
+def test_the_command_serves_programs_that_import_a_host_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     site = tmp_path / 'site'
     monkeypatch.setattr('sysconfig.get_path', lambda name: str(site))
     monkeypatch.setattr('mmrope.commands.ops.compiled', lambda: False)
@@ -95,7 +98,7 @@ def test_the_command_serves_programs_that_import_a_host_first(tmp_path, monkeypa
     assert os.listdir(site) == []
 
 
-def test_the_line_of_the_command_does_nothing_without_mmrope(tmp_path) -> None:
+def test_the_line_of_the_command_does_nothing_without_mmrope(tmp_path: Path) -> None:
     from mmrope.commands.ops import LINE
 
     (tmp_path / 'line.pth').write_text(LINE)
@@ -104,7 +107,7 @@ def test_the_line_of_the_command_does_nothing_without_mmrope(tmp_path) -> None:
     assert python(code, env, '-S', cwd=tmp_path) == ['False']  # without site-packages there is no mmrope
 
 
-def test_what_is_missing_says_so_when_it_is_called() -> None:
+def test_missing_operators_raise_when_called() -> None:
     with pytest.raises(NotImplementedError, match='carafe_forward.*OPS=compiled'):
         EXTENSION.carafe_forward(1, kernel_size=2)
     with pytest.raises(AttributeError):
@@ -113,7 +116,15 @@ def test_what_is_missing_says_so_when_it_is_called() -> None:
         pool(torch.ones(1, 1, 4, 4), torch.zeros(1, 5), pool_mode=0)
 
 
-def pool(x, rois, size=3, scale=0.5, ratio=0, aligned=True, pool_mode=1):
+def pool(
+    x: torch.Tensor,
+    rois: torch.Tensor,
+    size: int = 3,
+    scale: float = 0.5,
+    ratio: int = 0,
+    aligned: bool = True,
+    pool_mode: int = 1,
+) -> torch.Tensor:
     out = x.new_empty(len(rois), x.shape[1], size, size)
     nothing = x.new_zeros(0)
     settings = dict(aligned_height=size, aligned_width=size, spatial_scale=scale, sampling_ratio=ratio, aligned=aligned)
@@ -121,7 +132,15 @@ def pool(x, rois, size=3, scale=0.5, ratio=0, aligned=True, pool_mode=1):
     return out
 
 
-def pool_backward(grad, rois, shape, size=3, scale=0.5, ratio=0, aligned=True):
+def pool_backward(
+    grad: torch.Tensor,
+    rois: torch.Tensor,
+    shape: tuple[int, ...],
+    size: int = 3,
+    scale: float = 0.5,
+    ratio: int = 0,
+    aligned: bool = True,
+) -> torch.Tensor:
     out = grad.new_full(shape, 7)
     nothing = grad.new_zeros(0)
     settings = dict(aligned_height=size, aligned_width=size, spatial_scale=scale, sampling_ratio=ratio, aligned=aligned)
@@ -134,7 +153,7 @@ ROIS = torch.tensor([[0, 1.0, 2, 11, 9], [1, 3, 3, 3, 3], [1, -9, -9, 30, 30]])
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('autocast', [False, True])
-def test_roi_align_in_half_precision_is_float32_rounded_once(dtype, autocast) -> None:
+def test_roi_align_in_half_precision_is_float32_rounded_once(dtype: torch.dtype, autocast: bool) -> None:
     x = torch.randn(2, 3, 8, 8).to(dtype)
     grad = torch.randn(3, 3, 3, 3).to(dtype)
     with torch.autocast('cpu', dtype, enabled=autocast):
@@ -161,7 +180,7 @@ NAN, INF = float('nan'), float('inf')
         ([0, 1, 1, 2, 2], NAN), ([0, 1, 1, 2, 2], INF),
     ],
 )  # fmt: skip
-def test_boxes_that_would_crash_the_kernel_are_refused(roi, scale, ratio, aligned) -> None:
+def test_boxes_that_would_crash_the_kernel_are_refused(roi: list, scale, ratio: int, aligned: bool) -> None:
     rois = torch.tensor([[0, 1, 1, 2, 2], roi], dtype=torch.float64)
     with pytest.raises(ValueError, match=rf'rois .*\b2\b.*{scale}.*{re.escape(str(float(roi[1])))}'):
         pool(torch.ones(2, 1, 8, 8), rois, scale=scale, ratio=ratio, aligned=aligned)
@@ -177,7 +196,7 @@ def test_inverted_boxes_are_refused_where_they_have_no_meaning() -> None:
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
-def test_nms_of_other_precisions(dtype) -> None:
+def test_nms_of_other_precisions(dtype: torch.dtype) -> None:
     boxes = torch.tensor([[0, 0, 8, 8], [0, 0, 8, 7], [20, 20, 24, 24]]).to(dtype)
     scores = torch.tensor([0.5, 0.75, 0.25]).to(dtype)
     assert EXTENSION.nms(boxes, scores, 0.5, 0).tolist() == [1, 2]
@@ -198,7 +217,7 @@ SHAPES = torch.tensor([[5, 7], [3, 2], [1, 1]])
 STARTS = torch.tensor([0, 35, 41])
 
 
-def attention_inputs(dtype):
+def attention_inputs(dtype: torch.dtype) -> list[torch.Tensor]:
     gen = torch.Generator().manual_seed(0)
     value = torch.randn(2, 42, 2, 4, generator=gen, dtype=torch.float64)
     locations = torch.rand(2, 6, 2, 3, 4, 2, generator=gen, dtype=torch.float64) * 1.4 - 0.2  # some lie outside
@@ -207,7 +226,9 @@ def attention_inputs(dtype):
 
 
 @pytest.mark.parametrize('dtype, limit', [(torch.float64, 1e-14), (torch.float32, 1e-5)])
-def test_deformable_attention_is_mmcvs_definition_with_its_gradients(monkeypatch, dtype, limit) -> None:
+def test_deformable_attention_is_mmcvs_definition_with_its_gradients(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, limit: float
+) -> None:
     monkeypatch.setattr('mmcv.ops.multi_scale_deform_attn.ext_module', EXTENSION)
     here, there = attention_inputs(dtype), attention_inputs(dtype)
     grad = torch.randn(2, 6, 8, dtype=dtype)
@@ -221,7 +242,7 @@ def test_deformable_attention_is_mmcvs_definition_with_its_gradients(monkeypatch
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_deformable_attention_and_convolution_in_half_precision(dtype) -> None:
+def test_deformable_attention_and_convolution_in_half_precision(dtype: torch.dtype) -> None:
     value, locations, weights = (x.detach() for x in attention_inputs(dtype))
     with torch.autocast('cpu', dtype):
         out = EXTENSION.ms_deform_attn_forward(value, SHAPES, STARTS, locations, weights, im2col_step=64)
@@ -253,7 +274,14 @@ def test_a_deformable_convolution_without_shifts_is_a_convolution() -> None:
     torch.testing.assert_close(out, F.conv2d(x, weight, bias, (2, 1), 1, 1, 2))
 
 
-def focal(function, logits, target, weight, gamma=2.0, alpha=0.25):
+def focal(
+    function: str,
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor,
+    gamma: float = 2.0,
+    alpha: float = 0.25,
+) -> torch.Tensor:
     out = torch.empty_like(logits)
     getattr(EXTENSION, f'sigmoid_focal_loss_{function}')(logits, target, weight, out, gamma=gamma, alpha=alpha)
     return out
@@ -261,7 +289,7 @@ def focal(function, logits, target, weight, gamma=2.0, alpha=0.25):
 
 @pytest.mark.parametrize('gamma', [0.5, 1.0, 2.0, 3.0])
 @pytest.mark.parametrize('weighted', [False, True])
-def test_sigmoid_focal_loss_and_its_gradient(gamma, weighted) -> None:
+def test_sigmoid_focal_loss_and_its_gradient(gamma: float, weighted: bool) -> None:
     gen = torch.Generator().manual_seed(0)
     logits = (torch.randn(9, 4, generator=gen, dtype=torch.float64) * 5).requires_grad_()
     target = torch.randint(0, 5, (9,), generator=gen)  # 4 is none of the classes
@@ -281,10 +309,10 @@ def test_sigmoid_focal_loss_of_extreme_logits_is_finite() -> None:
         assert focal(function, logits, torch.tensor([0, 0]), torch.zeros(0)).isfinite().all()
 
 
-def test_deterministic_mode_sums_gradients_on_the_cpu(monkeypatch) -> None:
+def test_deterministic_mode_sums_gradients_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def gradients(*tensors):
+    def gradients(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         seen.append([x.device.type for x in tensors])
         return tuple(x * 2 for x in tensors)
 
@@ -316,7 +344,9 @@ def test_nothing_waits_for_a_gpu() -> None:
 
 
 @pytest.mark.parametrize('error, said', [(ModuleNotFoundError, 'docs/install.md'), (OSError, 'import mmrope')])
-def test_the_command_says_what_to_do_where_it_cannot_work(monkeypatch, capsys, error, said) -> None:
+def test_the_command_says_what_to_do_when_it_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error, said: str
+) -> None:
     def fail(*args) -> NoReturn:
         raise error('so it is')
 
@@ -328,7 +358,7 @@ def test_the_command_says_what_to_do_where_it_cannot_work(monkeypatch, capsys, e
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_a_detector_trains_and_predicts_in_half_precision(dtype) -> None:
+def test_a_detector_trains_and_predicts_in_half_precision(dtype: torch.dtype) -> None:
     with isolated():
         init_default_scope('mmdet')
         cfg = Config.fromfile(config_path('mask_rcnn_rope_mixed_vit_tiny_digits.py'))

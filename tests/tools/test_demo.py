@@ -84,14 +84,14 @@ def run(tools: SimpleNamespace, *arguments: object) -> int | str | None:
 
 
 def predictions_of_test(tools: SimpleNamespace, model: tuple[str, str], tmp_path: Path, *options: str) -> list[dict]:
-    """What tools/test.py predicts for the images of the data set, in their order."""
+    """Predictions of tools/test.py for the images of the data set, in their order."""
     with isolated():
         tools.test([*model, '--work-dir', str(tmp_path / 'test'), '--out', str(tmp_path / 'out.pkl'), *options])
     return pickle.loads((tmp_path / 'out.pkl').read_bytes())
 
 
 @pytest.mark.parametrize('kind', ['detection', 'segmentation', 'classification'])
-def test_it_writes_what_the_test_tool_predicts(
+def test_it_writes_the_predictions_of_the_test_tool(
     tools: SimpleNamespace, models: dict[str, tuple[str, str]], tiny_data: Path, tmp_path: Path, kind: str
 ) -> None:
     """At another size than the config's."""
@@ -131,7 +131,7 @@ def check_classification(record: dict[str, Any], expected: dict[str, Any], out: 
 CHECKS = dict(detection=check_detection, segmentation=check_segmentation, classification=check_classification)
 
 
-def test_files_folders_and_globs_and_what_is_no_image(
+def test_files_folders_globs_and_other_files(
     tools: SimpleNamespace,
     models: dict[str, tuple[str, str]],
     tiny_data: Path,
@@ -263,7 +263,7 @@ def test_a_file_of_results_is_replaced_on_request_only(
     'kind, scope', [('detection', 'mmdet'), ('segmentation', 'mmseg'), ('classification', 'mmpretrain')]
 )
 def test_types_may_be_classes(models: dict[str, tuple[str, str]], tiny_data: Path, kind: str, scope: str) -> None:
-    """As in configs in pure Python, which need no default_scope."""
+    """Configs in pure Python have classes, and need no default_scope."""
     config, checkpoint = models[kind]
     image = read_image(tiny_data / 'images/0.png')
     with isolated():

@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 from timm.data import create_transform
 
+from tests.helpers.hub import Hub
 from tests.helpers.published import as_file, vit
 from tests.helpers.tiny import ROOT, load_tool
 
@@ -71,7 +73,9 @@ def imagenet(tmp_path: Path) -> SimpleNamespace:
     ],
     ids=['vit-224', 'vit-384', 'swin-384'],
 )
-def test_accuracy_is_that_of_images_prepared_by_timm(imagenet, tmp_path, config, size, crop, options) -> None:
+def test_accuracy_is_that_of_images_prepared_by_timm(
+    imagenet: SimpleNamespace, tmp_path: Path, config, size: int, crop, options: list
+) -> None:
     model = make_classifier(config, **({'window_size': 12} if config == SWIN else {}))
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'model.pth')
     expected = expected_scores(model, imagenet.images, size, crop)
@@ -93,7 +97,7 @@ def test_accuracy_is_that_of_images_prepared_by_timm(imagenet, tmp_path, config,
     assert len(list((tmp_path / 'drawn').iterdir())) == len(SHAPES)
 
 
-def test_the_published_classifier_is_tested_by_its_name(imagenet, tmp_path, hub) -> None:
+def test_the_published_classifier_is_tested_by_its_name(imagenet: SimpleNamespace, tmp_path: Path, hub: Hub) -> None:
     """In its authors' layout, as it comes from the Hub; against timm's model with the same weights."""
     state = {key: value * 20 if 'gamma' in key else value for key, value in vit('small').items()}
     hub.files['naver-ai/rope_mixed_deit_small_patch16_LS', 'pytorch_model.bin'] = as_file(state)
@@ -132,7 +136,9 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize('make_state, words', MISTAKES.values(), ids=MISTAKES)
-def test_a_classifier_is_not_tested_with_weights_that_do_not_fit(imagenet, tmp_path, capsys, make_state, words) -> None:
+def test_a_classifier_is_not_tested_with_weights_that_do_not_fit(
+    imagenet: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str], make_state: Callable, words: str
+) -> None:
     (imagenet.folder / 'meta' / 'val.txt').write_text('0.png 0')
     torch.save({'state_dict': make_state()}, tmp_path / 'model.pth')
     with pytest.raises(SystemExit):
@@ -143,7 +149,9 @@ def test_a_classifier_is_not_tested_with_weights_that_do_not_fit(imagenet, tmp_p
     assert re.match(f'test.py: error: .*{words}', error)
 
 
-def test_a_missing_data_set_is_named(tmp_path, monkeypatch, capsys) -> None:
+def test_a_missing_data_set_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({}, 'model.pth')
     with pytest.raises(SystemExit):

@@ -136,7 +136,7 @@ def test_the_command_of_a_script(name: str, tmp_path: Path, stubs: dict[str, str
 
 
 @pytest.mark.parametrize('script', ['slurm_train', 'slurm_test'])
-def test_srun_gets_the_environment_as_it_is(script: str, tmp_path: Path, stubs: dict[str, str]) -> None:
+def test_srun_gets_the_environment_unchanged(script: str, tmp_path: Path, stubs: dict[str, str]) -> None:
     """srun hands it on to the processes; the scripts add nothing to it and take nothing away."""
     srun = tmp_path / 'bin' / 'srun'
     srun.write_text('#!/bin/sh\nenv\n')
@@ -327,7 +327,7 @@ def test_a_mistake_is_a_sentence_and_torchrun_names_the_process(on_two_cpus: Two
 def test_two_processes_download_weights_once_and_report_once(
     write_config: Callable[..., str], tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And without them both end."""
+    """Without the weights, both processes end."""
     config = Path(write_config(tmp_path, 'segmentation'))
     init_cfg = dict(type='Pretrained', checkpoint='hf-hub:owner/tiny')
     backbone = dict(type='mmrope.RoPEViT', arch='tiny', init_cfg=init_cfg)

@@ -80,7 +80,7 @@ def test_a_converted_file_says_the_grid_too(saved: Callable, tmp_path: Path, suf
 
 @pytest.mark.parametrize('grid', [(4, 4), (3, 5)])
 def test_the_grid_is_known_without_mmropes_loader(saved: Callable, grid: tuple[int, int]) -> None:
-    """As ``load_from`` and ``tools/test.py`` load."""
+    """``load_from`` and ``tools/test.py`` load in this way."""
     theirs, ours = tiny((2, 8)), tiny(grid)
     nn.ModuleDict({'backbone': ours, 'neck': nn.Linear(1, 1)}).load_state_dict(
         load_checkpoint(saved(as_runner(theirs)))['state_dict']
@@ -115,7 +115,7 @@ def test_a_grid_that_cannot_be_is_refused_with_advice(saved: Callable) -> None:
     assert torch.equal(model.pos_embed, before)
 
 
-def test_a_place_for_a_cls_token_is_no_matter_of_the_grid(saved: Callable) -> None:
+def test_a_place_for_a_cls_token_is_refused_without_advice_on_the_grid(saved: Callable) -> None:
     state = {**tiny((4, 4)).state_dict(), 'pos_embed': torch.ones(1, 17, 64)}
     with pytest.raises(WeightsError, match=r'pos_embed.*\(1, 17, 64\).*\(1, 16, 64\)') as error:
         load_pretrained(tiny((4, 4)), saved(state))
@@ -220,7 +220,7 @@ def test_another_base_than_the_published_is_stated(saved: Callable) -> None:
     assert re.search(r'rope_theta=100\b.*\b50\b', str(report))
 
 
-def test_a_conversion_says_what_it_assumes(saved: Callable, tmp_path: Path) -> None:
+def test_a_conversion_states_its_assumptions(saved: Callable, tmp_path: Path) -> None:
     state = dict(tiny(ape=False).state_dict())
     stacked = torch.stack([state.pop(f'blocks.{i}.attn.rope.freqs') for i in range(2)], dim=1)
     text = describe(convert(saved({'state_dict': {}, 'model': {**state, 'freqs': stacked.flatten(2)}})))

@@ -1,5 +1,8 @@
 """``mmrope.build_backbone``: by name, with the published weights of the variant, or others."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -55,7 +58,9 @@ def test_arguments_reach_the_class() -> None:
     ],
     ids=['mixed', 'axial', 'mixed_ape', 'ape', 'swin'],
 )
-def test_pretrained_true_takes_the_published_weights_of_the_variant(hub: Hub, name, state, repository, kwargs) -> None:
+def test_pretrained_true_takes_the_published_weights_of_the_variant(
+    hub: Hub, name: str, state: Callable, repository: str, kwargs: dict
+) -> None:
     hub.files[f'naver-ai/{repository}', 'pytorch_model.bin'] = as_file(state())
     model = build_backbone(name, pretrained=True, **kwargs)
     assert hub.downloads() == 1
@@ -75,7 +80,7 @@ def test_every_published_checkpoint_is_reached(monkeypatch: pytest.MonkeyPatch) 
     assert asked == [weights.checkpoint for weights in KNOWN]
 
 
-def test_weights_from_a_path_and_from_a_url(hub: Hub, tmp_path) -> None:
+def test_weights_from_a_path_and_from_a_url(hub: Hub, tmp_path: Path) -> None:
     theirs = build_backbone('rope_vit_tiny')
     torch.save({'state_dict': {f'backbone.{k}': v for k, v in theirs.state_dict().items()}}, tmp_path / 'model.pth')
     hub.files['', '/files/model.pth'] = (tmp_path / 'model.pth').read_bytes()
@@ -104,7 +109,7 @@ def test_weights_from_a_path_and_from_a_url(hub: Hub, tmp_path) -> None:
         (('rope_vit_tiny', True, dict(init_cfg={})), r'init_cfg .*\{\}.*pretrained'),
     ],
 )
-def test_a_mistake_is_an_error_that_lists_what_there_is(arguments: tuple, words: str) -> None:
+def test_wrong_arguments_are_named_with_the_choices(arguments: tuple, words: str) -> None:
     name, pretrained, kwargs = arguments
     with torch.device('meta'), pytest.raises(ValueError, match=words):
         build_backbone(name, pretrained, **kwargs)

@@ -94,5 +94,5 @@ def test_accuracies_are_those_of_the_authors() -> None:
 
 
 @each
-def test_what_the_authors_do_not_publish_comes_from_timm(weights: KnownWeights) -> None:
+def test_weights_that_the_authors_do_not_publish_come_from_timm(weights: KnownWeights) -> None:
     assert weights.checkpoint == (f'timm:{weights.timm}' if weights.rpb else f'hf-hub:naver-ai/{weights.name}')

@@ -1,6 +1,7 @@
 """Weights in every layout become the same model, and come back unchanged."""
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ def test_a_published_vit_fills_every_parameter(size: str, rope: str | None, ape:
 
 @pytest.mark.parametrize('rope', ['mixed', 'axial'])
 @pytest.mark.parametrize('size', SWIN_SIZES)
-def test_a_published_swin_computes_what_its_definition_says(size: str, rope: str) -> None:
+def test_a_published_swin_computes_its_definition(size: str, rope: str) -> None:
     dim, depths, heads = SWIN_SIZES[size]
     state = swin(size, rope)
     model = RoPESwin(size, rope=rope).double().eval()
@@ -104,7 +105,7 @@ def test_a_published_swin_computes_what_its_definition_says(size: str, rope: str
     torch.testing.assert_close(ours, upstream_swin(state, x, depths, heads), rtol=0, atol=1e-5)
 
 
-def test_a_swin_without_rope_computes_what_its_definition_says() -> None:
+def test_a_swin_without_rope_computes_its_definition() -> None:
     """Microsoft's layout, with a bias table."""
     dim, depths, heads = SWIN_SIZES['tiny']
     state = swin('tiny', rope=None, rpb=True)
@@ -116,7 +117,7 @@ def test_a_swin_without_rope_computes_what_its_definition_says() -> None:
     torch.testing.assert_close(ours, upstream_swin(state, x, depths, heads), rtol=0, atol=1e-9)
 
 
-def test_timms_swin_is_read_too(close) -> None:
+def test_timms_swin_is_read_too(close: Callable[..., None]) -> None:
     """Its step down is the first part of a stage, and not the last."""
     theirs = timm.create_model('swin_tiny_patch4_window7_224').eval()
     ours = RoPESwin('tiny', rope=None, rpb=True).eval()
@@ -137,6 +138,6 @@ def test_mmropes_own_weights_stay_as_they_are() -> None:
         assert equal(converted.state, model.state_dict()) and not converted.renamed and not converted.dropped
 
 
-def test_what_is_no_transformer_is_named() -> None:
+def test_weights_of_another_network_are_named() -> None:
     with pytest.raises(WeightsError, match=r'ViT.*Swin.*conv1\.weight'):
         to_mmrope({'conv1.weight': torch.ones(1)})

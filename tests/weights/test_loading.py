@@ -89,7 +89,7 @@ def test_the_report_lists_everything_once(hub: Hub, log: pytest.LogCaptureFixtur
     assert not reports(log, 'hf-hub:naver-ai/it')
 
 
-def test_a_swins_report_says_what_starts_anew(saved: Callable, log: pytest.LogCaptureFixture) -> None:
+def test_a_swins_report_lists_new_parameters(saved: Callable, log: pytest.LogCaptureFixture) -> None:
     report = load_pretrained(RoPESwin('tiny'), saved({'model': swin('tiny')}))
     assert report.initial == [f'norm{i}.{kind}' for i in range(3) for kind in ('weight', 'bias')]
     assert ', '.join(report.initial) in str(report)
@@ -336,7 +336,7 @@ def test_weights_that_do_not_fit_are_refused_with_advice(
 
 
 def test_a_bias_table_may_start_anew_beside_published_frequencies(saved: Callable) -> None:
-    """As the configs with rpb=True have it."""
+    """The configs with rpb=True rely on it."""
     model = RoPESwin('tiny', rpb=True)
     report = load_pretrained(model, saved({'model': swin('tiny')}), allow_missing=['relative_position_bias_table'])
     assert len([key for key in report.initial if 'rpb' in key]) == 12 and not report.problems
@@ -373,7 +373,7 @@ def test_a_backbone_says_which_weights_it_can_do_without(saved: Callable) -> Non
         load_pretrained(tiny_vit(with_cls_token=True), name)
 
 
-def test_a_config_can_ask_for_what_fits(saved: Callable, log: pytest.LogCaptureFixture) -> None:
+def test_a_config_can_load_without_strict(saved: Callable, log: pytest.LogCaptureFixture) -> None:
     cfg = dict(type='Pretrained', checkpoint=saved(tiny_vit(ape=True).state_dict()), strict=False)
     tiny_vit(init_cfg=cfg).init_weights()
     (record,) = reports(log, cfg['checkpoint'])
@@ -393,7 +393,7 @@ def test_other_initialisers_go_first(saved: Callable, kind: str | type) -> None:
     assert other.blocks[0].mlp.fc1.weight.eq(7).all()
 
 
-def test_what_was_frozen_stays_frozen(saved: Callable) -> None:
+def test_frozen_stages_stay_frozen(saved: Callable) -> None:
     name = saved(tiny_vit().state_dict())
     ours = tiny_vit(frozen_stages=1, init_cfg=dict(type='Pretrained', checkpoint=name))
     ours.init_weights()
@@ -401,7 +401,7 @@ def test_what_was_frozen_stays_frozen(saved: Callable) -> None:
     assert learning == {'1'}
 
 
-def test_loading_changes_what_an_eval_model_computes(saved: Callable) -> None:
+def test_loading_changes_the_output_of_an_eval_model(saved: Callable) -> None:
     """Tables of rotations are kept between calls, and dropped when frequencies change."""
     theirs, ours = tiny_vit().eval(), tiny_vit().eval()
     x = torch.randn(1, 3, 48, 80)

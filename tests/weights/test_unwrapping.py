@@ -124,7 +124,7 @@ def test_other_prefixes_are_found_and_advised(state: State, advice: list[str]) -
     assert to_mmrope(unwrap({'state_dict': state}, prefix).state).family in ('RoPEViT', 'RoPESwin')
 
 
-def test_what_has_no_backbone_gets_no_advice_about_its_prefix() -> None:
+def test_weights_without_a_backbone_get_no_advice_about_a_prefix() -> None:
     with pytest.raises(WeightsError) as error:
         to_mmrope(unwrap({'backbone.conv1.weight': torch.ones(1)}).state)
     assert 'prefix' not in str(error.value) and 'backbone.conv1.weight' in str(error.value)
