@@ -1,7 +1,7 @@
 """What the tests share: tolerances, and torch settings that make runs repeatable."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 if workers := os.environ.get('PYTEST_XDIST_WORKER_COUNT'):  # they share the cores; said before torch counts them
@@ -35,7 +35,7 @@ def _unpickling_as_pytorch_has_it() -> Iterator[None]:
 
 
 @pytest.fixture
-def close():
+def close() -> Callable[..., None]:
     """``close(ours, theirs)``: shapes equal, values within the tolerance of ``dtype`` (that of ``ours``)."""
 
     def check(ours: torch.Tensor, theirs: torch.Tensor, dtype: torch.dtype | None = None) -> None:
@@ -48,7 +48,7 @@ def close():
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    """What MMEngine's logger says; the logger is as it was before when the test ends."""
+    """Records of MMEngine's logger, which is restored when the test ends."""
     logger = MMLogger.get_current_instance()
     monkeypatch.setattr(logger, 'handlers', [*logger.handlers, caplog.handler])
     return caplog

@@ -58,7 +58,7 @@ WRONG_IMAGES = {
 
 
 @pytest.mark.parametrize('case', WRONG_IMAGES)
-def test_what_is_no_batch_of_images_is_named(model: torch.nn.Module, case: str) -> None:
+def test_wrong_batch_is_named(model: torch.nn.Module, case: str) -> None:
     images, words = WRONG_IMAGES[case]
     with pytest.raises(ValueError, match=words):
         model(images)
@@ -362,7 +362,7 @@ def test_a_file_in_place_of_a_folder_is_named(root: Path) -> None:
 
 @pytest.mark.parametrize('closed', ['.', 'images', 'a.json'])
 def test_a_data_root_without_rights_is_named(closed: str) -> None:
-    """As another user where the tests run as root, to whom nothing is closed."""
+    """Run as another user if the tests run as root, to whom nothing is closed."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         os.chmod(root, 0o755)

@@ -125,7 +125,7 @@ def check_contiguous(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) 
 
 
 @each([name for name in CONFIGS if re.search(SCHEDULES, name)])
-def test_another_schedule_leaves_the_model_as_it_is(name: str) -> None:
+def test_another_schedule_leaves_the_model_unchanged(name: str) -> None:
     assert load(name).model == load(re.sub(SCHEDULES, '', name)).model
 
 
@@ -208,7 +208,7 @@ def test_config_has_the_backbone_of_its_name_and_its_weights(name: str) -> None:
 
 
 def value(cfg: Config, key: str) -> Any:
-    """What a config has at ``'a.b.0.c'``; None where it ends before."""
+    """Return the value of a config at ``'a.b.0.c'``; None if there is none."""
     for part in key.split('.'):
         cfg = cfg[int(part)] if isinstance(cfg, list) else cfg.get(part) if cfg is not None else None
     return cfg
@@ -386,7 +386,9 @@ def test_eight_processes_make_the_batch_of_the_learning_rate(name: str) -> None:
 
 @pytest.mark.parametrize('shape', [(480, 640), (1500, 500)])
 @pytest.mark.parametrize('options, padded', [({}, (1024, 1024)), ({'pad_size_divisor': 32}, None)])
-def test_vitdet_pads_images_to_a_square_after_normalising_them(shape, options, padded, tmp_path):
+def test_vitdet_pads_images_to_a_square_after_normalising_them(
+    shape: tuple[int, int], options: dict, padded: tuple[int, int] | None, tmp_path: Path
+) -> None:
     """In training and in tests, unless the option leaves it out."""
     from mmdet.registry import MODELS, TRANSFORMS
 

@@ -23,7 +23,7 @@ CONFIGS = {
 
 
 def authors_transforms(family: str, size: int) -> transforms.Compose:
-    """How the authors test: deit/datasets.py with --eval-crop-ratio 1.0, SwinTransformer/data/build.py."""
+    """The authors' way to test: deit/datasets.py with --eval-crop-ratio 1.0, SwinTransformer/data/build.py."""
     shorter = int(size / 1.0) if family == 'imagenet_vit' else int((256 / 224) * size)
     return transforms.Compose(
         [
@@ -44,8 +44,8 @@ IN_DOCS = {  # what to change for 384 pixels
 @pytest.mark.parametrize('family', IN_DOCS)
 @pytest.mark.parametrize('size', [224, 384])
 @pytest.mark.parametrize('shape', [(500, 375), (301, 467), (224, 224)], ids=str)
-def test_imagenet_tensors_are_the_authors(family, size, shape, tmp_path):
-    """By the options in docs/imagenet.md, which tools/test_resolutions.py has to find too."""
+def test_imagenet_tensors_are_the_authors(family: str, size: int, shape: tuple[int, int], tmp_path: Path) -> None:
+    """By the options in README.md, which tools/test_resolutions.py has to find too."""
     cfg = Config.fromfile(CONFIGS[family])
     options = {f'test_dataloader.dataset.pipeline.{key}': value for key, value in IN_DOCS[family].items()}
     if size != 224:

@@ -35,7 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_wheel_holds_the_package_and_the_configs(wheel):
+def test_the_wheel_holds_the_package_and_the_configs(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for path in (ROOT / 'mmrope').rglob('*.py'):
         assert str(path.relative_to(ROOT)) in names
@@ -71,7 +71,7 @@ def test_recipes_of_the_wheel_resolve_without_the_checkout(wheel: Path, tmp_path
         assert {'model', 'test_dataloader', 'default_scope'} <= set(Config.fromfile(path))
 
 
-def test_config_path_names_configs_of_the_checkout():
+def test_config_path_names_configs_of_the_checkout() -> None:
     path = mmrope.config_path('_base_/backbones/rope_mixed_vit_b.py')
     assert Config.fromfile(path).backbone.type == 'mmrope.RoPEViT'
     with pytest.raises(FileNotFoundError, match=r"'_base_/backbones/rope_vit.py'.*rope_mixed_vit_b.py"):
@@ -108,7 +108,9 @@ def test_the_command_of_the_wheel_makes_data_trains_and_tests_in_the_current_fol
     assert {path.name for path in tmp_path.iterdir()} == {'data', 'work_dirs', 'tested'}
 
 
-def test_a_head_of_ones_own_trains_with_the_installed_wheel_and_the_hosts_script(installed, tmp_path):
+def test_a_head_of_ones_own_trains_with_the_installed_wheel_and_the_hosts_script(
+    installed: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / 'folder'
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns('__pycache__'))
     make_digits(folder / 'data' / 'digits', images=8, val_images=3, progress=False)

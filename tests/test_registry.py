@@ -29,18 +29,18 @@ def run(code: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_builds_from_all_hosts_in_one_process_without_custom_imports():
+def test_builds_from_all_hosts_in_one_process_without_custom_imports() -> None:
     built = [word for word in run(BUILD) if word.startswith('mmrope.')]
     assert built == [f'mmrope.models.{name}' for name in ('vit', 'swin', 'simple_feature_pyramid')] * 4
 
 
-def test_importing_mmrope_imports_nothing_heavy():
+def test_importing_mmrope_imports_nothing_heavy() -> None:
     code = 'import sys, mmrope; print(*sorted({"torch", "mmengine", "timm", "mmdet", "mmseg"} & set(sys.modules)))'
     assert run(code) == []
 
 
 @pytest.mark.parametrize('backbone', ['RoPEViT', 'RoPESwin'])
-def test_backbone_needs_neither_host_nor_mmcv(backbone):
+def test_backbone_needs_neither_host_nor_mmcv(backbone: str) -> None:
     code = f'import sys, mmrope; mmrope.{backbone}("tiny"); print(*{{"mmdet", "mmseg", "mmcv"}} & set(sys.modules))'
     assert run(code) == []
 
@@ -54,12 +54,12 @@ print(type(build_from_cfg(dict(type='mmrope.PretrainedBackbone', checkpoint='x')
 """
 
 
-def test_weights_are_found_by_name_and_imported_when_asked_for():
+def test_weights_are_found_by_name_and_imported_when_asked_for() -> None:
     built = [word for word in run(WEIGHTS) if word in ('True', 'False') or word.startswith('mmrope.weights')]
     assert built == ['False', 'mmrope.weights.loading']
 
 
-def test_public_names_are_there():
+def test_public_names_are_there() -> None:
     for name in mmrope.__all__:
         assert getattr(mmrope, name)
         assert name in dir(mmrope)

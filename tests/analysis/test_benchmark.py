@@ -1,8 +1,10 @@
 """Time and memory, side by side; and that the peers are what they are called."""
 
 import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ TINY = dict(type='mmrope.RoPEViT', arch=dict(embed_dims=32, depth=2, num_heads=2
 
 
 @pytest.fixture(scope='module')
-def peers():
+def peers() -> Iterator[ModuleType]:
     sys.path.insert(0, str(ROOT / 'benchmarks'))
     import peers
 
@@ -28,7 +30,7 @@ def peers():
     sys.path.remove(str(ROOT / 'benchmarks'))
 
 
-def test_the_papers_way_gives_what_mmrope_gives(peers, close):
+def test_the_papers_way_gives_mmropes_values(peers: ModuleType, close: Callable[..., None]) -> None:
     ours = RoPEViT(dict(embed_dims=32, depth=3, num_heads=2), patch_size=8, with_cls_token=True)
     theirs = peers.PaperRoPEViT(32, 3, 2, patch_size=8)
     for param in ours.parameters():
@@ -51,7 +53,7 @@ def test_the_papers_way_gives_what_mmrope_gives(peers, close):
     close(maps.flatten(2).transpose(1, 2) / scale, tokens / scale)
 
 
-def test_candidates_take_turns(monkeypatch):
+def test_candidates_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(benchmark, 'time_step', lambda model, images, setting: calls.append(model) or float(len(calls)))
     first, second = compare({'a': TINY, 'b': TINY}, Setting((16, 16)), rounds=3, memory=False)
@@ -64,16 +66,16 @@ def test_candidates_take_turns(monkeypatch):
 
 @pytest.mark.parametrize('mode', benchmark.MODES)
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_a_step_is_what_the_mode_says(mode, dtype, monkeypatch):
+def test_a_step_follows_the_mode(mode, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     setting = Setting((16, 24), batch=2, mode=mode, dtype=dtype)
     seen = []
 
     @MODELS.register_module(name='Spy', force=True)
     class Spy(nn.Linear):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__(24, 4)
 
-        def forward(self, x):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
             out = super().forward(x)
             seen.append((x.shape, out.dtype, torch.is_grad_enabled(), self.training))
             if out.requires_grad:
@@ -87,7 +89,7 @@ def test_a_step_is_what_the_mode_says(mode, dtype, monkeypatch):
     assert measurement.parameters == 100 and len(measurement.times) == 1
 
 
-def test_memory_is_that_of_one_step():
+def test_memory_is_that_of_one_step() -> None:
     """Of a model that makes 64 MiB, keeps half of it and frees the rest: at least that, and not much more."""
     wide = dict(type='mmrope.RoPEViT', arch=dict(embed_dims=64, depth=1, num_heads=2, mlp_ratio=64), patch_size=8)
     measured = peak_memory(wide, Setting((512, 512), mode='training'))
@@ -95,13 +97,13 @@ def test_memory_is_that_of_one_step():
     assert 2 * hidden < measured < 5 * hidden
 
 
-def test_a_measurement_is_json(tmp_path):
+def test_a_measurement_is_json(tmp_path: Path) -> None:
     measurement = Measurement('a', Setting((8, 8)), [1.0, 3.0, 2.0], 5, 7)
     Config(dict(measurement=measurement.as_dict())).dump(tmp_path / 'a.json')
     assert Config.fromfile(tmp_path / 'a.json').measurement.median == 2.0
 
 
-def test_a_candidate_that_fails_is_left_out_and_the_others_are_measured():
+def test_a_candidate_that_fails_is_left_out_and_the_others_are_measured() -> None:
     skips = Skips('tool')
     candidates = {
         'a': TINY,
@@ -114,19 +116,19 @@ def test_a_candidate_that_fails_is_left_out_and_the_others_are_measured():
     assert [problem.partition(':')[0] for problem in skips.problems] == ['unknown', 'too narrow']
 
 
-def test_candidates_are_not_initialised_from_the_hub():
+def test_candidates_are_not_initialised_from_the_hub() -> None:
     model = build_candidate(TINY | dict(init_cfg=dict(type='Pretrained', checkpoint='/nowhere')), Setting((16, 16)))
     assert isinstance(model, RoPEViT) and not model.training
 
 
-def test_a_candidate_is_compiled_where_its_config_says_so(monkeypatch):
+def test_a_candidate_is_compiled_where_its_config_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = []
     monkeypatch.setattr(torch, 'compile', lambda model, **options: compiled.append(model) or model)
     models = [build_candidate(TINY | extra, Setting((16, 16))) for extra in ({}, {'compile': True})]
     assert compiled == models[1:]
 
 
-def test_memory_is_measured_in_a_process_that_is_prepared():
+def test_memory_is_measured_in_a_process_that_is_prepared() -> None:
     code = 'import torch, mmrope.registry as r; r.MODELS.register_module(name="Here", module=torch.nn.ReLU)'
     register = partial(exec, code)
     assert peak_memory(dict(type='mmrope.Here'), Setting((512, 512)), prepare=register) > 2**21  # its output has 3 MiB
@@ -135,6 +137,6 @@ def test_memory_is_measured_in_a_process_that_is_prepared():
 
 
 @pytest.mark.parametrize('name, value', [('mode', 'testing'), ('dtype', 'int8')])
-def test_a_setting_that_is_none_names_it(name, value):
+def test_wrong_settings_are_named(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=f'{name}.*{value}'):
         Setting((16, 16), **{name: value})

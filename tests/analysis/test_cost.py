@@ -9,7 +9,7 @@ from mmrope.analysis.cost import Cost, count
 
 
 class Model(nn.Module):
-    """As the hosts' models have a backbone."""
+    """A model with a backbone, as in the hosts."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()

@@ -67,7 +67,7 @@ def test_revision_and_file_can_be_named(hub: Hub, end: str, path: str) -> None:
 
 
 @pytest.mark.parametrize('how', ['offline mode', 'the Hub is down'])
-def test_what_is_cached_loads_without_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def test_cached_files_load_without_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     hub.files[REPO, 'pytorch_model.bin'] = content(5)
     value_of(NAME)
     hub.requests.clear()
@@ -81,17 +81,17 @@ def test_what_is_cached_loads_without_the_hub(hub: Hub, monkeypatch: pytest.Monk
 
 def test_offline_without_the_file_is_one_sentence(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
-    with pytest.raises(SourceError) as error:
+    with pytest.raises(SourceError, match=f'{NAME}.*HF_HUB_OFFLINE') as error:
         fetch(NAME)
-    files = 'model.safetensors or pytorch_model.bin'
     text = str(error.value)
-    assert text.startswith(f'{NAME}: HF_HUB_OFFLINE ') and str(tmp_path / 'hub') in text and files in text
+    assert all(word in text for word in [str(tmp_path / 'hub'), 'model.safetensors', 'pytorch_model.bin'])
+    assert '\n' not in text
 
 
 def test_a_token_opens_a_private_repository(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.files[REPO, 'pytorch_model.bin'] = content(6)
     hub.private.add(REPO)
-    with pytest.raises(SourceError, match=f'has no repository {REPO}, .*HF_TOKEN'):
+    with pytest.raises(SourceError, match=f'{REPO}.*HF_TOKEN'):
         fetch(NAME)
     monkeypatch.setenv('HF_TOKEN', 'hf_secret')
     assert value_of(NAME) == 6
@@ -100,18 +100,18 @@ def test_a_token_opens_a_private_repository(hub: Hub, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     'name, words',
     [
-        ('hf-hub:naver-ai/nothing', 'has no repository naver-ai/nothing'),
-        (f'{NAME}@v2', 'the repository has no revision v2'),
-        (f'{NAME}/weights.pth', 'the repository has no weights.pth'),
-        ('hf-hub:naver-ai/empty', 'no model.safetensors or pytorch_model.bin'),
-        ('hf-hub:naver ai/it', 'hf-hub:naver ai/it .*hf-hub:OWNER/NAME'),
-        ('hf-hub:nothing', r'hf-hub:nothing .*hf-hub:OWNER/NAME.*@REVISION.*/FILE'),
-        ('timm:vit_base_patch16_rope_mixed_224.nobody', 'names: vit_base_patch16_rope_mixed_224.naver_in1k'),
-        ('timm:vit_rope', 'timm .* has no weights of this name'),
-        ('torchvision://resnet50', 'hf-hub:OWNER/NAME or timm:NAME.* torchvision://'),
+        ('hf-hub:naver-ai/nothing', 'naver-ai/nothing.*HF_TOKEN'),
+        (f'{NAME}@v2', r'@v2\W.*revision.*\bv2\b'),
+        (f'{NAME}/weights.pth', r'/weights\.pth\W.*repository.*\bweights\.pth'),
+        ('hf-hub:naver-ai/empty', r'repository.*\bmodel\.safetensors\b.*\bpytorch_model\.bin'),
+        ('hf-hub:naver ai/it', 'naver ai.*hf-hub:OWNER/NAME'),
+        ('hf-hub:nothing', 'hf-hub:nothing.*hf-hub:OWNER/NAME.*@REVISION.*/FILE'),
+        ('timm:vit_base_patch16_rope_mixed_224.nobody', r'nobody\W.*\bvit_base_patch16_rope_mixed_224\.naver_in1k'),
+        ('timm:vit_rope', f'timm:vit_rope.*timm.*{timm.__version__}'),
+        ('torchvision://resnet50', 'torchvision://.*hf-hub:OWNER/NAME.*timm:NAME'),
     ],
 )
-def test_what_is_not_there_is_named(hub: Hub, name: str, words: str) -> None:
+def test_missing_sources_are_named(hub: Hub, name: str, words: str) -> None:
     hub.files[REPO, 'pytorch_model.bin'] = hub.files['naver-ai/empty', 'README.md'] = content()
     with pytest.raises(SourceError, match=words) as error:
         fetch(name)
@@ -121,7 +121,7 @@ def test_what_is_not_there_is_named(hub: Hub, name: str, words: str) -> None:
 def test_a_download_that_breaks_off_leaves_nothing(hub: Hub, tmp_path: Path) -> None:
     hub.files[REPO, 'pytorch_model.bin'] = content(7)
     hub.cut.add('pytorch_model.bin')
-    with pytest.raises(SourceError, match=f'{NAME}: .*failed.*: .*size') as error:
+    with pytest.raises(SourceError, match=f'{NAME}.*download.*size') as error:
         fetch(NAME)
     assert '\n' not in str(error.value)
     assert kept_files(tmp_path / 'hub') == []
@@ -148,7 +148,7 @@ def test_a_url_is_downloaded_once_and_not_mixed_up_with_another(hub: Hub) -> Non
 
 @pytest.mark.parametrize(
     'problem, words',
-    [('404', '404'), ('cut', r'\d+ bytes are missing'), ('hash', 'SHA-256'), ('no server', 'refused')],
+    [('404', '404'), ('cut', r'\d+ bytes'), ('hash', 'SHA-256'), ('no server', 'refused')],
 )
 def test_a_url_that_fails_leaves_nothing(hub: Hub, tmp_path: Path, problem: str, words: str) -> None:
     digest = hashlib.sha256(content(1)).hexdigest()[:8]
@@ -170,7 +170,7 @@ def test_a_url_that_fails_leaves_nothing(hub: Hub, tmp_path: Path, problem: str,
         assert value_of(url) == 1
 
 
-def test_what_a_killed_download_left_goes_with_the_next(hub: Hub, tmp_path: Path) -> None:
+def test_the_next_download_removes_the_rest_of_a_killed_one(hub: Hub, tmp_path: Path) -> None:
     hub.files['', '/model.pth'] = content(1)
     path = Path(fetch(f'{hub.url}/model.pth'))
     path.rename(path.with_name(f'{path.name}.1{PART}'))
@@ -208,7 +208,7 @@ def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     (tmp_path / 'a.pth').write_bytes(content(2))
     assert value_of('~/a.pth') == 2
     assert fetch(tmp_path / 'a.pth') == str(tmp_path / 'a.pth')
-    with pytest.raises(FileNotFoundError, match='b.pth does not exist'):
+    with pytest.raises(FileNotFoundError, match=rf'{tmp_path}/b\.pth'):
         fetch('~/b.pth')
 
 
@@ -226,7 +226,7 @@ def test_a_file_system_without_locks_gets_a_file_all_the_same(
 
 
 def test_a_cache_that_may_not_be_written_is_read(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As that of a cluster, which others have filled."""
+    """A cluster may have such a cache, which others have filled."""
     hub.files['', '/model.pth'] = content(1)
     fetch(f'{hub.url}/model.pth')
     monkeypatch.setattr(FileLock, '_acquire', lambda lock: pytest.fail('it was written'))

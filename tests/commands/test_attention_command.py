@@ -69,7 +69,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize('kind', CONFIGS)
-def test_the_numbers_are_those_of_images_as_the_config_feeds_them(study, images, capsys, kind) -> None:
+def test_the_numbers_are_those_of_images_as_the_config_feeds_them(
+    study: Callable[..., list[str]], images: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
     config, checkpoint = study(kind)
     main(['attention', config, checkpoint, '--images', str(images), '--out', 'out'])
     (row,) = json.loads(Path('out/attention.json').read_text())
@@ -95,7 +97,9 @@ def test_the_numbers_are_those_of_images_as_the_config_feeds_them(study, images,
             assert f' {mean(heads):.2f} ' in line and f' {min(heads):.2f} - {max(heads):.2f} ' in line
 
 
-def test_several_checkpoints_share_a_plot_and_a_query_is_drawn(study, images, monkeypatch) -> None:
+def test_several_checkpoints_share_a_plot_and_a_query_is_drawn(
+    study: Callable[..., list[str]], images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn = figures(monkeypatch)
     pairs = study('detection', 'mixed') + study('detection', 'axial', rope='axial')
     options = ['--query', '100', '40', '--blocks', '2', '1', '--heads', '0', '--max-images', '1']
@@ -114,20 +118,22 @@ def test_several_checkpoints_share_a_plot_and_a_query_is_drawn(study, images, mo
 
 
 MISTAKES = {
-    'no image': (['--images', 'nowhere.png'], '--images: nowhere.png'),
-    'empty folder': (['--images', 'empty'], '--images: empty'),
+    'no image': (['--images', 'nowhere.png'], r'--images.*\bnowhere\.png'),
+    'empty folder': (['--images', 'empty'], r'--images.*\bempty\b'),
     'outside': (
         ['--query', '128', '0'],
-        '--query: .*127 and 0 .. 89, but got x = 128, y = 0',
+        r'--query.*\b127\b.*\b89\b.*\bx\W+128\W+y\W+0\b',
     ),
-    'block': (['--query', '1', '0', '--blocks', '3'], r'--blocks: .*0 to 2, .*\[3\]'),
-    'head': (['--query', '1', '0', '--heads', '2'], r'--heads: .*0 to 1, .*\[2\]'),
+    'block': (['--query', '1', '0', '--blocks', '3'], r'--blocks.*\b0\b.*\b2\b.*\[3\]'),
+    'head': (['--query', '1', '0', '--heads', '2'], r'--heads.*\b0\b.*\b1\b.*\[2\]'),
     'option': (['--cfg-options', 'modle.x=1'], "'modle'.*model"),
 }
 
 
 @pytest.mark.parametrize('options, words', MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_ends_in_one_sentence(study, images, capsys, options, words) -> None:
+def test_a_mistake_ends_in_one_sentence(
+    study: Callable[..., list[str]], images: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
     Path('empty').mkdir()
     pair = study('detection')
     with pytest.raises(SystemExit):
@@ -136,21 +142,27 @@ def test_a_mistake_ends_in_one_sentence(study, images, capsys, options, words) -
     assert re.match(f'mmrope attention: error: .*{words}', error)
 
 
-def test_a_missing_checkpoint_and_an_odd_name_are_refused(study, images, capsys) -> None:
+def test_a_missing_checkpoint_and_an_odd_name_are_refused(
+    study: Callable[..., list[str]], images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config, _ = study('detection')
     with pytest.raises(SystemExit):
         main(['attention', config, 'none.pth', '--images', str(images)])
-    assert 'CHECKPOINT: there is no checkpoint none.pth' in capsys.readouterr().err
+    assert re.search(r'CHECKPOINT\b.*\bnone\.pth', capsys.readouterr().err)
     with pytest.raises(SystemExit):
         main(['attention', config, '--images', str(images)])
-    assert 'CONFIG CHECKPOINT: give pairs of both, and not 1 names' in capsys.readouterr().err
+    assert re.search(r'CONFIG CHECKPOINT\b.*\b1\b', capsys.readouterr().err)
     with pytest.raises(SystemExit):
         main(['attention', config, 'a.pth', config, 'b.pth', '--images', str(images)])
-    assert '--labels: give 2 names that differ' in capsys.readouterr().err
+    assert re.search(r'--labels\b.*\b2\b', capsys.readouterr().err)
 
 
 def test_a_bad_image_and_a_bad_model_are_named_and_the_rest_is_kept(
-    study, images, write_config, tmp_path, capsys
+    study: Callable[..., list[str]],
+    images: Path,
+    write_config: Callable[..., str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A strip is no pixel high at the size of the config; a host's own backbone has nothing to study."""
     folder = tmp_path / 'images'
@@ -163,17 +175,17 @@ def test_a_bad_image_and_a_bad_model_are_named_and_the_rest_is_kept(
     arguments = [*host, *good, *missing, '--images', str(folder), '--labels', 'host', 'good', 'missing']
     with pytest.raises(SystemExit) as stop:
         main(['attention', *arguments, '--query', '120', '85', '--out', 'out'])
-    assert stop.value.code == 'mmrope attention: 6 skipped, 1 of 3 models analysed'
+    assert re.match(r'mmrope attention: 6\b.*\b1\b.*\b3\b', stop.value.code)
     error = capsys.readouterr().err
     for words in (
-        f'{folder}/broken.png is no image',
-        f'notes.txt in {folder}',
-        f'good, {folder}/strip.png',
-        f'good, {folder}/c.png: --query: ',  # 128 x 82 pixels, as the network is fed it
-        'host: model.backbone must be mmrope.RoPEViT or mmrope.RoPESwin, but the config has ResNetV1c',
-        'missing: there is no config none.py',
+        f'{folder}/broken.png',
+        f'notes.txt.* {folder}',
+        f'good.* {folder}/strip.png',
+        f'good.* {folder}/c.png.*--query',  # 128 x 82 pixels, as the network is fed it
+        r'host\b.*model\.backbone .*RoPEViT.*RoPESwin.*ResNetV1c',
+        r'missing\b.*config.* none\.py',
     ):
-        assert f'mmrope attention: skipped: {words}' in error
+        assert re.search(f'mmrope attention: skipped: {words}', error)
     (row,) = json.loads(Path('out/attention.json').read_text())
     assert (row['label'], row['images']) == ('good', 2)
     assert {path.name for path in Path('out').iterdir()} == {
@@ -181,20 +193,27 @@ def test_a_bad_image_and_a_bad_model_are_named_and_the_rest_is_kept(
     }  # fmt: skip
 
 
-def test_results_are_replaced_on_request_only(study, images, capsys) -> None:
+def test_results_are_replaced_on_request_only(
+    study: Callable[..., list[str]], images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path('out').mkdir()
     Path('out/attention.json').write_text('mine')
     arguments = [*study('detection'), '--images', str(images / 'a.png'), '--out', 'out']
     with pytest.raises(SystemExit):
         main(['attention', *arguments])
-    assert 'out/attention.json exists: --overwrite' in capsys.readouterr().err
+    assert re.search('out/attention.json .*--overwrite', capsys.readouterr().err)
     main(['attention', *arguments, '--overwrite'])
     assert json.loads(Path('out/attention.json').read_text())[0]['images'] == 1
 
 
-def test_another_backbone_is_refused(study, write_config, tmp_path, images, capsys) -> None:
+def test_another_backbone_is_refused(
+    study: Callable[..., list[str]],
+    write_config: Callable[..., str],
+    tmp_path: Path,
+    images: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     config = write_config(tmp_path, 'detection')
     with pytest.raises(SystemExit):
         main(['attention', config, study('segmentation')[1], '--images', str(images)])
-    words = 'model.backbone must be mmrope.RoPEViT or mmrope.RoPESwin, but the config has ResNet'
-    assert words in capsys.readouterr().err
+    assert re.search(r'model\.backbone .*RoPEViT.*RoPESwin.*ResNet', capsys.readouterr().err)

@@ -43,18 +43,20 @@ def test_to_mmrope_and_on_to_timm(
     source, theirs = small
     ours, back = str(tmp_path / f'ours.{suffix}'), str(tmp_path / f'back.{suffix}')
     convert([source, ours])
-    assert capsys.readouterr().out.splitlines() == [
-        f'RoPEViT: {len(theirs) + 1} tensors',
-        '  renamed: freqs -> blocks.*.attn.rope.freqs',
-        '  dropped: buffers that are computed (freqs_t_x)',
-        f'{ours} is written',
+    expected = [
+        rf'RoPEViT\b.*\b{len(theirs) + 1}\b',
+        r' freqs -> blocks\.\*\.attn\.rope\.freqs$',
+        r'\(freqs_t_x\)$',
+        ours,
     ]
+    for line, pattern in zip(capsys.readouterr().out.splitlines(), expected, strict=True):
+        assert re.search(pattern, line)
     model = RoPEViT(dict(embed_dims=384, depth=2, num_heads=6), with_cls_token=True, final_norm=True)
-    assert set(load_pretrained(model, ours).dropped.values()) == {'classification head'}
+    assert set(load_pretrained(model, ours).dropped) == {'head.weight', 'head.bias'}
     weights = {key: value for key, value in load_checkpoint(ours).items() if not key.startswith('head.')}
     model.load_state_dict(weights)  # as it is, without mmrope's loader
     convert([ours, back, '--to', 'timm'])
-    assert 'renamed: blocks.*.attn.rope.freqs -> rope.freqs' in capsys.readouterr().out
+    assert 'blocks.*.attn.rope.freqs -> rope.freqs' in capsys.readouterr().out
     timm.create_model('vit_small_patch16_rope_mixed_224', depth=2).load_state_dict(load_checkpoint(back))
     assert equal(load_checkpoint(back), theirs)
 
@@ -66,7 +68,7 @@ def test_a_dry_run_says_the_same_and_writes_nothing(
     convert([small[0], str(tmp_path / 'ours.pth'), '--dry-run'])
     assert sorted(tmp_path.iterdir()) == before
     out = capsys.readouterr().out
-    assert 'renamed: freqs -> ' in out and out.endswith('ours.pth would be written\n')
+    assert ' freqs -> ' in out and re.search(r'\bwould\b.*\bours\.pth|\bours\.pth\b.*\bwould\b', out)
 
 
 def test_axial_frequencies_of_a_swin_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +77,7 @@ def test_axial_frequencies_of_a_swin_are_left_out(tmp_path: Path, capsys: pytest
     constants = {name.replace('rope.freqs', 'rope_freqs'): value for name, value in model.named_buffers()}
     torch.save({'model': {**model.state_dict(), **constants}}, tmp_path / 'axial.pth')
     convert([str(tmp_path / 'axial.pth'), str(tmp_path / 'ours.safetensors')])
-    assert 'axial frequencies, which are computed (rope_theta 50)' in capsys.readouterr().out
+    assert re.search(r'\baxial\b.*\brope_theta\W50\b', capsys.readouterr().out)
     model.load_state_dict(load_file(tmp_path / 'ours.safetensors'))
 
 
@@ -96,23 +98,27 @@ class Malicious:
 
 
 MISTAKES = {
-    'source': (['none.pth', 'b.pth'], 'SRC: .*none.pth'),
-    'suffix': (['a.pth', 'b.bin'], r"DST: .*\.pth or \.safetensors, but got 'b.bin'"),
+    'source': (['none.pth', 'b.pth'], r'SRC\b.*none\.pth'),
+    'suffix': (['a.pth', 'b.bin'], r"DST\b.*\.pth.*\.safetensors.*'b\.bin'"),
     'folder': (['a.pth', 'a.pth/b.pth'], 'a.pth/b.pth'),
-    'a folder': (['a.pth', 'folder.pth'], 'folder.pth is a folder'),
-    'there already': (['a.pth', 'a.pth'], 'a.pth exists.*--overwrite'),
-    'no weights': (['empty.pth', 'b.pth'], 'the checkpoint holds no weights'),
-    'no transformer': (['resnet.pth', 'b.pth'], 'not weights of a ViT or Swin that mmrope knows; their keys: conv1'),
-    'swin to timm': (['swin.pth', 'b.pth', '--to', 'timm'], 'timm has no Swin with RoPE'),
-    'prefix': (['a.pth', 'b.pth', '--prefix', 'neck'], "prefix='neck.'"),
-    'code': (['malicious.pth', 'b.pth'], 'malicious.pth was not loaded: it asks for'),
-    'damaged': (['damaged.safetensors', 'b.pth'], 'damaged.safetensors is not a checkpoint, or is damaged'),
+    'a folder': (['a.pth', 'folder.pth'], r'folder\.pth .*folder'),
+    'there already': (['a.pth', 'a.pth'], r'\ba\.pth\b.*--overwrite'),
+    'no weights': (['empty.pth', 'b.pth'], '.*weights.*state_dict'),
+    'no transformer': (['resnet.pth', 'b.pth'], r'ViT.*Swin.*conv1\.weight'),
+    'swin to timm': (['swin.pth', 'b.pth', '--to', 'timm'], 'timm.*Swin'),
+    'prefix': (['a.pth', 'b.pth', '--prefix', 'neck'], r"prefix='neck\.'"),
+    'code': (['malicious.pth', 'b.pth'], r'malicious\.pth\b.*\bmkdir\b'),
+    'damaged': (['damaged.safetensors', 'b.pth'], r'damaged\.safetensors\b.*checkpoint'),
 }
 
 
 @pytest.mark.parametrize('arguments, words', MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_ends_in_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, arguments: list[str], words: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arch = dict(embed_dims=64, depth=1, num_heads=1)
@@ -141,7 +147,9 @@ def test_overwriting_and_trust_are_asked_for(tmp_path: Path, monkeypatch: pytest
     assert equal(load_checkpoint('a.pth'), state)  # and is safe from now on
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save(RoPEViT(dict(embed_dims=64, depth=1, num_heads=1)).state_dict(), 'a.pth')
     Path('b.pth').write_bytes(b'old')

@@ -1,5 +1,6 @@
 """Errors of a command: one sentence, and an interruption with what becomes of the training."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,28 +14,28 @@ from mmrope.commands.runner import RunStarted
 @pytest.mark.parametrize(
     ('error', 'text'),
     [
-        (CommandError('do this'), 'do this'),
-        (UnsafeCheckpointError('not loaded'), 'not loaded'),
-        (TypeError('two\n  lines'), 'TypeError: two lines (--traceback shows where)'),
-        (KeyError("no 'x' here"), "KeyError: no 'x' here (--traceback shows where)"),
+        (CommandError('do this'), 'do this$'),
+        (UnsafeCheckpointError('not loaded'), 'not loaded$'),
+        (TypeError('two\n  lines'), r'TypeError: two lines\W.*--traceback'),
+        (KeyError("no 'x' here"), r"KeyError: no 'x' here\W.*--traceback"),
         (
             KeyError('X is not in the mmdet::model registry. Please check whether the value of `X` is correct'),
-            'KeyError: X is not in the mmdet::model registry (--traceback shows where)',
+            r'KeyError: X is not in the mmdet::model registry(?!.*Please)\W.*--traceback',
         ),
         (
             KeyError('mmrope.RoPEVit is not in the mmengine::model registry. Please check whether the value of ...'),
-            'KeyError: mmrope.RoPEVit is not in the mmengine::model registry; did you mean mmrope.RoPEViT? '
-            '(--traceback shows where)',
+            r'KeyError: mmrope\.RoPEVit is not in the mmengine::model registry(?!.*Please).* mmrope\.RoPEViT\W.*--',
         ),
         (
             KeyError('RoPEViT is not in the model registry. Please check whether the value of ...'),
-            'KeyError: RoPEViT is not in the model registry; did you mean mmrope.RoPEViT? (--traceback shows where)',
+            r'KeyError: RoPEViT is not in the model registry(?!.*Please).* mmrope\.RoPEViT\W.*--',
         ),
-        (ValueError('x' * 5000), f'ValueError: {"x" * 600} ... (--traceback shows where)'),
+        (ValueError('x' * 5000), r'ValueError: x{600} .*--traceback'),
     ],
 )
 def test_an_error_in_one_line(error: Exception, text: str) -> None:
-    assert sentence(error) == text
+    line = sentence(error)
+    assert re.match(text, line) and '\n' not in line
 
 
 def test_an_error_is_one_line_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,7 +58,7 @@ def test_an_error_about_a_value_begins_with_its_flag() -> None:
 
 
 def runner_at(work_dir: Path, iteration: int = 0) -> SimpleNamespace:
-    """As much of a runner as knows where a training is."""
+    """Return a runner with the parts that know where a training is."""
     return SimpleNamespace(work_dir=str(work_dir), iter=iteration)
 
 
@@ -70,7 +71,7 @@ def test_an_error_passes_through_once_the_run_has_started(tmp_path: Path, stage:
 
 
 @pytest.mark.parametrize('workers_end_too', [False, True])
-def test_ctrl_c_is_an_interruption_whatever_it_breaks(
+def test_ctrl_c_is_an_interruption_even_if_other_errors_follow(
     workers_end_too: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Run(resumable=True)
@@ -83,11 +84,11 @@ def test_ctrl_c_is_an_interruption_whatever_it_breaks(
             if workers_end_too:
                 raise RuntimeError('DataLoader worker exited unexpectedly')
     assert caught.value.code == 130
-    assert capsys.readouterr().err.startswith('tool.py: interrupted; the checkpoints in the work dir are whole')
+    assert re.match(r'tool\.py: interrupted\b.*--resume', capsys.readouterr().err)
 
 
 def interrupted(work_dir: Path, capsys: pytest.CaptureFixture[str], iteration: int | None) -> str:
-    """What is said when Ctrl-C ends a training that began at an iteration, or was still building."""
+    """Return the message when Ctrl-C ends a training that began at an iteration, or was still building."""
     run = Run(resumable=True)
     with pytest.raises(SystemExit), errors_in_one_sentence('tool.py', run):
         if iteration is not None:
@@ -97,9 +98,11 @@ def interrupted(work_dir: Path, capsys: pytest.CaptureFixture[str], iteration: i
 
 
 def test_ctrl_c_before_the_first_checkpoint_promises_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    none = 'tool.py: interrupted; this training has no checkpoint yet: the same command begins it again\n'
-    assert [interrupted(tmp_path, capsys, iteration) for iteration in (0, 5)] == [none] * 2
+    said = [interrupted(tmp_path, capsys, iteration) for iteration in (0, 5)]
+    none = said[0]
+    assert said == [none] * 2 and re.match(r'tool\.py: interrupted\b.*no checkpoint', none) and '--resume' not in none
     (tmp_path / 'last_checkpoint').touch()  # of an earlier training, unless this one has resumed from it
     assert interrupted(tmp_path, capsys, 0) == none
-    assert interrupted(tmp_path, capsys, None) == 'tool.py: interrupted before the training began\n'
-    assert 'go on with --resume' in interrupted(tmp_path, capsys, 5)
+    unbegun = interrupted(tmp_path, capsys, None)
+    assert unbegun.startswith('tool.py: interrupted before') and '--resume' not in unbegun
+    assert '--resume' in interrupted(tmp_path, capsys, 5)

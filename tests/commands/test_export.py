@@ -53,7 +53,9 @@ def made(backbone: dict) -> RoPEViT | RoPESwin:
     return kind(**{key: value for key, value in backbone.items() if key != 'type'})
 
 
-def test_a_global_vit_takes_any_batch_and_any_size(run, tmp_path, capsys):
+def test_a_global_vit_takes_any_batch_and_any_size(
+    run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     backbone = dict(VIT, ape=True, out_indices=(0, 1))
     model = made(backbone)
     checkpoint = weights(model, tmp_path / 'vit.pth')
@@ -63,7 +65,7 @@ def test_a_global_vit_takes_any_batch_and_any_size(run, tmp_path, capsys):
     file = onnx.load(out)
     assert [output.name for output in file.graph.output] == ['block0', 'block1']
     assert [dim.dim_param for dim in file.graph.input[0].type.tensor_type.shape.dim] == ['batch', '', 'height', 'width']
-    assert 'images of any size to block0, block1; ONNX Runtime differs by ' in capsys.readouterr().out
+    assert 'block0, block1' in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ['config.py', 'out.onnx', 'vit.pth']
 
 
@@ -80,7 +82,7 @@ BACKBONES = {
 @pytest.mark.parametrize(
     'name', [pytest.param(name, marks=() if name == 'vit' else pytest.mark.slow) for name in BACKBONES]
 )
-def test_one_size_that_nothing_divides_and_any_batch(run, tmp_path, name):
+def test_one_size_that_nothing_divides_and_any_batch(run: Callable[..., Path], tmp_path: Path, name) -> None:
     backbone = BACKBONES[name]
     model = made(backbone)
     checkpoint = weights(model, tmp_path / 'weights.pth')
@@ -89,7 +91,7 @@ def test_one_size_that_nothing_divides_and_any_batch(run, tmp_path, name):
         assert difference(model, out, batch, 3, 45, 67) < 1e-4
 
 
-def test_one_image_of_one_size(run, tmp_path):
+def test_one_image_of_one_size(run: Callable[..., Path], tmp_path: Path) -> None:
     backbone = dict(SWIN, arch=dict(embed_dims=16, depths=(1,), num_heads=(2,)), out_indices=(0,), window_size=7)
     model = made(backbone)
     init_cfg = dict(type='Pretrained', checkpoint=weights(model, tmp_path / 'weights.pth'))
@@ -104,58 +106,77 @@ def test_one_image_of_one_size(run, tmp_path):
 @pytest.mark.parametrize(
     'backbone, arguments, message',
     [
-        (SWIN, ['--dynamic-size'], r'dynamic_size=True .*window_size = 7'),
-        (dict(VIT, window_size=3), ['--dynamic-size'], r'dynamic_size=True .*window_size = 3'),
-        (VIT, ['--opset', '16'], 'opset must be at least 18, but got 16'),
-        (dict(type='mmdet.ResNet', depth=18), [], 'model.backbone must be .*RoPEViT or mmrope.RoPESwin, .*ResNet'),
-        (VIT, ['--checkpoint', 'nowhere.pth'], '--checkpoint: .*nowhere.pth'),
+        (SWIN, ['--dynamic-size'], r'dynamic_size=True .*window_size\W+7\b'),
+        (dict(VIT, window_size=3), ['--dynamic-size'], r'dynamic_size=True .*window_size\W+3\b'),
+        (VIT, ['--opset', '16'], r'opset .*\b18\b.*\b16\b'),
+        (dict(type='mmdet.ResNet', depth=18), [], r'model\.backbone .*RoPEViT.*RoPESwin.*ResNet'),
+        (VIT, ['--checkpoint', 'nowhere.pth'], r'--checkpoint\b.*nowhere\.pth'),
     ],
 )
-def test_what_cannot_be_is_one_sentence_and_leaves_no_file(run, tmp_path, capsys, backbone, arguments, message):
+def test_a_mistake_is_one_sentence_and_leaves_no_file(
+    run: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    backbone,
+    arguments: list,
+    message: str,
+) -> None:
     with pytest.raises(SystemExit):
         run(backbone, *arguments)
     assert re.match(f'mmrope export: error: .*{message}', capsys.readouterr().err.splitlines()[-1])
     assert [path.name for path in tmp_path.iterdir()] == ['config.py']
 
 
-def test_values_that_differ_are_an_error_and_leave_the_old_file(run, tmp_path, monkeypatch, capsys):
+def test_values_that_differ_are_an_error_and_leave_the_old_file(
+    run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / 'out.onnx').write_text('old')
     monkeypatch.setattr(onnx_files, 'difference', lambda *args: 2e-4)
     monkeypatch.setattr(torch.onnx, 'export', lambda model, args, path, **kwargs: Path(path).write_text('new'))
     with pytest.raises(SystemExit):
         run(VIT, '--overwrite')
-    assert 'differ by 2.0e-04, more than 1e-04' in capsys.readouterr().err
+    assert re.search(r'2\.0e-04.*1e-04', capsys.readouterr().err)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['config.py', 'out.onnx']
     assert (tmp_path / 'out.onnx').read_text() == 'old'
     run(VIT, '--no-check', '--overwrite')
     assert (tmp_path / 'out.onnx').read_text() == 'new'
 
 
-def test_a_file_is_replaced_on_request_only(run, tmp_path, capsys):
+def test_a_file_is_replaced_on_request_only(
+    run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / 'out.onnx').write_text('old')
     with pytest.raises(SystemExit):
         run(VIT)
-    assert f'{tmp_path}/out.onnx exists: --overwrite' in capsys.readouterr().err
+    assert re.search(f'{tmp_path}/out.onnx .*--overwrite', capsys.readouterr().err)
     assert (tmp_path / 'out.onnx').read_text() == 'old'
 
 
 PREPROCESSOR = "model['data_preprocessor'] = "
 TEST = "test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile'), {}, dict(type='PackDetInputs')]))"
 SIZES = {
-    'pipeline': (TEST.format("dict(type='Resize', scale=(100, 60))"), (60, 100), 'Resize of the test pipeline'),
+    'pipeline': (TEST.format("dict(type='Resize', scale=(100, 60))"), (60, 100), 'Resize'),
     'padded': (
         TEST.format("dict(type='Resize', scale=(100, 60), keep_ratio=True)")
         + f'\n{PREPROCESSOR}dict(pad_size_divisor=32)',
         (64, 128),
-        'Resize of the test pipeline',
+        'Resize',
     ),
     'option': (TEST.format("dict(type='Resize', scale=(100, 60))"), (40, 48), '--size'),
-    'none': ('', (224, 224), 'the config has none'),
+    'none': ('', (224, 224), 'config'),
 }
 
 
 @pytest.mark.parametrize('more, size, source', SIZES.values(), ids=SIZES)
-def test_the_size_is_that_of_the_tests_and_is_said(run, tmp_path, monkeypatch, capsys, more, size, source):
+def test_the_size_is_that_of_the_tests_and_is_said(
+    run: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more,
+    size: tuple[int, int],
+    source: str,
+) -> None:
     exported = []
     monkeypatch.setattr(
         torch.onnx, 'export', lambda model, args, path, **_: exported.append(args) or Path(path).touch()
@@ -166,7 +187,7 @@ def test_the_size_is_that_of_the_tests_and_is_said(run, tmp_path, monkeypatch, c
     assert f'{size[0]} x {size[1]} pixels' in out and source in out
 
 
-def test_the_type_may_be_a_class(tmp_path, monkeypatch):
+def test_the_type_may_be_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a config in pure Python."""
     monkeypatch.setattr(torch.onnx, 'export', lambda model, args, path, **_: Path(path).touch())
     config = tmp_path / 'config.py'

@@ -38,7 +38,12 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
     return write
 
 
-def test_frequencies_and_their_changes_are_written(files, tiny_data, capsys, monkeypatch) -> None:
+def test_frequencies_and_their_changes_are_written(
+    files: Callable[..., tuple[str, str]],
+    tiny_data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     drawn = figures(monkeypatch)
     image = str(tiny_data / 'images' / '0.png')
     options = ['--initial', 'initial.pth', '--out', 'out', '--grid', '20', '--image', image]
@@ -63,7 +68,9 @@ def test_frequencies_and_their_changes_are_written(files, tiny_data, capsys, mon
     assert 'blocks.2' in printed and 'at least' not in printed and f'{missed["ring"]["axial"]:.3f}' in printed
 
 
-def test_without_the_initial_checkpoint_the_change_is_a_lower_bound(files, capsys) -> None:
+def test_without_the_initial_checkpoint_the_change_is_a_lower_bound(
+    files: Callable[..., tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     main(['frequencies', *files(), '--out', 'out'])
     assert 'at least' in capsys.readouterr().out
     (first, _, third) = json.loads(Path('out/frequencies.json').read_text())['blocks'].values()
@@ -71,7 +78,7 @@ def test_without_the_initial_checkpoint_the_change_is_a_lower_bound(files, capsy
     assert third['changes'][1]['change'] == pytest.approx(0.5, abs=1e-6)
 
 
-def test_axial_frequencies_have_no_changes(files) -> None:
+def test_axial_frequencies_have_no_changes(files: Callable[..., tuple[str, str]]) -> None:
     main(['frequencies', *files(rope='axial', rope_theta=30.0), '--out', 'out'])
     result = json.loads(Path('out/frequencies.json').read_text())
     assert [block['changes'] for block in result['blocks'].values()] == [[]] * 3
@@ -82,35 +89,39 @@ def test_axial_frequencies_have_no_changes(files) -> None:
 @pytest.mark.parametrize(
     'backbone, options, words',
     [
-        (dict(rope=None, ape=True), [], 'CONFIG: .*rope=None'),
-        ({}, ['--grid', '4'], '--grid: .*at least 8, but got 4'),
-        ({}, ['--image', 'config.py'], '--image: config.py'),
-        ({}, ['--block', '3'], '--block: .*0 to 2, but got 3'),
-        ({}, ['--initial', 'none.pth'], '--initial: .*none.pth'),
+        (dict(rope=None, ape=True), [], 'CONFIG.*rope=None'),
+        ({}, ['--grid', '4'], r'--grid.*\b8\b.*\b4\b'),
+        ({}, ['--image', 'config.py'], r'--image.*\bconfig\.py'),
+        ({}, ['--block', '3'], r'--block.*\b0\b.*\b2\b.*\b3\b'),
+        ({}, ['--initial', 'none.pth'], r'--initial.*none\.pth'),
     ],
 )
-def test_a_mistake_ends_in_one_sentence(files, capsys, backbone, options, words) -> None:
+def test_a_mistake_ends_in_one_sentence(
+    files: Callable[..., tuple[str, str]], capsys: pytest.CaptureFixture[str], backbone: dict, options: list, words: str
+) -> None:
     with pytest.raises(SystemExit):
         main(['frequencies', *files(**backbone), '--out', 'out', *options])
     error = capsys.readouterr().err.splitlines()[-1]
     assert re.match(f'mmrope frequencies: error: {words}', error)
 
 
-def test_results_are_replaced_on_request_only(files, capsys) -> None:
+def test_results_are_replaced_on_request_only(
+    files: Callable[..., tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     Path('out').mkdir()
     Path('out/frequencies.json').write_text('mine')
     arguments = [*files(), '--out', 'out', '--grid', '8']
     with pytest.raises(SystemExit):
         main(['frequencies', *arguments])
-    assert 'out/frequencies.json exists: --overwrite' in capsys.readouterr().err
+    assert re.search('out/frequencies.json .*--overwrite', capsys.readouterr().err)
     assert Path('out/frequencies.json').read_text() == 'mine'
     main(['frequencies', *arguments, '--overwrite'])
     assert json.loads(Path('out/frequencies.json').read_text())['reconstruction']['grid'] == 8
 
 
-def test_a_dark_image_is_refused(files, capsys) -> None:
+def test_a_dark_image_is_refused(files: Callable[..., tuple[str, str]], capsys: pytest.CaptureFixture[str]) -> None:
     """12 bits in 16: it would be represented as black."""
     Image.fromarray(np.linspace(0, 4095, 256).astype(np.uint16).reshape(16, 16)).save('cells.png')
     with pytest.raises(SystemExit):
         main(['frequencies', *files(), '--out', 'out', '--image', 'cells.png'])
-    assert '--image: cells.png holds uint16 values up to 4095' in capsys.readouterr().err
+    assert re.search(r'--image.*\bcells\.png\b.*\buint16\b.*\b4095\b', capsys.readouterr().err)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,7 +57,7 @@ def test_help_and_the_list_of_weights_import_neither_torch_nor_a_host() -> None:
 
 
 @pytest.mark.parametrize('name, command', TOOLS.items(), ids=TOOLS)
-def test_the_files_of_tools_are_the_commands(name: str, command: str, capsys) -> None:
+def test_the_files_of_tools_are_the_commands(name: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     tool = load_tool(name).main
     assert tool.args == (command, f'{name}.py')
     with pytest.raises(SystemExit):
@@ -68,20 +69,20 @@ def test_every_command_has_a_file_in_tools_but_the_one_of_the_environment() -> N
     assert sorted([*TOOLS.values(), 'ops']) == sorted(COMMANDS)
 
 
-def test_an_unknown_command_is_named_with_those_that_there_are(capsys) -> None:
+def test_an_unknown_command_is_named_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(['trian', 'config.py'])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and "'trian'" in error and all(name in error for name in COMMANDS)
 
 
-def test_the_version_is_printed(capsys) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(['--version'])
     assert (stop.value.code, capsys.readouterr().out) == (0, f'{mmrope.__version__}\n')
 
 
-def test_an_error_is_one_sentence_or_with_traceback_all_of_it(capsys) -> None:
+def test_an_error_is_one_sentence_or_with_traceback_all_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(['flops', 'nowhere.py'])
     line = capsys.readouterr().err.splitlines()[-1]
@@ -90,14 +91,16 @@ def test_an_error_is_one_sentence_or_with_traceback_all_of_it(capsys) -> None:
         main(['flops', 'nowhere.py', '--traceback'])
 
 
-def test_a_command_takes_a_config_by_its_name(capsys, tmp_path, monkeypatch) -> None:
+def test_a_command_takes_a_config_by_its_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     main(['flops', 'mask_rcnn_rope_mixed_vit_tiny_digits', '--size', '64'])
     assert '64 x 64' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('command, folder', [('train', '<name of'), ('test', '<name of'), ('sweep', 'resolutions')])
-def test_help_says_the_work_dir(command: str, folder: str, capsys) -> None:
+def test_help_says_the_work_dir(command: str, folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([command, '--help'])
     assert f'(default: work_dirs/{folder}' in ' '.join(capsys.readouterr().out.split())

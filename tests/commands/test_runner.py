@@ -69,7 +69,7 @@ def test_a_launcher_must_have_started_the_process(
     monkeypatch.setenv(rank, '0')
     monkeypatch.delenv(world, raising=False)
     (tmp_path / 'a.py').write_text('')
-    with pytest.raises(CommandError, match=f'--launcher {launcher}: {world} is not set'):
+    with pytest.raises(CommandError, match=rf'--launcher {launcher}\b.*\b{world}\b'):
         runner.read_run_config(run_arguments(str(tmp_path / 'a.py'), '--launcher', launcher))
 
 
@@ -88,12 +88,12 @@ def test_amp_on_demand(before: dict[str, Any], after: dict[str, Any]) -> None:
 
 
 def test_amp_replaces_no_other_wrapper() -> None:
-    with pytest.raises(CommandError, match='--amp .* ApexOptimWrapper'):
+    with pytest.raises(CommandError, match='--amp.* ApexOptimWrapper'):
         runner.use_amp(make_config(optim_wrapper=dict(type='ApexOptimWrapper')))
 
 
 @pytest.mark.parametrize('kind', ['AmpOptimWrapper', 'mmengine.AmpOptimWrapper'])
-def test_full_precision_drops_what_is_for_amp_only(kind: str) -> None:
+def test_full_precision_drops_the_options_of_amp(kind: str) -> None:
     cfg = make_config(
         optim_wrapper=dict(
             type=kind, dtype='bfloat16', loss_scale='dynamic', use_fsdp=False, clip_grad=dict(max_norm=1)
@@ -141,7 +141,7 @@ def recipe(launcher: str = 'none', **parts: Any) -> Config:
 
 @pytest.mark.parametrize('launcher', ['none', 'pytorch', 'slurm'])
 @pytest.mark.parametrize('training', [True, False])
-def test_with_an_accelerator_a_config_is_run_as_it_is(machine: SimpleNamespace, launcher: str, training: bool) -> None:
+def test_with_an_accelerator_a_config_is_unchanged(machine: SimpleNamespace, launcher: str, training: bool) -> None:
     machine.accelerator = True
     built = runner.build_runner(recipe(launcher), Run(), training)
     assert built.cfg.to_dict() == recipe(launcher).to_dict()
@@ -234,11 +234,11 @@ def test_nothing_to_resume_begins_as_the_config_says(
     Path('first.pth').touch()
     cfg, (note,) = train_config(tmp_path, how[0], **how[1], load_from=load_from)
     assert (cfg.resume, cfg.load_from) == (False, load_from)
-    assert str(tmp_path / 'work') in note and (load_from or 'its first weights') in note
+    assert str(tmp_path / 'work') in note and (load_from or 'weights') in note
 
 
 def test_load_from_of_a_config_that_resumes_is_resumed_from(tmp_path: Path) -> None:
-    """As MMEngine has it."""
+    """MMEngine does the same."""
     (tmp_path / 'first.pth').touch()
     cfg, notes = train_config(tmp_path, None, resume=True, load_from=str(tmp_path / 'first.pth'))
     assert (cfg.resume, cfg.load_from, notes) == (True, str(tmp_path / 'first.pth'), [])
@@ -262,7 +262,7 @@ def test_only_checkpoints_of_the_own_work_dir_are_resumed(
         cfg, notes = train_config(tmp_path, how[0], **parts)
         assert (cfg.resume, notes) == (True, []) and os.path.samefile(cfg.load_from, own / 'iter_4.pth')
     (own / 'iter_4.pth').unlink()
-    with pytest.raises(CheckpointError, match='--resume: no checkpoint in .*work is whole'):
+    with pytest.raises(CheckpointError, match=f'--resume.*{own}'):
         train_config(tmp_path, how[0], **parts)
 
 
@@ -294,7 +294,9 @@ def test_checkpoints_in_a_storage_are_those_of_the_own_folder_there(tmp_path: Pa
         (None, True, False),
     ],
 )
-def test_cudnn_plans_attention_only_for_images_of_one_size(preprocessor, training, one_size, monkeypatch) -> None:
+def test_cudnn_plans_attention_only_for_images_of_one_size(
+    preprocessor: dict | None, training: bool, one_size: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     switched = []
     monkeypatch.setattr(torch.backends.cuda, 'enable_cudnn_sdp', switched.append)
     monkeypatch.setattr(runner.Runner, 'from_cfg', lambda cfg: pytest.fail('built'))

@@ -67,7 +67,7 @@ def test_images_get_the_size(steps: str, size: str, image: tuple[int, int], expe
 
 
 @pytest.mark.parametrize('name', sorted(path.name for path in ROOT.glob('*.py')))
-def test_at_its_own_size_a_config_stays_as_it_is(name: str) -> None:
+def test_at_its_own_size_a_config_is_unchanged(name: str) -> None:
     cfg = Config.fromfile(ROOT / name)
     own = reference_size(cfg.test_dataloader.dataset.pipeline)
     sized = copy.deepcopy(cfg)
@@ -121,7 +121,7 @@ def test_padding_to_a_square_follows(size: str, expected: int) -> None:
     """ViTDet's; of an exact size both sides are multiples of the divisor, so that nothing is added."""
     cfg = Config.fromfile(ROOT / 'mask_rcnn_rope_mixed_vit_b_coco.py')
     assert size_overrides(cfg, parse_size(size))['model.data_preprocessor.pad_size_divisor'] == expected
-    with pytest.raises(CommandError, match='short:640: model.data_preprocessor.pad_size_divisor=1024'):
+    with pytest.raises(CommandError, match=r'short:640\b.*model\.data_preprocessor\.pad_size_divisor=1024\b'):
         size_overrides(cfg, parse_size('short:640'))
 
 
@@ -135,11 +135,11 @@ def test_padding_to_a_stride_stays(divisor: int) -> None:
 @pytest.mark.parametrize(
     'steps, size, words',
     [
-        ([], '32', 'no Resize with a scale.* it has LoadImageFromFile'),
-        ([dict(type='Resize', scale_factor=2.0)], '32', 'no Resize with a scale'),
-        (STEPS['imagenet'], 'short:32', 'CenterCrop, which gives all images one size'),
-        (STEPS['edge'], '32x48', 'ResizeEdge, which keeps the shape'),
-        (STEPS['mask2former'], '32x48', 'ResizeShortestEdge, which keeps the shape'),
+        ([], '32', 'Resize.*ResizeShortestEdge.*ResizeEdge.* LoadImageFromFile'),
+        ([dict(type='Resize', scale_factor=2.0)], '32', 'Resize.*ResizeShortestEdge.*ResizeEdge.* Resize'),
+        (STEPS['imagenet'], 'short:32', 'short:32.*CenterCrop'),
+        (STEPS['edge'], '32x48', '32x48.* ResizeEdge'),
+        (STEPS['mask2former'], '32x48', '32x48.* ResizeShortestEdge'),
     ],
 )
 def test_a_pipeline_that_cannot_be_changed_is_named(steps: list[dict], size: str, words: str) -> None:
@@ -158,7 +158,7 @@ def test_a_pipeline_that_cannot_be_changed_is_named(steps: list[dict], size: str
 )
 def test_the_size_that_a_config_tests_at(name: str, size: tuple[int, int]) -> None:
     found, source = size_of_tests(Config.fromfile(ROOT / f'{name}.py'))
-    assert found == size and source.endswith('of the test pipeline')
+    assert found == size and 'test pipeline' in source
 
 
 def test_the_size_that_a_preprocessor_pads_to_goes_first() -> None:

@@ -28,7 +28,7 @@ def test_nothing_skipped_is_nothing_to_report(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize('traceback, error', [(True, ValueError('a')), (False, OSError(errno.ENOSPC, 'full'))])
-def test_what_was_asked_for_and_a_full_disk_pass_through(traceback: bool, error: Exception) -> None:
+def test_errors_on_demand_and_a_full_disk_pass_through(traceback: bool, error: Exception) -> None:
     with pytest.raises(type(error)), Skips('tool.py', traceback).skipping('a'):
         raise error
 

@@ -16,7 +16,9 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 @pytest.mark.parametrize('arguments, bar', [((), '│'), (('--format', 'markdown'), '|')])
-def test_the_table_has_one_line_for_each(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], bar: str):
+def test_the_table_has_one_line_for_each(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], bar: str
+) -> None:
     rows = [[cell.strip() for cell in line.split(bar)[1:-1]] for line in output(capsys, *arguments).splitlines()]
     names = [weights.name for weights in KNOWN]
     assert [row[0] for row in rows if row and row[0] in names] == names
@@ -24,7 +26,7 @@ def test_the_table_has_one_line_for_each(capsys: pytest.CaptureFixture[str], arg
     assert row == [*ROW.split(' | '), 'vit_base_patch16_rope_mixed_224.naver_in1k', 'Apache-2.0']
 
 
-def test_json_has_all_that_is_known(capsys: pytest.CaptureFixture[str]):
+def test_json_has_all_that_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     rows = {row['name']: row for row in json.loads(output(capsys, '--format', 'json'))}
     assert list(rows) == [weights.name for weights in KNOWN]
     row = rows['rope_mixed_deit_base_patch16_LS']
@@ -33,7 +35,7 @@ def test_json_has_all_that_is_known(capsys: pytest.CaptureFixture[str]):
     assert row['params'] == 86_444_008
 
 
-def test_another_format_is_refused(capsys: pytest.CaptureFixture[str]):
+def test_another_format_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         output(capsys, '--format', 'yaml')
     assert "invalid choice: 'yaml'" in capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_a_failed_write_names_the_file_and_leaves_the_old_one(tmp_path: Path, mo
 
 
 class Runner:
-    """As much of a runner as the hook uses; ``save`` is called in place of MMEngine's ``save_checkpoint``."""
+    """A runner with the parts that the hook uses; ``save`` is called in place of MMEngine's ``save_checkpoint``."""
 
     def __init__(self, folder: Path, save: Callable[[Path], None]) -> None:
         info: dict[str, Any] = {}
@@ -55,7 +55,7 @@ class Runner:
 def test_the_only_checkpoint_is_kept_until_the_next_is_there(
     hook: type[CheckpointHook], left: list[str], tmp_path: Path
 ) -> None:
-    """As MMEngine's own hook does not."""
+    """MMEngine's own hook fails here."""
     saver = hook(by_epoch=False, interval=1, max_keep_ckpts=1)
     runner = Runner(tmp_path, Path.touch)
     saver.before_train(runner)
@@ -106,7 +106,7 @@ def test_outdated_checkpoints_go_and_best_ones_stay(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('out_dir', [None, 'out'])
 @pytest.mark.parametrize('several', [False, True])
-def test_a_copy_of_a_training_leaves_the_original_as_it_is(
+def test_a_copy_of_a_training_leaves_the_original_unchanged(
     several: bool, out_dir: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A resumed message hub names the files of the original."""

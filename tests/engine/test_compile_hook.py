@@ -1,6 +1,6 @@
 """A config compiles its backbone with one hook; what is trained and saved stays the same."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -58,7 +58,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / 'iter_3.pth', weights_only=False)['state_dict']
 
 
-def test_compiled_training_saves_the_same_weights_under_the_same_names(tmp_path, close):
+def test_compiled_training_saves_the_same_weights_under_the_same_names(
+    tmp_path: Path, close: Callable[..., None]
+) -> None:
     graphs = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list) -> torch.nn.Module:
@@ -81,13 +83,13 @@ class Augmented(BaseTTAModel):
 
 
 @pytest.mark.parametrize('wrap', [Augmented, nn.DataParallel, lambda model: nn.DataParallel(Augmented(model))])
-def test_the_backbone_is_found_below_what_augments_and_distributes_a_model(wrap):
+def test_the_backbone_is_found_below_wrappers_of_a_model(wrap) -> None:
     model = Toy()
     CompileBackboneHook().before_run(SimpleNamespace(model=wrap(model)))
     assert model.backbone._compiled_call_impl is not None
 
 
-def test_model_without_backbone_is_named(tmp_path):
+def test_model_without_backbone_is_named(tmp_path: Path) -> None:
     model = Toy()
     del model.backbone
     with pytest.raises(AttributeError, match="'Toy' object has no attribute 'backbone'"):

@@ -24,7 +24,7 @@ class Renaming(nn.Linear):
 
 
 class Classifier(nn.Module):
-    """What mmrope needs to know of MMPreTrain's ``ImageClassifier``."""
+    """MMPreTrain's ``ImageClassifier``, as far as mmrope knows it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Augmented(BaseTTAModel):
 
 
 def check(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """What the runner does with a checkpoint before a test."""
+    """Load and check a checkpoint as the runner does before a test."""
     runner, hook = SimpleNamespace(model=model), CompleteCheckpoint('a.pth')
     checkpoint = {'state_dict': state}
     hook.after_load_checkpoint(runner, checkpoint)
@@ -53,31 +53,30 @@ def make_model() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), Renaming(4, 2, bias=False))
 
 
-def test_the_models_own_weights_are_whole():
+def test_the_models_own_weights_are_whole() -> None:
     check(make_model(), make_model().state_dict())
 
 
-def test_weights_that_the_model_renames_are_whole():
+def test_weights_that_the_model_renames_are_whole() -> None:
     state = make_model().state_dict()
     state['2.kernel'] = state.pop('2.weight')
     check(make_model(), state)
 
 
-def test_buffers_may_be_missing():
+def test_buffers_may_be_missing() -> None:
     check(make_model(), dict(make_model().named_parameters()))
 
 
-def test_a_missing_parameter_and_one_of_another_shape_are_refused():
+def test_a_missing_parameter_and_one_of_another_shape_are_refused() -> None:
     state = make_model().state_dict()
     del state['0.bias']
     state['2.weight'] = torch.zeros(5, 4)
-    message = 'a.pth does not fit .* no weights, or of another shape, for 2 of 5 parameters: 0.bias, 2.weight$'
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match=r'a\.pth\b.*\b2\b.*\b5\b.* 0\.bias, 2\.weight$'):
         check(make_model(), state)
 
 
 @pytest.mark.parametrize('wrap', [lambda model: model, Augmented], ids=['alone', 'wrapped'])
-def test_a_published_classifier_is_taken_by_its_own_names(wrap):
+def test_a_published_classifier_is_taken_by_its_own_names(wrap) -> None:
     model, theirs = Classifier(), Classifier()
     head = {f'head.{key}': value for key, value in theirs.head.fc.state_dict().items()}
     check(wrap(model), {**theirs.backbone.state_dict(), **head})

@@ -28,7 +28,7 @@ def build(model: nn.Module, **paramwise_cfg) -> dict[str, dict]:
     return {names[param]: group for group in groups for param in group['params'] if param in names}
 
 
-def test_rates_fall_with_depth():
+def test_rates_fall_with_depth() -> None:
     options = build(Detector(), decay_rate=0.5)
     expected = {
         'backbone.cls_token': 4,
@@ -46,7 +46,7 @@ def test_rates_fall_with_depth():
 
 
 @pytest.mark.parametrize('paramwise_cfg', [dict(decay_rate=0.7), dict()])
-def test_only_matrices_decay(paramwise_cfg):
+def test_only_matrices_decay(paramwise_cfg: dict) -> None:
     model = Detector()
     options = build(model, **paramwise_cfg)
     assert set(options) == {name for name, _ in model.named_parameters()}
@@ -56,7 +56,7 @@ def test_only_matrices_decay(paramwise_cfg):
     assert {options[name]['weight_decay'] for name in decaying} == {0.2}
 
 
-def test_each_parameter_is_in_one_group():
+def test_each_parameter_is_in_one_group() -> None:
     model = Detector()
     optimizer = build_optim_wrapper(
         model,
@@ -67,7 +67,7 @@ def test_each_parameter_is_in_one_group():
     assert set(model.parameters()) <= set(inside)
 
 
-def test_custom_keys_multiply_the_rate_and_set_the_decay():
+def test_custom_keys_multiply_the_rate_and_set_the_decay() -> None:
     custom_keys = {
         'backbone': dict(lr_mult=0.1),
         'backbone.blocks.1': dict(lr_mult=2.0, decay_mult=3.0),
@@ -85,13 +85,13 @@ def test_custom_keys_multiply_the_rate_and_set_the_decay():
     assert options['backbone_like_head.weight']['lr'] == pytest.approx(0.1 * 0.1)  # as MMEngine: a key is a substring
 
 
-def test_frozen_parameters_are_left_out():
+def test_frozen_parameters_are_left_out() -> None:
     model = Detector()
     model.neck.requires_grad_(False)
     assert not any(name.startswith('neck') for name in build(model))
 
 
-def test_groups_are_logged_once_as_a_table(log):
+def test_groups_are_logged_once_as_a_table(log: pytest.LogCaptureFixture) -> None:
     build(Detector(), decay_rate=0.5)
     tables = [record.message for record in log.records if 'Parameter groups' in record.message]
     assert len(tables) == 1
@@ -110,12 +110,12 @@ def test_groups_are_logged_once_as_a_table(log):
         (dict(layer_decay_rate=0.7), 'layer_decay_rate'),
     ],
 )
-def test_wrong_options_are_named(paramwise_cfg, named):
+def test_wrong_options_are_named(paramwise_cfg: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         build(Detector(), **paramwise_cfg)
 
 
-def test_a_backbone_without_depths_is_named_with_the_constructor_to_take():
+def test_a_backbone_without_depths_is_named_with_the_constructor_to_take() -> None:
     model = nn.Module()
     model.backbone = nn.Linear(2, 2)
     with pytest.raises(ValueError, match="get_layer_depth.*Linear.*constructor='DefaultOptimWrapperConstructor'"):
@@ -124,7 +124,7 @@ def test_a_backbone_without_depths_is_named_with_the_constructor_to_take():
         build(nn.Linear(2, 2), decay_rate=0.5)
 
 
-def test_optimiser_steps_follow_the_rates():
+def test_optimiser_steps_follow_the_rates() -> None:
     model = Detector()
     torch.manual_seed(0)
     before = {name: param.detach().clone() for name, param in model.named_parameters()}

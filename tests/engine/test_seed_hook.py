@@ -93,7 +93,7 @@ def test_batches_of_a_sampler_that_cannot_skip_are_counted_over_its_epochs(
 @pytest.mark.skipif(not hasattr(InfiniteSampler, 'skip'), reason='MMEngine 0.10.7 loads what it skips')
 @pytest.mark.parametrize('options', [{}, {'num_workers': 2, 'prefetch_factor': 1}], ids=str)
 @pytest.mark.parametrize('kind', ['sampler', 'batch_sampler'])
-def test_what_is_skipped_is_not_loaded(
+def test_skipped_batches_are_not_loaded(
     kind: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr('time.sleep', lambda seconds: None)

@@ -50,7 +50,9 @@ def predict(model: torch.nn.Module, image: torch.Tensor, **test_cfg: Any) -> tor
     return out.seg_logits.data
 
 
-def test_slide_windows_that_cover_a_padded_image_once_give_what_each_gives_by_itself(mask2former) -> None:
+def test_slide_windows_that_cover_a_padded_image_once_give_what_each_gives_by_itself(
+    mask2former: torch.nn.Module,
+) -> None:
     image = torch.randint(0, 255, (3, 90, 120), dtype=torch.uint8)  # padded to 96 x 128
     data = dict(inputs=[image], data_samples=[SegDataSample()])
     padded = mask2former.data_preprocessor(data)['inputs']  # (1, 3, 96, 128)
@@ -69,14 +71,14 @@ def predict_whole(model: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     return torch.einsum('bqc,bqhw->bchw', classes.softmax(-1)[..., :-1], masks.sigmoid())
 
 
-def test_one_slide_window_over_a_padded_image_is_whole_inference(mask2former) -> None:
+def test_one_slide_window_over_a_padded_image_is_whole_inference(mask2former: torch.nn.Module) -> None:
     image = torch.randint(0, 255, (3, 90, 120), dtype=torch.uint8)
     slide = predict(mask2former, image, mode='slide', crop_size=(512, 512), stride=(341, 341))
     torch.testing.assert_close(slide, predict(mask2former, image, mode='whole'), rtol=0, atol=1e-6)
 
 
 class Segmentor(torch.nn.Module):
-    """What the merging asks of a segmentor."""
+    """A segmentor with the parts that the merging asks for."""
 
     def __init__(self, head: torch.nn.Module, out_channels: int) -> None:
         super().__init__()
@@ -98,7 +100,7 @@ def merged(module: torch.nn.Module, *views: torch.Tensor) -> SegDataSample:
     return out
 
 
-def test_views_of_mask2former_are_averaged_as_the_probabilities_they_are(mask2former) -> None:
+def test_views_of_mask2former_are_averaged_as_the_probabilities_they_are(mask2former: torch.nn.Module) -> None:
     image = torch.randint(0, 255, (3, 64, 96), dtype=torch.uint8)
     one, other = (predict(mask2former, view, mode='whole') for view in (image, 255 - image))
     same = merged(mask2former, one, one)

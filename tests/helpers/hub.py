@@ -12,7 +12,7 @@ COMMIT = '0123456789abcdef0123456789abcdef01234567'
 
 @dataclass
 class Hub:
-    """What is served, and what was asked for.
+    """Files that are served, and the requests for them.
 
     Attributes:
         files: Contents by repository and file name; other paths, by the whole path, are served as plain URLs.
@@ -29,7 +29,7 @@ class Hub:
     url: str = ''
 
     def downloads(self) -> int:
-        """How often a file was sent; the client asks for other things besides."""
+        """Count the files that were sent; the client also asks for other things."""
         return sum(method == 'GET' and not path.startswith('/api/') for method, path in self.requests)
 
 

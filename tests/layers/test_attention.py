@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,11 +10,14 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 
 from mmrope.layers import Attention, RoPE, axis_angles, even_windows, one_window, reorder, shifted_windows
 from mmrope.layers.qkv import _split, split_qkv
+from mmrope.layers.windows import Windows
 
 GRIDS = [(1, 1), (6, 6), (5, 9), (9, 5), (1, 11)]
 
 
-def oracle(attn: Attention, x: torch.Tensor, grid: tuple[int, int], windows=None, num_prefix: int = 0) -> torch.Tensor:
+def oracle(
+    attn: Attention, x: torch.Tensor, grid: tuple[int, int], windows: Windows | None = None, num_prefix: int = 0
+) -> torch.Tensor:
     """Attention in float64 and complex numbers, a loop over queries: every key in the window of a query, softmax."""
     weights = {name: value.detach().double().numpy() for name, value in attn.state_dict().items()}
     x = x.detach().double().numpy()
@@ -22,7 +27,7 @@ def oracle(attn: Attention, x: torch.Tensor, grid: tuple[int, int], windows=None
     positions = [None] * num_prefix + [(h, w) for h in range(grid[0]) for w in range(grid[1])]
     window = window_of(grid, windows)
 
-    def pairs(vectors, token):
+    def pairs(vectors: np.ndarray, token: int) -> np.ndarray:
         numbers = vectors[..., 0::2] + 1j * vectors[..., 1::2]  # (B, heads, head_dim // 2)
         if attn.rope is None or positions[token] is None:
             return numbers
@@ -47,14 +52,20 @@ def oracle(attn: Attention, x: torch.Tensor, grid: tuple[int, int], windows=None
     return torch.from_numpy(out.reshape(batch, tokens, dim) @ weights['proj.weight'].T + weights['proj.bias'])
 
 
-def window_of(grid, windows):
+def window_of(grid: tuple[int, int], windows: Windows | None) -> Callable[[tuple[int, int]], Any]:
     if windows is None:
         return lambda position: 0
     starts = [sorted(s.start + i * s.size for s in spans for i in range(s.number)) for spans in windows]
     return lambda position: tuple(max(s for s in axis if s <= p) for axis, p in zip(starts, position))
 
 
-def run(attn: Attention, x: torch.Tensor, grid: tuple[int, int], windows=None, across=None) -> torch.Tensor:
+def run(
+    attn: Attention,
+    x: torch.Tensor,
+    grid: tuple[int, int],
+    windows: Windows | None = None,
+    across: Windows | None = None,
+) -> torch.Tensor:
     """Attention over tokens that are given row by row, and given back so; ``across`` the windows of a cut if given."""
     row_by_row = one_window(grid)
     lies = across or windows or row_by_row
@@ -72,18 +83,20 @@ def make(rope: str | None, dim: int = 24, heads: int = 3, rpb_window_size: int |
 
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
 @pytest.mark.parametrize('grid', GRIDS)
-def test_global_attention_equals_the_oracle(rope, grid, close):
+def test_global_attention_equals_the_oracle(
+    rope: str | None, grid: tuple[int, int], close: Callable[..., None]
+) -> None:
     attn, x = make(rope), torch.randn(2, grid[0] * grid[1], 24)
     close(run(attn, x, grid), oracle(attn, x, grid))
 
 
-def test_global_attention_takes_a_bias_too(close):
+def test_global_attention_takes_a_bias_too(close: Callable[..., None]) -> None:
     attn, x = make('mixed', rpb_window_size=9), torch.randn(2, 5 * 9, 24)
     close(run(attn, x, (5, 9)), oracle(attn, x, (5, 9)))
 
 
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
-def test_prefix_tokens_attend_without_position(rope, close):
+def test_prefix_tokens_attend_without_position(rope: str | None, close: Callable[..., None]) -> None:
     attn, x = make(rope), torch.randn(2, 2 + 5 * 3, 24)
     close(attn(x, one_window((5, 3))), oracle(attn, x, (5, 3), num_prefix=2))
 
@@ -92,20 +105,22 @@ def test_prefix_tokens_attend_without_position(rope, close):
 @pytest.mark.parametrize('grid', GRIDS)
 @pytest.mark.parametrize('make_windows', [even_windows, shifted_windows, lambda g, s: shifted_windows(g, s, s // 2)])
 @pytest.mark.parametrize('rpb_window_size', [None, 4, 6])
-def test_windowed_attention_equals_the_oracle(rope, grid, make_windows, rpb_window_size, close):
+def test_windowed_attention_equals_the_oracle(
+    rope: str | None, grid: tuple[int, int], make_windows, rpb_window_size: int | None, close: Callable[..., None]
+) -> None:
     attn = make(rope, rpb_window_size=rpb_window_size).double()
     x, windows = torch.randn(2, grid[0] * grid[1], 24).double(), make_windows(grid, 4)
     close(run(attn, x, grid, windows), oracle(attn, x, grid, windows))
 
 
 @pytest.mark.parametrize('grid', GRIDS)
-def test_one_window_over_the_grid_is_global_attention(grid, close):
+def test_one_window_over_the_grid_is_global_attention(grid: tuple[int, int], close: Callable[..., None]) -> None:
     attn, x = make('mixed'), torch.randn(2, grid[0] * grid[1], 24)
     assert even_windows(grid, 11) == one_window(grid)
     close(run(attn, x, grid, even_windows(grid, 11)), oracle(attn, x, grid))
 
 
-def test_tokens_in_other_windows_do_not_matter():
+def test_tokens_in_other_windows_do_not_matter() -> None:
     attn, x, windows = make('mixed'), torch.randn(1, 5, 7, 24), even_windows((5, 7), 3)
     y = x.clone()
     y[:, 4:, 5:] = torch.randn(1, 1, 2, 24)
@@ -116,7 +131,7 @@ def test_tokens_in_other_windows_do_not_matter():
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('windows', [None, even_windows((9, 13), 6)], ids=['global', 'windowed'])
-def test_autocast_stays_within_tolerance(dtype, windows, close):
+def test_autocast_stays_within_tolerance(dtype: torch.dtype, windows, close: Callable[..., None]) -> None:
     attn, x = Attention(64, 4, 'mixed', 10.0), torch.randn(2, 9 * 13, 64)
     with torch.autocast('cpu', dtype):
         ours = run(attn, x, (9, 13), windows)
@@ -127,7 +142,9 @@ def test_autocast_stays_within_tolerance(dtype, windows, close):
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
 @pytest.mark.parametrize('grid', GRIDS)
 @pytest.mark.parametrize('make_windows', [even_windows, lambda g, s: shifted_windows(g, s, s // 2)])
-def test_attention_across_windows_is_global_attention(rope, grid, make_windows, close):
+def test_attention_across_windows_is_global_attention(
+    rope: str | None, grid: tuple[int, int], make_windows, close: Callable[..., None]
+) -> None:
     attn, x = make(rope), torch.randn(2, grid[0] * grid[1], 24)
     close(run(attn, x, grid, across=make_windows(grid, 4)), oracle(attn, x, grid))
 
@@ -140,11 +157,11 @@ LEARNING = {
 }
 
 
-def gradients_are_exact(attn: Attention, windows, order, batch: int) -> bool:
+def gradients_are_exact(attn: Attention, windows: Windows, order: Windows | None, batch: int) -> bool:
     x = torch.randn(batch, 15, 8, dtype=torch.double, requires_grad=True)
     names, params = zip(*attn.named_parameters())
 
-    def forward(x, *params):
+    def forward(x: torch.Tensor, *params: torch.Tensor) -> torch.Tensor:
         return torch.func.functional_call(attn, dict(zip(names, params)), (x, windows, order))
 
     return torch.autograd.gradcheck(forward, (x, *params))
@@ -153,7 +170,7 @@ def gradients_are_exact(attn: Attention, windows, order, batch: int) -> bool:
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
 @pytest.mark.parametrize('windows, order', LEARNING.values(), ids=LEARNING.keys())
 @pytest.mark.parametrize('batch', [1, 2])
-def test_every_gradient_is_exact(rope, windows, order, batch):
+def test_every_gradient_is_exact(rope: str | None, windows, order, batch: int) -> None:
     attn = make(rope, 8, 2).double()
     assert gradients_are_exact(attn, windows, order, batch)
     attn(torch.randn(batch, 15, 8, dtype=torch.double), windows, order).square().sum().backward()
@@ -163,7 +180,7 @@ def test_every_gradient_is_exact(rope, windows, order, batch):
 class Jittered(RoPE):
     """Positions stretched by half and moved, as some do it in training."""
 
-    def forward(self, grid):
+    def forward(self, grid: tuple[int, int]) -> torch.Tensor:
         return axis_angles(self.freqs, grid, step=(1.5, 0.7), start=(0.3, -2.0))
 
 
@@ -191,7 +208,7 @@ def learned_scale(attn: Attention) -> None:
 
 @pytest.mark.parametrize('change', [roll_heads, stretch, other_grid, subclass, learned_scale])
 @pytest.mark.parametrize('windows, order', LEARNING.values(), ids=LEARNING.keys())
-def test_gradients_follow_whatever_changes_the_angles(change, windows, order):
+def test_gradients_follow_changes_of_the_angles(change, windows, order) -> None:
     attn = make('mixed', 8, 2).double()
     x = torch.randn(1, 15, 8, dtype=torch.double)
     before = attn(x, windows, order)
@@ -199,7 +216,7 @@ def test_gradients_follow_whatever_changes_the_angles(change, windows, order):
     assert not torch.allclose(attn(x, windows, order), before)
     names, params = zip(*attn.rope.named_parameters())
 
-    def forward(x, *params):
+    def forward(x: torch.Tensor, *params: torch.Tensor) -> torch.Tensor:
         return torch.func.functional_call(attn, {f'rope.{n}': p for n, p in zip(names, params)}, (x, windows, order))
 
     assert torch.autograd.gradcheck(forward, (x.requires_grad_(), *params))
@@ -207,7 +224,7 @@ def test_gradients_follow_whatever_changes_the_angles(change, windows, order):
 
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
 @pytest.mark.parametrize('windows, order', LEARNING.values(), ids=LEARNING.keys())
-def test_what_compilers_see_is_the_same(rope, windows, order, monkeypatch):
+def test_compilers_see_the_same_attention(rope: str | None, windows, order, monkeypatch: pytest.MonkeyPatch) -> None:
     attn = make(rope, 8, 2).double()
     x = torch.randn(2, 15, 8, dtype=torch.double)
     results = []
@@ -222,7 +239,7 @@ def test_what_compilers_see_is_the_same(rope, windows, order, monkeypatch):
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_gradients_of_half_precision_are_near(dtype):
+def test_gradients_of_half_precision_are_near(dtype: torch.dtype) -> None:
     attn, x = Attention(64, 4, 'mixed', 10.0), torch.randn(2, 9 * 13, 64)
     windows = even_windows((9, 13), 6)
     grads = []
@@ -237,11 +254,11 @@ def test_gradients_of_half_precision_are_near(dtype):
         assert (ours - exact).norm() < 0.03 * exact.norm()
 
 
-def kept_for_backward(attn: Attention, batch: int, windows) -> int:
+def kept_for_backward(attn: Attention, batch: int, windows: Windows) -> int:
     """Bytes of the storages that a forward pass saves."""
     storages = {}
 
-    def pack(tensor):
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
         storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
@@ -254,7 +271,7 @@ def kept_for_backward(attn: Attention, batch: int, windows) -> int:
 
 @pytest.mark.parametrize('windows', [one_window((20, 30)), even_windows((20, 30), 8), shifted_windows((20, 30), 7, 3)])
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
-def test_bytes_kept_for_backward_grow_like_the_batch_and_not_with_rope(rope, windows):
+def test_bytes_kept_for_backward_grow_like_the_batch_and_not_with_rope(rope: str | None, windows) -> None:
     attn = make(rope, 64, 4)
     side = max(windows.largest)
     angles = 2 * side * (4 * 8 + 1) * 4  # float32, and positions
@@ -267,7 +284,7 @@ def test_bytes_kept_for_backward_grow_like_the_batch_and_not_with_rope(rope, win
 
 
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
-def test_nothing_holds_the_output_of_the_projection(rope):
+def test_nothing_holds_the_output_of_the_projection(rope: str | None) -> None:
     """Neither what autograd saves nor anything else."""
     attn, x, windows, seen = make(rope), torch.randn(2, 35, 24), even_windows((5, 7), 3), []
     attn.qkv.register_forward_hook(lambda module, args, out: seen.append(StorageWeakRef(out.untyped_storage())))
@@ -275,7 +292,7 @@ def test_nothing_holds_the_output_of_the_projection(rope):
     assert out.requires_grad and seen[0].expired()
 
 
-def test_the_output_of_the_projection_stays_as_it_is():
+def test_the_output_of_the_projection_is_not_changed() -> None:
     attn, x, windows, seen = make('mixed'), torch.randn(2, 35, 24), even_windows((5, 7), 3), []
     attn.qkv.register_forward_hook(lambda module, args, out: seen.append((out, out.clone())))
     attn(x, windows)
@@ -283,7 +300,7 @@ def test_the_output_of_the_projection_stays_as_it_is():
 
 
 @pytest.mark.parametrize('rope', ['mixed', None])
-def test_selective_checkpointing_that_keeps_products_is_exact(rope):
+def test_selective_checkpointing_that_keeps_products_is_exact(rope: str | None) -> None:
     attn, windows = make(rope), even_windows((5, 7), 3)
     x = torch.randn(2, 35, 24, requires_grad=True)
     products = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default]
@@ -295,31 +312,31 @@ def test_selective_checkpointing_that_keeps_products_is_exact(rope):
 
 
 @pytest.mark.parametrize('dim, heads', [(10, 4), (8, 0), (8, -2)])
-def test_wrong_heads_are_named(dim, heads):
-    with pytest.raises(ValueError, match=f'num_heads.*{dim}.*{heads}'):
+def test_wrong_heads_are_named(dim: int, heads: int) -> None:
+    with pytest.raises(ValueError, match=rf'num_heads.*\b{dim}\b.*[ =]{heads}\b'):
         Attention(dim, heads, 'mixed', 10.0)
 
 
-def test_a_bias_takes_tokens_row_by_row_only():
+def test_a_bias_takes_tokens_row_by_row_only() -> None:
     windows = even_windows((4, 4), 2)
-    with pytest.raises(ValueError, match='order must be None.*rpb_window_size'):
+    with pytest.raises(ValueError, match='order .*rpb_window_size'):
         make(None, rpb_window_size=4)(torch.randn(1, 16, 24), one_window((4, 4)), windows)
 
 
-def test_several_windows_take_no_other_tokens():
-    with pytest.raises(ValueError, match='4 x 4 tokens.* 20'):
+def test_several_windows_take_no_other_tokens() -> None:
+    with pytest.raises(ValueError, match=r'x .*\b4\D+4\b.*\b20\b'):
         make('mixed')(torch.randn(1, 20, 24), even_windows((4, 4), 2))
 
 
-def test_an_empty_batch_is_an_empty_batch():
+def test_an_empty_batch_is_an_empty_batch() -> None:
     x = torch.randn(0, 35, 24, requires_grad=True)
     out = make('mixed')(x, even_windows((5, 7), 3))
     out.sum().backward()
     assert out.shape == x.grad.shape == (0, 35, 24)
 
 
-def test_frequencies_that_were_cast_to_half_are_turned_into_angles_in_float32():
-    """As sharded training with half precision parameters has them."""
+def test_frequencies_that_were_cast_to_half_are_turned_into_angles_in_float32() -> None:
+    """Sharded training with half precision parameters casts them."""
     attn, x, windows = make('mixed'), torch.randn(1, 35, 24), even_windows((5, 7), 3)
     rounded = attn.rope.freqs.detach().bfloat16()
     state = {name: value.requires_grad_() for name, value in attn.state_dict().items()}
@@ -341,8 +358,8 @@ def test_frequencies_that_were_cast_to_half_are_turned_into_angles_in_float32():
         (one_window((7, 5)), even_windows((7, 5), 3), 0),
     ],
 )
-def test_inference_splits_as_the_definition(batch, windows, order, prefix):
-    """Where nothing is kept for a backward pass, values are not copied: the way there is another one."""
+def test_inference_splits_as_the_definition(batch: int, windows, order, prefix: int) -> None:
+    """Values are not copied when nothing is kept for a backward pass: that is another path."""
     height, width = windows.grid
     qkv = torch.randn(batch, prefix + height * width, 3, 2, 8, dtype=torch.float64)
     angles = RoPE(8, 2, 'mixed', 10.0).double()(windows.largest).detach()

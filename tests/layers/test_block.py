@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from timm.layers import SwiGLU
@@ -20,7 +22,9 @@ def plain(made: Block, x: torch.Tensor, windows) -> torch.Tensor:
 
 @pytest.mark.parametrize('chunk', [1, 100, 32 * 7 * 2, 10**9])
 @pytest.mark.parametrize('batch', [0, 1, 2])
-def test_the_mlp_takes_any_number_of_tokens_at_a_time(chunk, batch, monkeypatch, close):
+def test_the_mlp_takes_any_number_of_tokens_at_a_time(
+    chunk, batch: int, monkeypatch: pytest.MonkeyPatch, close: Callable[..., None]
+) -> None:
     monkeypatch.setattr(block, 'CHUNK', chunk)
     made, x, windows = make().eval(), torch.randn(batch, 5 * 7, 16), even_windows((5, 7), 3)
     sizes, mlp = [], made.mlp.forward
@@ -35,7 +39,7 @@ def test_the_mlp_takes_any_number_of_tokens_at_a_time(chunk, batch, monkeypatch,
 
 @pytest.mark.parametrize('part', ['mlp', 'mlp.fc1', 'mlp.act', 'norm2'])
 @pytest.mark.parametrize('kind', ['forward', 'forward_pre', 'full_backward', 'full_backward_pre'])
-def test_hooks_see_all_tokens(part, kind, monkeypatch):
+def test_hooks_see_all_tokens(part: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block, 'CHUNK', 1)
     made, calls = make(), []
     getattr(made.get_submodule(part), f'register_{kind}_hook')(lambda *args: calls.append(1) or None)
@@ -50,19 +54,19 @@ class MixesTokens(nn.Module):
         super().__init__()
         self.conv = nn.Conv1d(16, 16, 3, padding=1)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.conv(x.mT).mT
 
 
 @pytest.mark.parametrize('mlp', [lambda: SwiGLU(16, 32), MixesTokens, nn.Identity])
-def test_any_mlp_takes_all_tokens_at_once(mlp, monkeypatch, close):
+def test_any_mlp_takes_all_tokens_at_once(mlp, monkeypatch: pytest.MonkeyPatch, close: Callable[..., None]) -> None:
     monkeypatch.setattr(block, 'CHUNK', 1)
     made, x, windows = make(), torch.randn(2, 12, 16), one_window((3, 4))
     made.mlp = mlp()
     close(made(x, windows), plain(made, x, windows))
 
 
-def test_training_in_parts_is_training_whole(monkeypatch, close):
+def test_training_in_parts_is_training_whole(monkeypatch: pytest.MonkeyPatch, close: Callable[..., None]) -> None:
     """Gradients too, and a sample that is dropped is dropped in every part."""
     made, x, windows = make(drop_path_rate=0.5), torch.randn(8, 12, 16, requires_grad=True), one_window((3, 4))
     results = []
@@ -75,7 +79,7 @@ def test_training_in_parts_is_training_whole(monkeypatch, close):
         close(ours, whole)
 
 
-def test_the_mlp_is_whole_where_it_is_traced(monkeypatch):
+def test_the_mlp_is_whole_where_it_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block, 'CHUNK', 1)
     monkeypatch.setattr(block, 'is_tracing', lambda: True)
     made, calls = make(), []
@@ -86,7 +90,7 @@ def test_the_mlp_is_whole_where_it_is_traced(monkeypatch):
 
 
 @pytest.mark.parametrize('gamma', [True, False])
-def test_drop_path_drops_whole_samples_and_scales_the_others(gamma):
+def test_drop_path_drops_whole_samples_and_scales_the_others(gamma: bool) -> None:
     made = make(drop_path_rate=0.75)
     if not gamma:
         made.gamma_1 = made.gamma_2 = None
@@ -102,7 +106,7 @@ def test_drop_path_drops_whole_samples_and_scales_the_others(gamma):
     torch.testing.assert_close(made(x, windows) - x, branch, rtol=1e-4, atol=1e-4)
 
 
-def test_layer_scale_learns_from_the_samples_that_are_kept(monkeypatch):
+def test_layer_scale_learns_from_the_samples_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kept branch is twice as large at a drop path rate of 0.5, and so is what LayerScale learns from it."""
     made, x, windows = make(drop_path_rate=0.5).double(), torch.randn(6, 6, 16).double(), one_window((2, 3))
     weight, kept = torch.randn_like(x), torch.tensor([0.0, 2.0, 2.0, 0.0, 2.0, 0.0]).double().view(6, 1, 1)
@@ -116,7 +120,7 @@ def test_layer_scale_learns_from_the_samples_that_are_kept(monkeypatch):
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_half_precision_branches_add_to_a_float32_stream(dtype):
+def test_half_precision_branches_add_to_a_float32_stream(dtype: torch.dtype) -> None:
     made, x = make().eval(), torch.randn(1, 12, 16)
     with torch.autocast('cpu', dtype):
         out = made(x, one_window((3, 4)))
@@ -124,7 +128,7 @@ def test_half_precision_branches_add_to_a_float32_stream(dtype):
     assert (out - plain(made, x, one_window((3, 4)))).norm() < 0.02 * out.norm()
 
 
-def test_a_block_runs_on_meta():
+def test_a_block_runs_on_meta() -> None:
     with torch.device('meta'):
         made, x = make(drop_path_rate=0.1), torch.randn(2, 35, 16)
         assert made(x, even_windows((5, 7), 3)).shape == (2, 35, 16)

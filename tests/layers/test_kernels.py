@@ -1,6 +1,8 @@
 """The Triton kernels against what PyTorch computes without them: on a GPU, or in Triton's interpreter."""
 
+import re
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -37,7 +39,7 @@ def kernels_run(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     calls = []
 
     class Operators:
-        def __getattr__(self, name: str):
+        def __getattr__(self, name: str) -> Callable:
             calls.append(name)
             return getattr(torch.ops.mmrope, name)
 
@@ -62,7 +64,16 @@ def results(split, qkv: Tensor, angles: Tensor | None, cut: tuple, packed: bool)
 @pytest.mark.parametrize('packed', [False, True], ids=['groups', 'packed'])
 @pytest.mark.parametrize('own, batch, heads, head_dim', SHAPES)
 @pytest.mark.parametrize('name', CUTS)
-def test_the_kernels_do_what_the_definition_says(name, batch, heads, head_dim, own, packed, kernels_run, monkeypatch):
+def test_the_kernels_do_what_the_definition_says(
+    name: str,
+    batch: int,
+    heads: int,
+    head_dim: int,
+    own: bool | None,
+    packed: bool,
+    kernels_run: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """In float32 with two images a program, in half precision with one."""
     windows, order, prefix = cut = CUTS[name]
     height, width = windows.grid
@@ -80,12 +91,12 @@ def test_the_kernels_do_what_the_definition_says(name, batch, heads, head_dim, o
     assert ('unrotate' in kernels_run) == (head_dim % 2 == 0)
 
 
-def test_a_program_takes_more_images_where_there_are_programs_enough():
+def test_a_program_takes_more_images_where_there_are_programs_enough() -> None:
     shapes = [(1, 4096), (8, 4096), (3, 4096), (2, 64), (0, 64)]
     assert [kernels._images(torch.Size((batch, tokens, 3, 12, 64))) for batch, tokens in shapes] == [1, 8, 3, 1, 1]
 
 
-def test_the_kernels_give_the_same_bits_again(kernels_run):
+def test_the_kernels_give_the_same_bits_again(kernels_run: list[str]) -> None:
     cut = CUTS['shifted']
     qkv, angles = torch.randn(3, 32, 3, 2, 16, device=DEVICE), RoPE(16, 2, 'mixed', 10.0).to(DEVICE)((3, 3)).detach()
     first, second = (results(split_qkv, qkv, angles, cut, True) for _ in range(2))
@@ -94,7 +105,9 @@ def test_the_kernels_give_the_same_bits_again(kernels_run):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('drop_path_rate', [0.0, 0.5])
-def test_a_block_learns_the_same_with_the_kernels(drop_path_rate, dtype, kernels_run, monkeypatch):
+def test_a_block_learns_the_same_with_the_kernels(
+    drop_path_rate: float, dtype: torch.dtype, kernels_run: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     block = Block(32, 2, 2.0, 'mixed', 10.0, layer_scale_init_value=0.5, drop_path_rate=drop_path_rate).to(DEVICE)
     x, windows = torch.randn(3, 15, 32, device=DEVICE, requires_grad=True), even_windows((5, 3), 2)
     grads = []
@@ -111,7 +124,7 @@ def test_a_block_learns_the_same_with_the_kernels(drop_path_rate, dtype, kernels
 
 
 @pytest.mark.parametrize('mode', ['mixed', 'axial'])
-def test_angles_of_a_larger_grid_are_cropped_and_others_refused(mode, kernels_run):
+def test_angles_of_a_larger_grid_are_cropped_and_others_refused(mode: str, kernels_run: list[str]) -> None:
     windows, qkv = even_windows((7, 5), 3), torch.randn(2, 35, 3, 2, 16, device=DEVICE)
     rope = RoPE(16, 2, mode, 10.0).to(DEVICE)
     angles = rope((8, 4)).detach()
@@ -125,11 +138,11 @@ def test_angles_of_a_larger_grid_are_cropped_and_others_refused(mode, kernels_ru
         rope.freqs,
         angles.expand(-1, -1, 2, -1).repeat(1, 1, 2, 1),
     ):
-        with pytest.raises(ValueError, match=r'angles must be \(2, at least 3, 1 or 2, 8\)'):
+        with pytest.raises(ValueError, match=rf'angles .*{re.escape(str(tuple(wrong.shape)))}'):
             split_qkv(qkv, wrong, windows)
 
 
-def test_threads_define_the_operators_once():
+def test_threads_define_the_operators_once() -> None:
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(8) as pool:
         made = []
         patch.setattr(kernels, '_library', cache(lambda: made.append(time.sleep(0.01)) or True))
@@ -137,7 +150,7 @@ def test_threads_define_the_operators_once():
     assert len(made) == 1
 
 
-def test_a_frozen_scale_keeps_no_branch(kernels_run):
+def test_a_frozen_scale_keeps_no_branch(kernels_run: list[str]) -> None:
     block = Block(32, 2, 2.0, None, None, layer_scale_init_value=0.5).to(DEVICE)
     block.gamma_1.requires_grad_(False)
     branch = torch.randn(2, 5, 32, device=DEVICE, requires_grad=True)

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -23,7 +25,7 @@ def resize_axis(x: torch.Tensor, size: int) -> torch.Tensor:
     return torch.stack(rows)
 
 
-def test_resize_is_bicubic_without_antialias():
+def test_resize_is_bicubic_without_antialias() -> None:
     pos_embed = torch.randn(1, 6 * 4, 3)
     for grid in [(9, 5), (3, 8), (1, 1), (12, 2)]:
         ours = resize_pos_embed(pos_embed, (6, 4), grid)
@@ -32,12 +34,12 @@ def test_resize_is_bicubic_without_antialias():
         torch.testing.assert_close(ours, theirs.flatten(0, 1)[None].float(), rtol=0, atol=1e-5)
 
 
-def test_same_grid_is_left_alone():
+def test_same_grid_is_left_alone() -> None:
     pos_embed = torch.randn(1, 24, 3)
     assert resize_pos_embed(pos_embed, (6, 4), (6, 4)) is pos_embed
 
 
-def test_half_precision_is_resized_in_float32():
+def test_half_precision_is_resized_in_float32() -> None:
     pos_embed = torch.randn(1, 24, 3)
     ours = resize_pos_embed(pos_embed.bfloat16(), (6, 4), (5, 9))
     theirs = resize_pos_embed(pos_embed.bfloat16().float(), (6, 4), (5, 9)).bfloat16()
@@ -45,7 +47,7 @@ def test_half_precision_is_resized_in_float32():
 
 
 @pytest.mark.parametrize('window', [(4, 4), (3, 4), (4, 1), (1, 1)])
-def test_bias_is_the_entry_of_the_offset(window):
+def test_bias_is_the_entry_of_the_offset(window: tuple[int, int]) -> None:
     rpb = RelativePositionBias(4, 2)
     table = rpb.relative_position_bias_table.unflatten(0, (7, 7))
     bias = rpb(window, torch.float32)
@@ -56,12 +58,12 @@ def test_bias_is_the_entry_of_the_offset(window):
             assert torch.equal(bias[:, i, j], table[query[0] - key[0] + 3, query[1] - key[1] + 3])
 
 
-def test_a_window_larger_than_the_table_is_named():
-    with pytest.raises(ValueError, match=r'window must be at most 4 .* \(2, 5\)'):
+def test_a_window_larger_than_the_table_is_named() -> None:
+    with pytest.raises(ValueError, match=r'window .*\b4\b.*\(2, 5\)'):
         RelativePositionBias(4, 2)((2, 5), torch.float32)
 
 
-def test_bias_table_is_resized_when_loaded(close):
+def test_bias_table_is_resized_when_loaded(close: Callable[..., None]) -> None:
     small, large = RelativePositionBias(3, 2), RelativePositionBias(5, 2)
     state = small.state_dict()
     large.load_state_dict(state)
@@ -73,6 +75,6 @@ def test_bias_table_is_resized_when_loaded(close):
 
 
 @pytest.mark.parametrize('rows', [24, 16])
-def test_a_table_that_is_no_square_of_offsets_is_named(rows):
+def test_table_of_wrong_shape_is_named(rows: int) -> None:
     with pytest.raises(ValueError, match=rf'table .*\({rows}, 2\)'):
         resize_bias_table(torch.zeros(rows, 2), 3)

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -51,7 +52,14 @@ def random_freqs(heads: int = 3, head_dim: int = 16, theta: float = 10.0) -> tor
 @pytest.mark.parametrize('heads', [1, 3])
 @pytest.mark.parametrize('compiling', [False, True])
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-def test_rotation_equals_complex_oracle(grid, heads, compiling, dtype, close, monkeypatch):
+def test_rotation_equals_complex_oracle(
+    grid: tuple[int, int],
+    heads: int,
+    compiling: bool,
+    dtype: torch.dtype,
+    close: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: compiling)
     freqs = random_freqs(heads)
     x = torch.randn(2, 3, grid[0] * grid[1], 16).to(dtype)
@@ -65,7 +73,7 @@ def test_rotation_equals_complex_oracle(grid, heads, compiling, dtype, close, mo
         assert torch.equal(x, ours)
 
 
-def test_float32_table_is_exact_to_1e_5_on_a_128_grid():
+def test_float32_table_is_exact_to_1e_5_on_a_128_grid() -> None:
     freqs = random_freqs(2, 64)
     table = rotary_table(freqs, (128, 128))
     exact = rotary_table(freqs.double(), (128, 128))
@@ -73,7 +81,7 @@ def test_float32_table_is_exact_to_1e_5_on_a_128_grid():
 
 
 @pytest.mark.parametrize('head_dim, theta', [(16, 10.0), (64, 10.0), (32, 50.0), (4, 100.0)])
-def test_mixed_frequencies_follow_the_paper(head_dim, theta):
+def test_mixed_frequencies_follow_the_paper(head_dim: int, theta: float) -> None:
     angles = torch.rand(5) * 2 * math.pi
     freqs = mixed_freqs(head_dim, angles, theta)
     assert freqs.shape == (2, 5, head_dim // 2)
@@ -87,7 +95,7 @@ def test_mixed_frequencies_follow_the_paper(head_dim, theta):
             torch.testing.assert_close(freqs[:, n, [j, head_dim // 4 + j]], torch.tensor(expected), rtol=0, atol=1e-6)
 
 
-def test_axial_frequencies_are_mixed_at_angle_zero_and_pure():
+def test_axial_frequencies_are_mixed_at_angle_zero_and_pure() -> None:
     freqs = axial_freqs(16, 100.0)
     torch.testing.assert_close(freqs, mixed_freqs(16, torch.zeros(1), 100.0), rtol=0, atol=1e-7)
     magnitudes = torch.tensor([1.0, 100**-0.25, 100**-0.5, 100**-0.75])
@@ -97,7 +105,7 @@ def test_axial_frequencies_are_mixed_at_angle_zero_and_pure():
 
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 4), st.sampled_from([4, 8, 20, 64]))
 @settings(max_examples=50, deadline=None)
-def test_rotation_keeps_norms_and_leaves_the_first_token(height, width, heads, head_dim):
+def test_rotation_keeps_norms_and_leaves_the_first_token(height, width, heads, head_dim) -> None:
     x = torch.randn(1, heads, height * width, head_dim)
     turned = rotate(x, rotary_table(random_freqs(heads, head_dim), (height, width)))
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1), rtol=1e-5, atol=1e-5)
@@ -106,31 +114,31 @@ def test_rotation_keeps_norms_and_leaves_the_first_token(height, width, heads, h
 
 @given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 6), st.integers(0, 6))
 @settings(max_examples=50, deadline=None)
-def test_logits_depend_on_the_offset_only(h1, w1, h2, w2, down, right):
+def test_logits_depend_on_the_offset_only(h1, w1, h2, w2, down, right) -> None:
     q, k = torch.randn(2, 3, 16).double()
     table = rotary_table(random_freqs().double(), (16, 16)).unflatten(1, (16, 16))
 
-    def logits(hq, wq, hk, wk):
+    def logits(hq: int, wq: int, hk: int, wk: int) -> torch.Tensor:
         return (rotate(q, table[:, hq, wq]) * rotate(k, table[:, hk, wk])).sum(-1)
 
     shifted = logits(h1 + down, w1 + right, h2 + down, w2 + right)
     torch.testing.assert_close(logits(h1, w1, h2, w2), shifted, rtol=0, atol=1e-10)
 
 
-def test_transposed_image_with_swapped_axes_is_the_transposed_result():
+def test_transposed_image_with_swapped_axes_is_the_transposed_result() -> None:
     freqs, x = random_freqs().double(), torch.randn(3, 4, 9, 16).double()
     straight = rotate(x, rotary_table(freqs, (4, 9)).unflatten(1, (4, 9)))
     swapped = rotate(x.transpose(1, 2), rotary_table(freqs.flip(0), (9, 4)).unflatten(1, (9, 4)))
     torch.testing.assert_close(swapped.transpose(1, 2), straight, rtol=0, atol=1e-12)
 
 
-def test_table_learns_in_double_precision():
+def test_table_learns_in_double_precision() -> None:
     freqs = random_freqs(2, 8).double().requires_grad_()
     x = torch.randn(1, 2, 12, 8).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x, freqs: rotate(x, rotary_table(freqs, (3, 4))), (x, freqs))
 
 
-def test_autocast_does_not_touch_the_angles():
+def test_autocast_does_not_touch_the_angles() -> None:
     freqs = random_freqs(2, 64)
     with torch.autocast('cpu', torch.bfloat16):
         table = rotary_table(freqs, (64, 64))
@@ -138,14 +146,14 @@ def test_autocast_does_not_touch_the_angles():
     assert torch.equal(table, rotary_table(freqs, (64, 64)))
 
 
-def test_module_draws_one_angle_a_head():
+def test_module_draws_one_angle_a_head() -> None:
     freqs = RoPE(16, 6, 'mixed', 10.0).freqs
     angles = torch.atan2(freqs[1], freqs[0])
     assert torch.allclose(angles[:, :1].cos(), angles[:, :4].cos(), atol=1e-5)
     assert len(set(angles[:, 0].tolist())) == 6
 
 
-def test_only_mixed_frequencies_learn_and_are_stored():
+def test_only_mixed_frequencies_learn_and_are_stored() -> None:
     mixed, axial = RoPE(16, 2, 'mixed', 10.0), RoPE(16, 2, 'axial', 100.0)
     assert list(mixed.state_dict()) == ['freqs'] and mixed.freqs.requires_grad
     assert not axial.state_dict() and not list(axial.parameters())
@@ -176,7 +184,7 @@ CHANGES = {
 
 @pytest.mark.parametrize('mode', [True, False], ids=['train', 'eval'])
 @pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES.keys())
-def test_angles_follow_the_frequencies_however_they_change(change, mode):
+def test_angles_follow_the_frequencies_however_they_change(change, mode: bool) -> None:
     rope = RoPE(16, 2, 'mixed', 10.0).train(mode)
     before = rope((5, 6))
     change(rope)
@@ -186,13 +194,13 @@ def test_angles_follow_the_frequencies_however_they_change(change, mode):
 
 
 @pytest.mark.parametrize('mode', ['mixed', 'axial'])
-def test_angles_are_those_of_the_grid_and_not_of_its_token_count(mode):
+def test_angles_are_those_of_the_grid_and_not_of_its_token_count(mode: str) -> None:
     rope = RoPE(16, 2, mode, 10.0)
     for grid in [(16, 16), (8, 32), (32, 8), (16, 16), (1, 256)]:
         assert torch.equal(table_of(rope, grid), rotary_table(rope.freqs, grid))
 
 
-def test_positions_are_steps_from_a_start():
+def test_positions_are_steps_from_a_start() -> None:
     freqs, grid, step, start = random_freqs().double(), (5, 3), (0.5, 2.0), (-1.0, 0.25)
     table = rotary_table(freqs, grid, step, start).unflatten(1, grid)
     for h, w in [(0, 0), (4, 0), (0, 2), (3, 1)]:
@@ -201,7 +209,7 @@ def test_positions_are_steps_from_a_start():
         torch.testing.assert_close(table[:, h, w], expected, rtol=0, atol=1e-12)
 
 
-def test_learning_frequencies_get_a_gradient_in_train_and_eval():
+def test_learning_frequencies_get_a_gradient_in_train_and_eval() -> None:
     rope = RoPE(16, 2, 'mixed', 10.0)
     for mode in (True, False):
         rope.train(mode).zero_grad()
@@ -209,7 +217,7 @@ def test_learning_frequencies_get_a_gradient_in_train_and_eval():
         assert rope.freqs.grad.abs().sum() > 0
 
 
-def test_positions_made_in_inference_mode_serve_training():
+def test_positions_made_in_inference_mode_serve_training() -> None:
     rope = RoPE(16, 2, 'mixed', 10.0)
     with torch.inference_mode():
         rope((3, 77))
@@ -217,13 +225,13 @@ def test_positions_made_in_inference_mode_serve_training():
     assert rope.freqs.grad is not None
 
 
-def test_module_made_in_inference_mode_works():
+def test_module_made_in_inference_mode_works() -> None:
     with torch.inference_mode():
         rope = RoPE(16, 2, 'mixed', 10.0).eval()
         assert torch.equal(table_of(rope, (3, 4)), rotary_table(rope.freqs, (3, 4)))
 
 
-def test_many_threads_see_their_own_grids():
+def test_many_threads_see_their_own_grids() -> None:
     rope = RoPE(16, 2, 'mixed', 10.0).eval().requires_grad_(False)
     grids = [(height, 3) for height in range(1, 30)] * 5
     with ThreadPoolExecutor(8) as pool:
@@ -233,7 +241,7 @@ def test_many_threads_see_their_own_grids():
 
 @pytest.mark.parametrize('mode', ['mixed', 'axial'])
 @pytest.mark.parametrize('assign', [False, True], ids=['to_empty', 'assign'])
-def test_frequencies_survive_construction_on_meta(mode, assign):
+def test_frequencies_survive_construction_on_meta(mode: str, assign: bool) -> None:
     real = nn.Sequential(Attention(32, 2, mode, 100.0))
     with torch.device('meta'):
         model = nn.Sequential(Attention(32, 2, mode, 100.0))
@@ -245,7 +253,7 @@ def test_frequencies_survive_construction_on_meta(mode, assign):
     assert torch.equal(model[0](x, one_window((3, 4))), real[0](x, one_window((3, 4))))
 
 
-def test_reset_parameters_draws_directions_anew():
+def test_reset_parameters_draws_directions_anew() -> None:
     rope = RoPE(16, 3, 'mixed', 10.0)
     before = rope.freqs.detach().clone()
     rope.reset_parameters()
@@ -255,7 +263,7 @@ def test_reset_parameters_draws_directions_anew():
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('mode', ['mixed', 'axial'])
-def test_half_models_keep_float32_frequencies(mode, dtype):
+def test_half_models_keep_float32_frequencies(mode: str, dtype: torch.dtype) -> None:
     rope = RoPE(16, 2, mode, 10.0)
     before = rope.freqs.detach().clone()
     rope.to(dtype)
@@ -275,12 +283,12 @@ def test_half_models_keep_float32_frequencies(mode, dtype):
         ((16, 2, 'axial', math.inf), 'theta .* inf'),
     ],
 )
-def test_wrong_arguments_are_named(arguments, named):
+def test_wrong_arguments_are_named(arguments, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         RoPE(*arguments)
 
 
-def test_rotation_into_memory_that_is_laid_out_otherwise():
+def test_rotation_into_memory_that_is_laid_out_otherwise() -> None:
     x, table = torch.randn(6, 4), rotary_table(random_freqs(1, 4), (2, 3))[0]
     out = torch.empty(4, 6).T
     rotate_into(out, x, table)

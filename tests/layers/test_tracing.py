@@ -24,7 +24,7 @@ def _nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, '_kept', type(tracing._kept)())
 
 
-def test_a_size_is_made_once_for_each_function_and_device():
+def test_a_size_is_made_once_for_each_function_and_device() -> None:
     cpu, meta = torch.empty(1), torch.empty(1, device='meta')
     first = once_per_size(count, 5, like=cpu)
     assert once_per_size(count, 5, like=cpu) is first and first.tolist() == [0, 1, 2, 3, 4]
@@ -34,7 +34,7 @@ def test_a_size_is_made_once_for_each_function_and_device():
     assert once_per_size(count, 5, like=cpu) is first
 
 
-def test_fake_tensors_are_kept_for_their_mode_alone():
+def test_fake_tensors_are_kept_for_their_mode_alone() -> None:
     real = torch.empty(1)
     made = []
     for _ in range(2):
@@ -48,13 +48,13 @@ def test_fake_tensors_are_kept_for_their_mode_alone():
     assert type(once_per_size(count, 6, like=real)) is Tensor
 
 
-def test_what_inference_made_serves_training():
+def test_indexes_made_in_inference_serve_training() -> None:
     with torch.inference_mode():
         made = once_per_size(count, 5, like=torch.empty(1))
     assert not made.is_inference() and once_per_size(count, 5, like=torch.empty(1)) is made
 
 
-def test_the_oldest_make_room(monkeypatch):
+def test_the_oldest_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, 'KEPT', 3)
     like = torch.empty(1)
     first, second, _ = (once_per_size(count, size, like=like) for size in (1, 2, 3))
@@ -65,7 +65,7 @@ def test_the_oldest_make_room(monkeypatch):
     assert once_per_size(count, 2, like=like) is not second
 
 
-def test_threads_share_what_is_kept(monkeypatch):
+def test_threads_share_the_kept_indexes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, 'KEPT', 3)
     sizes = list(range(10)) * 20
     with ThreadPoolExecutor(8) as pool:

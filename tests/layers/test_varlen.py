@@ -1,5 +1,6 @@
 """Windows in one call: what is handed to PyTorch's attention over sequences of unequal length, and when."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import SimpleNamespace
 
@@ -13,8 +14,10 @@ from torch._subclasses import FakeTensorMode
 from mmrope.layers import Attention, attention, even_windows, one_window, shifted_windows, varlen
 
 
-def one_by_one(q: Tensor, k: Tensor, v: Tensor, ends_q: Tensor, ends_k: Tensor, longest_q: int, longest_k: int):
-    """What PyTorch's ``varlen_attn`` computes, a loop over sequences."""
+def one_by_one(
+    q: Tensor, k: Tensor, v: Tensor, ends_q: Tensor, ends_k: Tensor, longest_q: int, longest_k: int
+) -> Tensor:
+    """PyTorch's ``varlen_attn`` as a loop over sequences."""
     lengths = ends_q.diff().tolist()
     assert ends_q.dtype == torch.int32 and torch.equal(ends_q, ends_k)
     assert ends_q[0] == 0 and sum(lengths) == len(q) and longest_q == longest_k == max(lengths)
@@ -26,7 +29,9 @@ def one_by_one(q: Tensor, k: Tensor, v: Tensor, ends_q: Tensor, ends_k: Tensor, 
 @pytest.mark.parametrize(
     'windows', [even_windows((5, 7), 3), shifted_windows((7, 9), 4, 2), shifted_windows((9, 4), 4)]
 )
-def test_windows_in_one_call_are_windows_group_by_group(windows, rope, monkeypatch, close):
+def test_windows_in_one_call_are_windows_group_by_group(
+    windows, rope: str | None, monkeypatch: pytest.MonkeyPatch, close: Callable[..., None]
+) -> None:
     attn = Attention(24, 3, rope, 10.0).double()
     x = torch.randn(2, windows.grid[0] * windows.grid[1], 24, dtype=torch.double, requires_grad=True)
     results = []
@@ -65,7 +70,9 @@ CASES = {
 
 
 @pytest.mark.parametrize('case, expected', CASES.values(), ids=CASES.keys())
-def test_one_call_takes_what_it_can(case, expected, calls, monkeypatch):
+def test_one_call_takes_the_supported_cases(
+    case: dict, expected: str, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = dict(windows=even_windows((6, 6), 4), dtype=torch.bfloat16, dim=32, batch=2) | case
     monkeypatch.setattr(varlen, 'MOST_SEQUENCES', case.get('most', varlen.MOST_SEQUENCES))
     half = case['dtype'] != torch.float32
@@ -78,7 +85,7 @@ def test_one_call_takes_what_it_can(case, expected, calls, monkeypatch):
     assert set(calls) == {expected}
 
 
-def test_no_launch_takes_more_windows_than_cuda_does(monkeypatch):
+def test_no_launch_takes_more_windows_than_cuda_does(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(attention, 'MOST_WINDOWS', 5)
     monkeypatch.setattr(F, 'scaled_dot_product_attention', lambda q, *args, **kwargs: seen.append(len(q)) or q)

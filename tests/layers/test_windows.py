@@ -1,14 +1,16 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrope.layers.windows import Span, even_windows, one_window, reorder, shifted_windows, window_order
+from mmrope.layers.windows import Span, Windows, even_windows, one_window, reorder, shifted_windows, window_order
 
 lengths = st.integers(1, 40)
 
 
-def window_ids(grid: tuple[int, int], windows) -> torch.Tensor:
+def window_ids(grid: tuple[int, int], windows: Windows) -> torch.Tensor:
     """Number of the window each token lies in, by the definition of a span: (H, W)."""
     axes = []
     for length, spans in zip(grid, windows):
@@ -25,18 +27,18 @@ def window_ids(grid: tuple[int, int], windows) -> torch.Tensor:
 
 @given(lengths, lengths, st.integers(1, 16))
 @settings(max_examples=60, deadline=None)
-def test_even_windows_order_like_brute_force(height, width, window_size):
+def test_even_windows_order_like_brute_force(height, width, window_size) -> None:
     check_order((height, width), even_windows((height, width), window_size))
 
 
 @given(lengths, lengths, st.integers(1, 16), st.data())
 @settings(max_examples=60, deadline=None)
-def test_shifted_windows_order_like_brute_force(height, width, window_size, data):
+def test_shifted_windows_order_like_brute_force(height, width, window_size, data) -> None:
     shift = data.draw(st.integers(0, window_size - 1))
     check_order((height, width), shifted_windows((height, width), window_size, shift))
 
 
-def check_order(grid, windows):
+def check_order(grid: tuple[int, int], windows: Windows) -> None:
     """Each run of the order holds the tokens of one window, by a boolean mask, row by row."""
     assert windows.grid == grid
     tokens, ids = torch.arange(grid[0] * grid[1]).view(grid), window_ids(grid, windows)
@@ -51,7 +53,7 @@ def check_order(grid, windows):
 
 
 @given(lengths, st.integers(1, 16))
-def test_even_windows_differ_by_one_token_at_most(length, window_size):
+def test_even_windows_differ_by_one_token_at_most(length, window_size) -> None:
     rows, _ = even_windows((length, 1), window_size)
     sizes = [span.size for span in rows for _ in range(span.number)]
     assert sum(sizes) == length
@@ -59,12 +61,12 @@ def test_even_windows_differ_by_one_token_at_most(length, window_size):
     assert len(sizes) == -(-length // window_size)
 
 
-def test_64_tokens_in_windows_of_14():
+def test_64_tokens_in_windows_of_14() -> None:
     assert even_windows((64, 14), 14) == ((Span(0, 13, 4), Span(52, 12, 1)), (Span(0, 14, 1),))
 
 
 @pytest.mark.parametrize('length, window_size', [(14, 7), (21, 7), (8, 2), (24, 12)])
-def test_shifted_windows_are_the_regions_of_the_cyclic_shift_and_mask(length, window_size):
+def test_shifted_windows_are_the_regions_of_the_cyclic_shift_and_mask(length: int, window_size: int) -> None:
     shift = window_size // 2
     rolled = torch.arange(length).roll(-shift)
     window = torch.arange(length) // window_size
@@ -76,15 +78,15 @@ def test_shifted_windows_are_the_regions_of_the_cyclic_shift_and_mask(length, wi
 
 
 @pytest.mark.parametrize('length', [1, 6, 7])
-def test_an_axis_that_fits_into_one_window_is_not_shifted(length):
+def test_an_axis_that_fits_into_one_window_is_not_shifted(length: int) -> None:
     assert shifted_windows((length, 20), 7, 3).rows == (Span(0, length, 1),)
 
 
-def test_every_window_of_a_divided_axis_is_whole():
+def test_every_window_of_a_divided_axis_is_whole() -> None:
     assert shifted_windows((21, 22), 7) == ((Span(0, 7, 3),), (Span(0, 7, 3), Span(21, 1, 1)))
 
 
-def test_one_window_keeps_tokens_row_by_row():
+def test_one_window_keeps_tokens_row_by_row() -> None:
     assert one_window((3, 5)).grid == (3, 5)
     assert window_order(one_window((3, 5))).tolist() == list(range(15))
 
@@ -94,7 +96,7 @@ CUTS = [one_window, lambda grid: even_windows(grid, 3), lambda grid: shifted_win
 
 @pytest.mark.parametrize('old', CUTS)
 @pytest.mark.parametrize('new', CUTS)
-def test_reordering_moves_every_token_to_its_place(old, new):
+def test_reordering_moves_every_token_to_its_place(old, new) -> None:
     old, new = old((5, 7)), new((5, 7))
     x = torch.randn(2, 35, 3, dtype=torch.double, requires_grad=True)
     there = reorder(x[:, window_order(old)], old, new)
@@ -103,7 +105,7 @@ def test_reordering_moves_every_token_to_its_place(old, new):
     assert torch.autograd.gradgradcheck(lambda x: reorder(x, old, new).square(), x)
 
 
-def test_reordering_to_the_same_cut_copies_nothing():
+def test_reordering_to_the_same_cut_copies_nothing() -> None:
     x = torch.randn(1, 35, 3)
     assert reorder(x, even_windows((5, 7), 3), even_windows((5, 7), 3)) is x
 
@@ -117,6 +119,6 @@ def test_reordering_to_the_same_cut_copies_nothing():
         (lambda: shifted_windows((4, 4), 2, -1), 'shift .* -1'),
     ],
 )
-def test_wrong_arguments_are_named(call, named):
+def test_wrong_arguments_are_named(call: Callable, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         call()

@@ -87,7 +87,7 @@ def assert_same_gradients(ours: Callable, model: nn.Module, twin: nn.Module, siz
 
 
 @some_are_slow(GLOBAL | WINDOWED, 'vit mixed', 'swin mixed+rpb')
-def test_inference_is_one_graph_a_size(make):
+def test_inference_is_one_graph_a_size(make) -> None:
     model = make().eval()
     ours, graphs = compiled(model, dynamic=False)
     for size in SIZES[:2]:
@@ -96,7 +96,7 @@ def test_inference_is_one_graph_a_size(make):
 
 
 @some_are_slow(GLOBAL | WINDOWED, 'vit with_cp')
-def test_training_is_one_graph_with_the_same_gradients(make):
+def test_training_is_one_graph_with_the_same_gradients(make) -> None:
     model = make()
     twin = copy.deepcopy(model)
     ours, _ = compiled(model, backend='aot_eager', dynamic=False)
@@ -108,7 +108,7 @@ def test_training_is_one_graph_with_the_same_gradients(make):
 @pytest.mark.parametrize(
     'make', [GLOBAL['mixed'], WINDOWED['vit mixed'], WINDOWED['swin mixed']], ids=['global', 'vit', 'swin']
 )
-def test_inductor_gives_the_same_values_and_gradients(make):
+def test_inductor_gives_the_same_values_and_gradients(make) -> None:
     model = make()
     twin = copy.deepcopy(model)
     ours, _ = compiled(model, backend='inductor')
@@ -117,7 +117,7 @@ def test_inductor_gives_the_same_values_and_gradients(make):
 
 
 @needs_compiler
-def test_inductor_pads_reordered_tokens():
+def test_inductor_pads_reordered_tokens() -> None:
     """Its C++ of a padding did not compile over an index that is checked."""
 
     class Step(nn.Module):
@@ -137,7 +137,7 @@ def test_inductor_pads_reordered_tokens():
 
 
 @some_are_slow(GLOBAL, 'mixed')
-def test_global_attention_serves_every_size_with_one_graph(make):
+def test_global_attention_serves_every_size_with_one_graph(make) -> None:
     """Marked as dynamic; an absolute embedding is a graph of its own on the grid it was learned on."""
     model = make().eval()
     ours, graphs = compiled(model)
@@ -154,7 +154,7 @@ def test_global_attention_serves_every_size_with_one_graph(make):
 
 @some_are_slow(WINDOWED, 'vit mixed')
 @pytest.mark.parametrize('dynamic', [pytest.param(None, marks=pytest.mark.slow), True])
-def test_windows_are_compiled_once_for_each_size_and_not_for_a_batch(make, dynamic):
+def test_windows_are_compiled_once_for_each_size_and_not_for_a_batch(make, dynamic: bool | None) -> None:
     model = make().eval()
     ours, graphs = compiled(model, dynamic=dynamic)
     counts = []
@@ -168,7 +168,7 @@ def test_windows_are_compiled_once_for_each_size_and_not_for_a_batch(make, dynam
 
 
 @torch._dynamo.config.patch(recompile_limit=2)
-def test_more_sizes_than_torchs_limit_are_an_error_with_fullgraph_alone():
+def test_more_sizes_than_torchs_limit_are_an_error_with_fullgraph_alone() -> None:
     model = vit(window_size=3).eval()
     ours, _ = compiled(model)
     for size in SIZES[:2]:

@@ -1,6 +1,7 @@
 """CUDA's code paths on fake tensors: no tensor on the CPU, no wait for the GPU, and what a step launches and moves."""
 
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ class WithNeck(nn.Module):
         super().__init__()
         self.backbone, self.neck = RoPEViT('tiny', **{**VIT, 'out_indices': (5,)}), SimpleFeaturePyramid(128, 32)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return self.neck(self.backbone(x))
 
 
@@ -51,7 +52,7 @@ INDEXING = {torch.ops.aten.arange.default, torch.ops.aten.arange.start, torch.op
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, None], ids=['bf16', 'fp32'])
 @pytest.mark.parametrize('name', MODELS)
-def test_a_step_stays_on_the_gpu_waits_for_nothing_and_makes_no_index(name, dtype):
+def test_a_step_stays_on_the_gpu_waits_for_nothing_and_makes_no_index(name: str, dtype: torch.dtype | None) -> None:
     operators = set()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
@@ -71,7 +72,7 @@ LIMITS = {'vit_windows': 1_000, 'vit_global': 1_000, 'swin': 1_400, 'swin_batch_
     'name',
     [pytest.param(name, marks=() if name in ('vit_windows', 'swin_batch_2') else pytest.mark.slow) for name in LIMITS],
 )
-def test_the_rotation_takes_few_launches_and_little_time(name):
+def test_the_rotation_takes_few_launches_and_little_time(name) -> None:
     build, shape = ROWS[name]
     without, mixed = (count(lambda rope=rope: build(rope=rope), shape) for rope in (None, 'mixed'))
     assert mixed.launches <= min(LIMITS[name], 1.15 * without.launches)
@@ -80,7 +81,7 @@ def test_the_rotation_takes_few_launches_and_little_time(name):
 
 
 @pytest.mark.parametrize('name', ['vit mixed', 'swin rpb'])
-def test_indexes_are_made_once_a_size_and_not_a_block(name):
+def test_indexes_are_made_once_a_size_and_not_a_block(name: str) -> None:
     """On the CPU."""
     model, x = MODELS[name](), torch.randn(2, 3, 68, 100)
     tracing._kept.clear()
@@ -94,7 +95,7 @@ def test_indexes_are_made_once_a_size_and_not_a_block(name):
 
 
 @pytest.mark.parametrize('build', [lambda: RoPEViT(**FEW), lambda: RoPESwin(**FEW_SWIN)], ids=['vit', 'swin'])
-def test_fake_and_functional_tensors_leave_nothing_behind(build):
+def test_fake_and_functional_tensors_leave_nothing_behind(build: Callable) -> None:
     model, x = build().eval(), torch.randn(1, 3, 64, 97)
     with torch.no_grad():
         expected = model(x)

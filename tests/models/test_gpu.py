@@ -22,7 +22,7 @@ DEVICE = 'cuda'
 
 @pytest.mark.parametrize('dtype', ERROR)
 @pytest.mark.parametrize('name', MODELS)
-def test_values_and_gradients_are_those_of_float64_on_the_cpu(name, dtype):
+def test_values_and_gradients_are_those_of_float64_on_the_cpu(name, dtype) -> None:
     model, x = build_checked(name), torch.randn(3, 3, 61, 100)
     expected = results(copy.deepcopy(model).double(), x.double(), torch.float64)
     ours = results(model.to(DEVICE), x.to(DEVICE), dtype)
@@ -31,7 +31,7 @@ def test_values_and_gradients_are_those_of_float64_on_the_cpu(name, dtype):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('name', MODELS)
-def test_a_training_step_waits_for_nothing(name, dtype):
+def test_a_training_step_waits_for_nothing(name, dtype: torch.dtype) -> None:
     model, x = MODELS[name]().to(DEVICE).train(), torch.randn(2, 3, 61, 100, device=DEVICE)
     for mode in ('default', 'default', 'error'):
         torch.cuda.set_sync_debug_mode(mode)
@@ -43,7 +43,7 @@ def test_a_training_step_waits_for_nothing(name, dtype):
             torch.cuda.set_sync_debug_mode('default')
 
 
-def test_distributed_training_over_nccl_on_one_card(tmp_path: Path):
+def test_distributed_training_over_nccl_on_one_card(tmp_path: Path) -> None:
     model, x = MODELS['vit mixed']().to(DEVICE), torch.randn(2, 3, 61, 100, device=DEVICE)
     expected = results(copy.deepcopy(model), x, torch.float32)
     distributed.init_process_group('nccl', init_method=f'file://{tmp_path}/group', rank=0, world_size=1)
@@ -55,7 +55,7 @@ def test_distributed_training_over_nccl_on_one_card(tmp_path: Path):
 
 
 @pytest.mark.parametrize('name', ['vit mixed', 'swin mixed rpb'])
-def test_a_compiled_step_equals_an_eager_one(name):
+def test_a_compiled_step_equals_an_eager_one(name: str) -> None:
     model, x = MODELS[name]().to(DEVICE), torch.randn(2, 3, 61, 100, device=DEVICE)
     twin = copy.deepcopy(model)
     ours = results(torch.compile(model, fullgraph=True), x, torch.float32)
@@ -63,7 +63,7 @@ def test_a_compiled_step_equals_an_eager_one(name):
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_more_windows_than_one_launch_takes(dtype):
+def test_more_windows_than_one_launch_takes(dtype: torch.dtype) -> None:
     attn, windows = Attention(16, 1, 'mixed', 10.0).to(DEVICE), even_windows((264, 250), 1)  # 66,000
     x = torch.randn(1, 264 * 250, 16, device=DEVICE, requires_grad=True)
     with torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == torch.bfloat16):

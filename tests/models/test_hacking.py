@@ -178,7 +178,7 @@ CHANGES: dict[str, Callable[[nn.Module], None]] = {
 
 @models
 @pytest.mark.parametrize('change', CHANGES)
-def test_a_changed_model_learns_as_its_definition_does(change, name):
+def test_a_changed_model_learns_as_its_definition_does(change, name) -> None:
     if change == 'only freqs learn' and 'axial' in name:
         pytest.skip('axial frequencies do not learn')
     model, x = make(name), images()
@@ -278,14 +278,14 @@ WAYS: dict[str, Callable[[nn.Module, Tensor], dict[str, Tensor]]] = {
 @models
 @pytest.mark.parametrize('way', WAYS)
 @pytest.mark.filterwarnings('ignore:Anomaly Detection')
-def test_gradients_are_the_same_whichever_way_they_are_computed(way, name):
+def test_gradients_are_the_same_in_every_way_to_compute_them(way, name) -> None:
     model, x = make(name), images()
     expected = gradients(copy.deepcopy(model), x)
     assert_same(WAYS[way](model, x), expected)
 
 
 @models
-def test_int8_linears_give_nearly_the_same_maps(name):
+def test_int8_linears_give_nearly_the_same_maps(name) -> None:
     model, x = make(name).eval(), images()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')  # deprecated, and still what people use
@@ -297,7 +297,7 @@ def test_int8_linears_give_nearly_the_same_maps(name):
 
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('name', ['vit', 'swin rpb'])
-def test_functional_calls_use_the_frequencies_that_they_are_given(name, training):
+def test_functional_calls_use_the_frequencies_that_they_are_given(name: str, training: bool) -> None:
     model, x = make(name).train(training), images()
     key = next(name for name, _ in model.named_parameters() if name.endswith('freqs'))
     seen = []
@@ -313,7 +313,7 @@ def test_functional_calls_use_the_frequencies_that_they_are_given(name, training
 
 @pytest.mark.parametrize('kind', [torch.optim.AdamW, torch.optim.SGD])
 @models
-def test_averages_and_fused_optimisers_change_the_angles_too(name, kind):
+def test_averages_and_fused_optimisers_change_the_angles_too(name, kind) -> None:
     """The teacher is in eval all the time; a model that is made anew from its weights gives the same maps."""
     model, x = make(name), images()
     teacher = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5)).eval()
@@ -336,7 +336,7 @@ def test_averages_and_fused_optimisers_change_the_angles_too(name, kind):
 
 
 @pytest.mark.parametrize('name', ['vit', 'swin rpb'])
-def test_blocks_that_are_compiled_one_by_one_learn_the_same(name):
+def test_blocks_that_are_compiled_one_by_one_learn_the_same(name: str) -> None:
     """Once for each shape and cut of tokens, not for each group of windows."""
     model, x = make(name), images()
     expected = gradients(copy.deepcopy(model), x)
@@ -361,7 +361,7 @@ def test_blocks_that_are_compiled_one_by_one_learn_the_same(name):
 @pytest.mark.parametrize(
     'name', [name if name == 'vit' else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 )
-def test_torch_export_gives_the_same_maps(name):
+def test_torch_export_gives_the_same_maps(name) -> None:
     model, x = make(name).eval(), images()
     exported = torch.export.export(model, (x,)).module()
     for ours, theirs in zip(exported(x), model(x), strict=True):

@@ -75,7 +75,7 @@ def kept_by_batch(build: Callable[[], nn.Module], device: str, dtype: torch.dtyp
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('device', ['cpu', 'cuda'])
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_sample_keeps_as_much_at_any_batch_and_with_any_rotation(kind, device, dtype):
+def test_a_sample_keeps_as_much_at_any_batch_and_with_any_rotation(kind, device: str, dtype: torch.dtype) -> None:
     bytes_ = {
         rope: kept_by_batch(lambda rope=rope: KINDS[kind](rope=rope), device, dtype)
         for rope in (None, 'axial', 'mixed')

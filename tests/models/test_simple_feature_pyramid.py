@@ -7,7 +7,7 @@ from mmrope import SimpleFeaturePyramid
 
 @pytest.mark.parametrize('grid', [(4, 4), (5, 9), (1, 1)])
 @pytest.mark.parametrize('scales, num_outs', [((4, 2, 1, 0.5), 5), ((2, 1, 0.5), 4), ((1,), 1), ((8, 0.25), 2)])
-def test_maps_have_the_promised_shape(grid, scales, num_outs):
+def test_maps_have_the_promised_shape(grid: tuple[int, int], scales: tuple[int, ...], num_outs: int) -> None:
     neck = SimpleFeaturePyramid(16, 8, scales, num_outs)
     outs = neck((torch.zeros(2, 3, 1, 1), torch.randn(2, 16, *grid)))
     sizes = [tuple(-int(-side * scale // 1) for side in grid) for scale in scales]
@@ -18,19 +18,19 @@ def test_maps_have_the_promised_shape(grid, scales, num_outs):
 
 @pytest.mark.parametrize('norm_cfg', [dict(type='BN'), None], ids=['BN', 'LayerNorm2d'])
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last], ids=str)
-def test_maps_lie_channel_by_channel(norm_cfg, memory_format):
+def test_maps_lie_channel_by_channel(norm_cfg: dict | None, memory_format) -> None:
     neck = SimpleFeaturePyramid(16, 8, norm_cfg=norm_cfg)
     outs = neck(torch.randn(2, 16, 5, 9).to(memory_format=memory_format))
     assert all(out.is_contiguous() for out in outs)
 
 
-def test_every_parameter_gets_a_gradient():
+def test_every_parameter_gets_a_gradient() -> None:
     neck = SimpleFeaturePyramid(16, 8)
     sum(out.square().mean() for out in neck(torch.randn(2, 16, 5, 9))).backward()
     assert all(param.grad.abs().sum() > 0 for param in neck.parameters())
 
 
-def test_no_token_is_lost_at_odd_sizes():
+def test_no_token_is_lost_at_odd_sizes() -> None:
     neck = SimpleFeaturePyramid(4, 4, scales=(0.5,), num_outs=1).eval()
     x = torch.randn(1, 4, 5, 5)
     y = x.clone()
@@ -39,12 +39,12 @@ def test_no_token_is_lost_at_odd_sizes():
 
 
 @pytest.mark.parametrize('norm_cfg', [dict(type='BN'), dict(type='GN', num_groups=2), dict(type='mmrope.LayerNorm2d')])
-def test_norms_come_from_the_config(norm_cfg):
+def test_norms_come_from_the_config(norm_cfg: dict) -> None:
     kinds = {type(module).__name__ for module in SimpleFeaturePyramid(16, 8, norm_cfg=norm_cfg).modules()}
     assert {'BN': 'BatchNorm2d', 'GN': 'GroupNorm'}.get(norm_cfg['type'], 'LayerNorm2d') in kinds
 
 
-def test_a_norm_is_the_one_that_mmcv_builds():
+def test_a_norm_is_the_one_that_mmcv_builds() -> None:
     norm_cfg = dict(type='GN', num_groups=2, requires_grad=False)
     ours = SimpleFeaturePyramid(16, 8, scales=(1,), norm_cfg=norm_cfg).levels[0][1]
     assert repr(ours) == repr(build_norm_layer(norm_cfg, 8)[1])
@@ -64,6 +64,6 @@ def test_a_norm_is_the_one_that_mmcv_builds():
     ],
     ids=str,
 )
-def test_wrong_arguments_are_named(arguments, named):
+def test_wrong_arguments_are_named(arguments: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         SimpleFeaturePyramid(**{'in_channels': 16, **arguments})

@@ -1,5 +1,7 @@
 import copy
 import itertools
+import re
+from collections.abc import Callable
 
 import pytest
 import timm
@@ -25,7 +27,7 @@ def tiny(**kwargs) -> RoPESwin:
 
 @variants
 @pytest.mark.parametrize('size', [(96, 96), (61, 100), (8, 90), (1, 1)])
-def test_maps_have_the_promised_shape(variant, size):
+def test_maps_have_the_promised_shape(variant, size: tuple[int, int]) -> None:
     outs = tiny(**variant)(torch.randn(2, 3, *size))
     for i, out in enumerate(outs):
         assert out.shape == (2, 16 * 2**i, -(-size[0] // (4 * 2**i)), -(-size[1] // (4 * 2**i)))
@@ -36,7 +38,9 @@ def test_maps_have_the_promised_shape(variant, size):
 @variants
 @pytest.mark.parametrize('size', [(96, 144), (192, 96), (48, 48)])
 @pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-def test_shifted_windows_equal_rolled_and_masked_ones(variant, size, dtype, tolerance):
+def test_shifted_windows_equal_rolled_and_masked_ones(
+    variant, size: tuple[int, int], dtype: torch.dtype, tolerance: float
+) -> None:
     """On grids that the window divides; the last stage of the smallest image is one window."""
     model, x = tiny(**variant).to(dtype), torch.randn(2, 3, *size, dtype=dtype)
     for ours, theirs in zip(model(x), classic_swin(model, x, window_size=3, roll=True), strict=True):
@@ -46,7 +50,9 @@ def test_shifted_windows_equal_rolled_and_masked_ones(variant, size, dtype, tole
 @variants
 @pytest.mark.parametrize('size', [(61, 100), (130, 33), (96, 144), (5, 70), (3, 2)])
 @pytest.mark.parametrize('window_size', [3, 4, 7])
-def test_on_any_grid_tokens_attend_within_their_window_and_to_nothing_else(variant, size, window_size, close):
+def test_on_any_grid_tokens_attend_within_their_window_and_to_nothing_else(
+    variant, size: tuple[int, int], window_size: int, close: Callable[..., None]
+) -> None:
     model, x = tiny(**variant, window_size=window_size).double(), torch.randn(2, 3, *size, dtype=torch.float64)
     for ours, theirs in zip(model(x), classic_swin(model, x, window_size), strict=True):
         close(ours, theirs)
@@ -74,7 +80,7 @@ def to_mmdet(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize('size', [(448, 448), (448, 672)])
-def test_bias_only_variant_equals_mmdets_swin(size, close):
+def test_bias_only_variant_equals_mmdets_swin(size: tuple[int, int], close: Callable[..., None]) -> None:
     from mmdet.models.backbones import SwinTransformer
 
     arch = dict(embed_dims=16, depths=(2, 2, 4, 2), num_heads=(2, 4, 8, 16))
@@ -91,14 +97,14 @@ def test_bias_only_variant_equals_mmdets_swin(size, close):
 
 @variants
 @pytest.mark.parametrize('with_cp', [False, True])
-def test_every_parameter_gets_a_gradient(variant, with_cp):
+def test_every_parameter_gets_a_gradient(variant, with_cp: bool) -> None:
     model = tiny(**variant, with_cp=with_cp)
     sum(out.square().mul(torch.randn_like(out)).mean() for out in model(torch.randn(2, 3, 60, 100))).backward()
     missing = [name for name, param in model.named_parameters() if param.grad is None or not param.grad.abs().sum() > 0]
     assert not missing
 
 
-def test_checkpointing_changes_neither_outputs_nor_gradients():
+def test_checkpointing_changes_neither_outputs_nor_gradients() -> None:
     model = tiny(rpb=True)
     twin = copy.deepcopy(model)
     twin.with_cp = True
@@ -110,7 +116,7 @@ def test_checkpointing_changes_neither_outputs_nor_gradients():
 
 
 @variants
-def test_transposed_image_with_swapped_axes_is_the_transposed_map(variant):
+def test_transposed_image_with_swapped_axes_is_the_transposed_map(variant) -> None:
     model = tiny(**variant).double()
     twin = copy.deepcopy(model)
     with torch.no_grad():
@@ -132,19 +138,19 @@ def test_transposed_image_with_swapped_axes_is_the_transposed_map(variant):
         torch.testing.assert_close(theirs.transpose(2, 3), ours, rtol=0, atol=1e-9)
 
 
-def test_images_of_a_batch_do_not_mix():
+def test_images_of_a_batch_do_not_mix() -> None:
     model, x = tiny(rpb=True), torch.randn(3, 3, 61, 100)
     torch.testing.assert_close(model(x)[2][1:2], model(x[1:2])[2], rtol=0, atol=1e-5)
 
 
-def test_padding_is_at_the_bottom_and_right():
+def test_padding_is_at_the_bottom_and_right() -> None:
     model, x = tiny(), torch.randn(1, 3, 61, 99)
     padded = torch.zeros(1, 3, 64, 100)
     padded[..., :61, :99] = x
     assert torch.equal(model(x)[0], model(padded)[0])
 
 
-def test_larger_windows_keep_the_frequencies_and_resize_the_bias(close):
+def test_larger_windows_keep_the_frequencies_and_resize_the_bias(close: Callable[..., None]) -> None:
     model = tiny(rpb=True)
     larger = tiny(rpb=True, window_size=5)
     assert not any(larger.load_state_dict(model.state_dict()))
@@ -159,7 +165,7 @@ def test_larger_windows_keep_the_frequencies_and_resize_the_bias(close):
             assert torch.equal(value, old)
 
 
-def test_a_bias_table_that_is_none_is_named():
+def test_malformed_bias_table_is_named() -> None:
     state = tiny(rpb=True).state_dict()
     key = 'layers.0.blocks.0.attn.rpb.relative_position_bias_table'
     with pytest.raises(RuntimeError, match=rf'{key}.*\[24, 2\]'):
@@ -169,7 +175,7 @@ def test_a_bias_table_that_is_none_is_named():
 @variants
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('how', ['autocast', 'cast'])
-def test_half_precision_stays_close_to_float32(variant, dtype, how):
+def test_half_precision_stays_close_to_float32(variant, dtype: torch.dtype, how: str) -> None:
     arch = dict(embed_dims=32, depths=(2, 2), num_heads=(2, 4))
     model = RoPESwin(arch, window_size=5, **variant, out_indices=(1,)).eval()
     x = torch.randn(1, 3, 104, 120)
@@ -184,7 +190,7 @@ def test_half_precision_stays_close_to_float32(variant, dtype, how):
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
-def test_training_step_under_autocast_is_finite(dtype):
+def test_training_step_under_autocast_is_finite(dtype: torch.dtype) -> None:
     model = tiny(rpb=True)
     with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
         loss = sum(out.float().square().mean() for out in model(torch.randn(2, 3, 61, 100)))
@@ -192,7 +198,7 @@ def test_training_step_under_autocast_is_finite(dtype):
     assert all(param.grad.isfinite().all() for param in model.parameters())
 
 
-def test_state_dict_keys():
+def test_state_dict_keys() -> None:
     block = (
         'norm1.weight norm1.bias attn.qkv.weight attn.qkv.bias attn.proj.weight attn.proj.bias '
         'norm2.weight norm2.bias mlp.fc1.weight mlp.fc1.bias mlp.fc2.weight mlp.fc2.bias'
@@ -212,14 +218,14 @@ def test_state_dict_keys():
 
 
 @pytest.mark.parametrize('arch', ['tiny', 'small', 'base'])
-def test_sizes_are_those_of_swin(arch):
+def test_sizes_are_those_of_swin(arch: str) -> None:
     with torch.device('meta'):
         ours = RoPESwin(arch, rope=None, rpb=True, out_indices=(3,))
         theirs = timm.create_model(f'swin_{arch}_patch4_window7_224', num_classes=0)
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
 
 
-def test_outputs_are_those_asked_for():
+def test_outputs_are_those_asked_for() -> None:
     model = tiny()
     one = tiny(out_indices=(-2,))
     one.load_state_dict(model.state_dict(), strict=False)
@@ -229,7 +235,7 @@ def test_outputs_are_those_asked_for():
     assert [name for name, _ in one.named_children() if name.startswith('norm')] == ['norm1']
 
 
-def test_averages_are_those_of_the_normalised_maps(close):
+def test_averages_are_those_of_the_normalised_maps(close: Callable[..., None]) -> None:
     model = tiny().eval()
     twin = tiny(out_type='avg_featmap').eval()
     twin.load_state_dict(model.state_dict())
@@ -239,7 +245,7 @@ def test_averages_are_those_of_the_normalised_maps(close):
 
 
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 3])
-def test_frozen_stages_learn_nothing_and_stay_in_eval(frozen_stages):
+def test_frozen_stages_learn_nothing_and_stay_in_eval(frozen_stages: int) -> None:
     model = tiny(frozen_stages=frozen_stages, rpb=True, drop_path_rate=0.5)
     model.train()
     learning = {name for name, param in model.named_parameters() if param.requires_grad}
@@ -250,19 +256,19 @@ def test_frozen_stages_learn_nothing_and_stay_in_eval(frozen_stages):
         assert stage.training == (i >= frozen_stages) and stage.blocks[0].attn.rope.training == stage.training
 
 
-def test_frozen_stages_train_with_checkpointing():
+def test_frozen_stages_train_with_checkpointing() -> None:
     model = tiny(frozen_stages=1, with_cp=True).train()
     model(torch.randn(1, 3, 40, 40))[-1].sum().backward()
     assert model.layers[1].blocks[0].mlp.fc1.weight.grad is not None
     assert model.layers[0].blocks[0].mlp.fc1.weight.grad is None
 
 
-def test_train_and_eval_return_self():
+def test_train_and_eval_return_self() -> None:
     model = tiny()
     assert model.train() is model and model.eval() is model
 
 
-def test_layer_depth_counts_from_the_embedding_to_the_heads():
+def test_layer_depth_counts_from_the_embedding_to_the_heads() -> None:
     model = tiny(rpb=True)  # depths 2, 3, 2
     for name in ('patch_embed.proj.bias', 'patch_embed.norm.weight'):
         assert model.get_layer_depth(f'backbone.{name}', prefix='backbone.') == (0, 9)
@@ -276,12 +282,12 @@ def test_layer_depth_counts_from_the_embedding_to_the_heads():
         assert model.get_layer_depth(name, prefix='backbone.') == (8, 9)
 
 
-def test_drop_path_rises_over_depth():
+def test_drop_path_rises_over_depth() -> None:
     rates = [b.drop_path.drop_prob for stage in tiny(drop_path_rate=0.3).layers for b in stage.blocks]
     assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
 
 
-def test_thetas_are_the_papers():
+def test_thetas_are_the_papers() -> None:
     for rope, theta in (('mixed', 10), ('axial', 50)):
         freqs = RoPESwin('tiny', rope=rope).layers[0].blocks[0].attn.rope.freqs
         magnitude = freqs.detach().norm(dim=0)[0]  # (head_dim // 2,), twice the same
@@ -293,7 +299,7 @@ SHORT = dict(embed_dims=16, depths=(2, 1), num_heads=(2, 2))
 
 
 @pytest.mark.parametrize('variant', [dict(rope='axial'), dict(rope='mixed', rpb=True)], ids=['axial', 'mixed+rpb'])
-def test_compiles_in_one_graph(variant, close):
+def test_compiles_in_one_graph(variant: dict, close: Callable[..., None]) -> None:
     model = tiny(arch=SHORT, out_indices=(0, 1), **variant).eval()
     x = torch.randn(1, 3, 61, 100)
     compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
@@ -303,7 +309,7 @@ def test_compiles_in_one_graph(variant, close):
 
 
 @pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=[pytest.mark.slow, needs_compiler])])
-def test_compiled_training_step_equals_eager(backend, close):
+def test_compiled_training_step_equals_eager(backend: str, close: Callable[..., None]) -> None:
     model = tiny(arch=SHORT, out_indices=(-1,), rpb=True)
     twin = copy.deepcopy(model)
     x = torch.randn(1, 3, 61, 100)
@@ -320,16 +326,16 @@ def test_compiled_training_step_equals_eager(backend, close):
         (dict(arch=dict(embed_dims=32, depths=(2, 2))), 'arch .*num_heads'),
         (dict(arch=dict(embed_dims=32, depths=(2, 0), num_heads=(2, 4))), r'depths .* \(2, 0\)'),
         (dict(arch=dict(embed_dims=32, depths=(2, 2), num_heads=(2,))), r'num_heads .* \(2,\)'),
-        (dict(arch=dict(embed_dims=32, depths=(2,), num_heads=(3,)), out_indices=(0,)), 'num_heads'),
+        (dict(arch=dict(embed_dims=32, depths=(2,), num_heads=(3,)), out_indices=(0,)), r'num_heads.*\b32\b.*\b3\b'),
         (dict(arch=dict(embed_dims=12, depths=(2,), num_heads=(2,)), out_indices=(0,)), 'head_dim .* 6'),
         (dict(rope='learned'), "rope .*'learned'"),
         (dict(rope_theta=0), 'theta .* 0'),
         (dict(rope=None, rope_theta=10.0), 'rope_theta .* 10'),
         (dict(window_size=0), 'window_size .* 0'),
         (dict(out_indices=(0, 3)), r'out_indices .* \(0, 3\)'),
-        (dict(out_indices=(1, -2)), 'out_indices must not repeat'),
-        (dict(out_indices=()), 'out_indices must name'),
-        (dict(out_type='cls_token'), "out_type must be 'featmap' or 'avg_featmap', but got 'cls_token'"),
+        (dict(out_indices=(1, -2)), r'out_indices .*repeat.*\(1, -2\)'),
+        (dict(out_indices=()), r'out_indices .*\(\)'),
+        (dict(out_type='cls_token'), "out_type .*'featmap'.*'avg_featmap'.*'cls_token'"),
         (dict(drop_path_rate=-0.1), 'drop_path_rate .* -0.1'),
         (dict(frozen_stages=4), 'frozen_stages .* 4'),
         (dict(patch_size=0), 'patch_size .* 0'),
@@ -337,12 +343,12 @@ def test_compiled_training_step_equals_eager(backend, close):
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else '',
 )
-def test_wrong_arguments_are_named(arguments, named):
+def test_wrong_arguments_are_named(arguments: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         tiny(**arguments)
 
 
 @pytest.mark.parametrize('shape', [(1, 4, 32, 32), (3, 32, 32)])
-def test_images_of_the_wrong_shape_are_named(shape):
-    with pytest.raises(ValueError, match=r'\(B, 3, H, W\)'):
+def test_images_of_the_wrong_shape_are_named(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=rf'x .*\b3\b.*{re.escape(str(shape))}'):
         tiny()(torch.randn(shape))

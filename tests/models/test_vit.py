@@ -1,5 +1,7 @@
 import copy
 import itertools
+import re
+from collections.abc import Callable
 
 import pytest
 import timm
@@ -29,7 +31,7 @@ def tiny(**kwargs) -> RoPEViT:
 @variants
 @layouts
 @pytest.mark.parametrize('size', [(48, 48), (61, 100), (8, 90), (1, 1)])
-def test_maps_have_the_promised_shape(variant, layout, size):
+def test_maps_have_the_promised_shape(variant, layout, size: tuple[int, int]) -> None:
     outs = tiny(**variant, **layout, out_indices=(0, 2, -1), final_norm=True)(torch.randn(2, 3, *size))
     assert [out.shape for out in outs] == [(2, 32, -(-size[0] // 8), -(-size[1] // 8))] * 3
     assert all(out.is_contiguous() for out in outs)
@@ -38,14 +40,14 @@ def test_maps_have_the_promised_shape(variant, layout, size):
 @variants
 @layouts
 @pytest.mark.parametrize('with_cp', [False, True])
-def test_every_parameter_gets_a_gradient(variant, layout, with_cp):
+def test_every_parameter_gets_a_gradient(variant, layout, with_cp: bool) -> None:
     model = tiny(**variant, **layout, with_cp=with_cp, final_norm=True)
     sum(out.square().mean() for out in model(torch.randn(2, 3, 40, 72))).backward()
     missing = [name for name, param in model.named_parameters() if param.grad is None or not param.grad.abs().sum() > 0]
     assert not missing
 
 
-def test_checkpointing_changes_neither_outputs_nor_gradients():
+def test_checkpointing_changes_neither_outputs_nor_gradients() -> None:
     model = tiny(window_size=3, global_attn_indexes=(1,))
     twin = copy.deepcopy(model)
     twin.with_cp = True
@@ -72,7 +74,7 @@ def from_timm(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return ours
 
 
-def test_cls_tokens_are_those_that_attend_along():
+def test_cls_tokens_are_those_that_attend_along() -> None:
     model = tiny(with_cls_token=True, final_norm=True, out_indices=(1, -1)).eval()
     tokens = []
     model.blocks[1].register_forward_hook(lambda module, inputs, x: tokens.append(x[:, 0]))
@@ -87,7 +89,7 @@ def test_cls_tokens_are_those_that_attend_along():
 
 @pytest.mark.parametrize('suffix, variant', TIMM_NAMES.items(), ids=lambda v: str(v))
 @pytest.mark.parametrize('size', [(224, 224), (160, 320), (96, 64)])
-def test_parity_with_timm(suffix, variant, size, close):
+def test_parity_with_timm(suffix, variant, size: tuple[int, int], close: Callable[..., None]) -> None:
     # img_size: so that timm, which resizes pos_embed with antialias, does not resize it
     theirs = timm.create_model(f'vit_small_patch16_rope{suffix}_224', img_size=size).eval()
     for name, param in theirs.named_parameters():
@@ -101,7 +103,7 @@ def test_parity_with_timm(suffix, variant, size, close):
         close(ours(x)[0], expected.transpose(1, 2).unflatten(2, (size[0] // 16, size[1] // 16)))
 
 
-def test_windows_that_hold_the_grid_are_global_attention():
+def test_windows_that_hold_the_grid_are_global_attention() -> None:
     model = tiny(window_size=20)
     twin = tiny()
     twin.load_state_dict(model.state_dict())
@@ -110,7 +112,7 @@ def test_windows_that_hold_the_grid_are_global_attention():
 
 
 @pytest.mark.parametrize('with_cls_token', [False, True])
-def test_windows_that_no_block_attends_in_change_nothing(with_cls_token):
+def test_windows_that_no_block_attends_in_change_nothing(with_cls_token: bool) -> None:
     model = tiny(window_size=3, global_attn_indexes=(0, 1, 2, 3), with_cls_token=with_cls_token)
     twin = tiny(with_cls_token=with_cls_token)
     twin.load_state_dict(model.state_dict())
@@ -118,7 +120,7 @@ def test_windows_that_no_block_attends_in_change_nothing(with_cls_token):
     assert torch.equal(model(x)[0], twin(x)[0])
 
 
-def test_window_only_model_equals_itself_on_each_window():
+def test_window_only_model_equals_itself_on_each_window() -> None:
     model = tiny(window_size=3).eval()
     x = torch.randn(1, 3, 48, 72)  # 6 x 9 tokens, 2 x 3 windows of 3 x 3
     whole = model(x)[0]
@@ -127,7 +129,7 @@ def test_window_only_model_equals_itself_on_each_window():
         torch.testing.assert_close(whole[..., 3 * row : 3 * row + 3, 3 * col : 3 * col + 3], part, rtol=0, atol=1e-5)
 
 
-def test_grids_of_equal_token_count_do_not_share_tables():
+def test_grids_of_equal_token_count_do_not_share_tables() -> None:
     model, x = tiny().eval(), torch.randn(1, 3, 64, 256)
     fresh = copy.deepcopy(model)
     with torch.no_grad():
@@ -135,12 +137,12 @@ def test_grids_of_equal_token_count_do_not_share_tables():
         assert torch.equal(model(x)[0], fresh(x)[0])
 
 
-def test_images_of_a_batch_do_not_mix():
+def test_images_of_a_batch_do_not_mix() -> None:
     model, x = tiny(window_size=3, global_attn_indexes=(1,)).eval(), torch.randn(3, 3, 61, 100)
     torch.testing.assert_close(model(x)[0][1:2], model(x[1:2])[0], rtol=0, atol=1e-5)
 
 
-def test_padding_is_at_the_bottom_and_right():
+def test_padding_is_at_the_bottom_and_right() -> None:
     model, x = tiny().eval(), torch.randn(1, 3, 61, 100)
     padded = torch.zeros(1, 3, 64, 104)
     padded[..., :61, :100] = x
@@ -148,7 +150,7 @@ def test_padding_is_at_the_bottom_and_right():
 
 
 @variants
-def test_transposed_image_with_swapped_axes_is_the_transposed_map(variant):
+def test_transposed_image_with_swapped_axes_is_the_transposed_map(variant) -> None:
     model = tiny(**variant, window_size=3, global_attn_indexes=(1,)).double().eval()
     twin = copy.deepcopy(model)
     with torch.no_grad():
@@ -165,7 +167,9 @@ def test_transposed_image_with_swapped_axes_is_the_transposed_map(variant):
 @variants
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('how', ['autocast', 'cast'])
-def test_half_precision_stays_close_to_float32(variant, dtype, how, close):
+def test_half_precision_stays_close_to_float32(
+    variant, dtype: torch.dtype, how: str, close: Callable[..., None]
+) -> None:
     model = tiny(**variant, window_size=5, global_attn_indexes=(3,), final_norm=True).eval()
     x = torch.randn(1, 3, 104, 120)
     with torch.no_grad():
@@ -179,7 +183,7 @@ def test_half_precision_stays_close_to_float32(variant, dtype, how, close):
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
-def test_training_step_under_autocast_is_finite(dtype):
+def test_training_step_under_autocast_is_finite(dtype: torch.dtype) -> None:
     model = tiny(window_size=3, global_attn_indexes=(1,))
     with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
         loss = model(torch.randn(2, 3, 61, 100))[0].float().square().mean()
@@ -187,7 +191,7 @@ def test_training_step_under_autocast_is_finite(dtype):
     assert all(param.grad.isfinite().all() for param in model.parameters())
 
 
-def test_state_dict_keys():
+def test_state_dict_keys() -> None:
     blocks = [
         f'blocks.{i}.{name}'
         for i in range(4)
@@ -204,7 +208,7 @@ def test_state_dict_keys():
 
 
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 2, 4])
-def test_frozen_stages_learn_nothing_and_stay_in_eval(frozen_stages):
+def test_frozen_stages_learn_nothing_and_stay_in_eval(frozen_stages: int) -> None:
     model = tiny(frozen_stages=frozen_stages, ape=True, with_cls_token=True, final_norm=True, drop_path_rate=0.5)
     model.train()
     learning = {name for name, param in model.named_parameters() if param.requires_grad}
@@ -216,18 +220,18 @@ def test_frozen_stages_learn_nothing_and_stay_in_eval(frozen_stages):
     assert ('norm.weight' in learning) == (frozen_stages < 4)
 
 
-def test_frozen_stages_train_with_checkpointing():
+def test_frozen_stages_train_with_checkpointing() -> None:
     model = tiny(frozen_stages=2, with_cp=True).train()
     model(torch.randn(1, 3, 40, 40))[0].sum().backward()
     assert model.blocks[2].mlp.fc1.weight.grad is not None and model.blocks[1].mlp.fc1.weight.grad is None
 
 
-def test_train_and_eval_return_self():
+def test_train_and_eval_return_self() -> None:
     model = tiny()
     assert model.train() is model and model.eval() is model
 
 
-def test_layer_depth_counts_from_the_embeddings_to_the_heads():
+def test_layer_depth_counts_from_the_embeddings_to_the_heads() -> None:
     model = tiny(ape=True, with_cls_token=True, final_norm=True)
     for name in ('cls_token', 'pos_embed', 'patch_embed.proj.bias'):
         assert model.get_layer_depth(f'backbone.{name}', prefix='backbone.') == (0, 6)
@@ -237,13 +241,13 @@ def test_layer_depth_counts_from_the_embeddings_to_the_heads():
         assert model.get_layer_depth(name, prefix='backbone.') == (5, 6)
 
 
-def test_drop_path_rises_over_depth():
+def test_drop_path_rises_over_depth() -> None:
     rates = [block.drop_path.drop_prob for block in tiny(drop_path_rate=0.3).blocks]
     assert rates == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
 @pytest.mark.parametrize('arch', ['small', 'base', 'large'])
-def test_sizes_are_those_of_deit_iii(arch):
+def test_sizes_are_those_of_deit_iii(arch: str) -> None:
     with torch.device('meta'):
         ours = RoPEViT(arch, rope=None, ape=True, with_cls_token=True, final_norm=True)
         theirs = timm.create_model(f'deit3_{arch}_patch16_224', num_classes=0)
@@ -251,7 +255,7 @@ def test_sizes_are_those_of_deit_iii(arch):
 
 
 @variants
-def test_compiles_in_one_graph(variant, close):
+def test_compiles_in_one_graph(variant, close: Callable[..., None]) -> None:
     model = tiny(**variant, window_size=5, global_attn_indexes=(1,)).eval()
     x = torch.randn(1, 3, 61, 100)
     compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
@@ -260,7 +264,7 @@ def test_compiles_in_one_graph(variant, close):
 
 
 @pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=[pytest.mark.slow, needs_compiler])])
-def test_compiled_training_step_equals_eager(backend, close):
+def test_compiled_training_step_equals_eager(backend: str, close: Callable[..., None]) -> None:
     model = tiny(window_size=5, global_attn_indexes=(1,))
     twin = copy.deepcopy(model)
     x = torch.randn(1, 3, 61, 100)
@@ -277,20 +281,20 @@ def test_compiled_training_step_equals_eager(backend, close):
         (dict(arch=dict(embed_dims=32, depth=2)), 'arch .*num_heads'),
         (dict(arch=dict(embed_dims=32, depth=2, num_heads=2, width=3)), 'arch .*width'),
         (dict(arch=dict(embed_dims=32, depth=0, num_heads=2)), 'depth .* 0'),
-        (dict(arch=dict(embed_dims=32, depth=2, num_heads=3)), 'num_heads'),
+        (dict(arch=dict(embed_dims=32, depth=2, num_heads=3)), r'num_heads.*\b32\b.*\b3\b'),
         (dict(arch=dict(embed_dims=12, depth=2, num_heads=2)), 'head_dim .* 6'),
         (dict(rope='learned'), "rope .*'learned'"),
         (dict(rope_theta=0), 'theta .* 0'),
         (dict(rope=None, rope_theta=10.0), 'rope_theta .* 10'),
         (dict(window_size=-1), 'window_size .* -1'),
         (dict(window_size=2, global_attn_indexes=(4,)), r'global_attn_indexes .* \(4,\)'),
-        (dict(window_size=2, global_attn_indexes=(3, -1)), 'global_attn_indexes must not repeat'),
+        (dict(window_size=2, global_attn_indexes=(3, -1)), r'global_attn_indexes .*repeat.*\(3, -1\)'),
         (dict(out_indices=(0, 7)), r'out_indices .* \(0, 7\)'),
-        (dict(out_indices=(1, 1)), 'out_indices must not repeat'),
-        (dict(out_indices=()), 'out_indices must name'),
-        (dict(out_type='avg_featmap'), "out_type must be 'featmap' or 'cls_token', but got 'avg_featmap'"),
-        (dict(out_type='cls_token'), "out_type = 'cls_token' needs with_cls_token = True"),
-        (dict(with_cls_token=True, window_size=2), 'with_cls_token .*window_size = 2'),
+        (dict(out_indices=(1, 1)), r'out_indices .*repeat.*\(1, 1\)'),
+        (dict(out_indices=()), r'out_indices .*\(\)'),
+        (dict(out_type='avg_featmap'), "out_type .*'featmap'.*'cls_token'.*'avg_featmap'"),
+        (dict(out_type='cls_token'), "out_type.*'cls_token'.*with_cls_token.*True"),
+        (dict(with_cls_token=True, window_size=2), r'with_cls_token .*window_size\W+2\b'),
         (dict(drop_path_rate=1.0), 'drop_path_rate .* 1.0'),
         (dict(frozen_stages=5), 'frozen_stages .* 5'),
         (dict(patch_size=0), 'patch_size .* 0'),
@@ -299,12 +303,12 @@ def test_compiled_training_step_equals_eager(backend, close):
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else '',
 )
-def test_wrong_arguments_are_named(arguments, named):
+def test_wrong_arguments_are_named(arguments: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         tiny(**arguments)
 
 
 @pytest.mark.parametrize('shape', [(1, 4, 32, 32), (3, 32, 32), (1, 1, 32, 32)])
-def test_images_of_the_wrong_shape_are_named(shape):
-    with pytest.raises(ValueError, match=r'\(B, 3, H, W\)'):
+def test_images_of_the_wrong_shape_are_named(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=rf'x .*\b3\b.*{re.escape(str(shape))}'):
         tiny()(torch.randn(shape))

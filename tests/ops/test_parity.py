@@ -3,6 +3,9 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import mmcv.ops
 import operators
@@ -15,14 +18,14 @@ STAND_IN = operators.standing_in()
 pytestmark = pytest.mark.skipif(not HAS_COMPILED, reason='MMCV has no compiled operators here to compare with')
 
 
-def both(function, *args):
+def both(function: Callable, *args: Any) -> tuple[Any, Any]:
     """Call a function once with each set of operators."""
     first = function(*args)
     with operators.operators(STAND_IN):
         return first, function(*args)
 
 
-def equal(first, second):
+def equal(first: Any, second: Any) -> None:
     if isinstance(first, torch.Tensor):
         assert first.dtype == second.dtype
         assert torch.equal(torch.nan_to_num(first, 7), torch.nan_to_num(second, 7))
@@ -32,7 +35,7 @@ def equal(first, second):
             equal(one, other)
 
 
-def some_rois(seed, dtype):
+def some_rois(seed: int, dtype: torch.dtype) -> torch.Tensor:
     """Boxes of two images of 40 x 56: usual ones, without area, outside, larger than the image, tiny."""
     gen = torch.Generator().manual_seed(seed)
     corners = torch.rand(12, 2, generator=gen) * torch.tensor([56.0, 40.0])
@@ -47,13 +50,13 @@ def some_rois(seed, dtype):
 @pytest.mark.parametrize('aligned', [True, False])
 @pytest.mark.parametrize('ratio', [0, 1, 2])
 @pytest.mark.parametrize('scale', [1, 0.25])
-def test_roi_align(dtype, aligned, ratio, scale):
+def test_roi_align(dtype: torch.dtype, aligned: bool, ratio: int, scale: float) -> None:
     gen = torch.Generator().manual_seed(0)
     maps = torch.randn(2, 3, 10, 14, generator=gen, dtype=dtype)
     for rois in (some_rois(1, dtype), some_rois(2, dtype)[:0]):
         grad = torch.randn(len(rois), 3, 7, 5, generator=gen, dtype=dtype)
 
-        def run(rois=rois, grad=grad):
+        def run(rois: torch.Tensor = rois, grad: torch.Tensor = grad) -> tuple[torch.Tensor, torch.Tensor]:
             x = maps.clone().requires_grad_()
             out = mmcv.ops.roi_align(x, rois, (7, 5), scale, ratio, 'avg', aligned)
             out.backward(grad)
@@ -62,10 +65,10 @@ def test_roi_align(dtype, aligned, ratio, scale):
         equal(*both(run))
 
 
-def test_roi_align_refuses_inverted_boxes_as_the_compiled_one_does():
+def test_roi_align_refuses_inverted_boxes_as_the_compiled_one_does() -> None:
     rois = torch.tensor([[0, 9.0, 9, 4, 12]])
 
-    def run():
+    def run() -> tuple:
         with pytest.raises((RuntimeError, ValueError)):
             mmcv.ops.roi_align(torch.ones(1, 1, 9, 9), rois, 2, 1.0, 0, 'avg', True)
         return ()
@@ -73,7 +76,7 @@ def test_roi_align_refuses_inverted_boxes_as_the_compiled_one_does():
     both(run)
 
 
-def some_boxes(gen, count):
+def some_boxes(gen: torch.Generator, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Boxes and scores of few values, so that there are ties of both; some without area, one that is no number."""
     corners = torch.randint(0, 40, (count, 2), generator=gen).float()
     boxes = torch.cat([corners, corners + torch.randint(0, 20, (count, 2), generator=gen)], 1)
@@ -90,7 +93,7 @@ COUNTS = (0, 1, 2, 7, 60, 300)
 
 @pytest.mark.parametrize('offset', [0, 1])
 @pytest.mark.parametrize('threshold', [0.1, 0.3, 0.5, 0.7, 1.0])
-def test_nms(offset, threshold):
+def test_nms(offset: int, threshold: float) -> None:
     gen = torch.Generator().manual_seed(3)
     for count in COUNTS * 6:
         boxes, scores = some_boxes(gen, count)
@@ -100,7 +103,7 @@ def test_nms(offset, threshold):
 
 @pytest.mark.parametrize('agnostic', [True, False])
 @pytest.mark.parametrize('split', [10000, 50])
-def test_batched_nms(agnostic, split):
+def test_batched_nms(agnostic: bool, split: int) -> None:
     gen = torch.Generator().manual_seed(4)
     for count in (1, 7, 60, 300):
         boxes, scores = some_boxes(gen, count)
@@ -113,7 +116,7 @@ def test_batched_nms(agnostic, split):
 
 @pytest.mark.parametrize('method', ['naive', 'linear', 'gaussian'])
 @pytest.mark.parametrize('offset', [0, 1])
-def test_soft_nms_in_the_same_order(method, offset):
+def test_soft_nms_in_the_same_order(method: str, offset: int) -> None:
     gen = torch.Generator().manual_seed(5)
     for count in COUNTS * 25:
         boxes, scores = some_boxes(gen, count)
@@ -125,7 +128,7 @@ def test_soft_nms_in_the_same_order(method, offset):
             torch.testing.assert_close(dets, dets_here, rtol=1e-6, atol=0, equal_nan=True)
 
 
-def test_nms_match():
+def test_nms_match() -> None:
     gen = torch.Generator().manual_seed(6)
     for count in COUNTS * 3:
         boxes, scores = some_boxes(gen, count)
@@ -135,10 +138,12 @@ def test_nms_match():
 @pytest.mark.parametrize('modulated', [False, True])
 @pytest.mark.parametrize('stride, padding, dilation', [(1, 1, 1), (2, 0, 1), (1, 2, 2)])
 @pytest.mark.parametrize('groups, deform_groups, batch', [(1, 1, 2), (2, 4, 3)])
-def test_deformable_convolution(modulated, stride, padding, dilation, groups, deform_groups, batch):
+def test_deformable_convolution(
+    modulated: bool, stride: int, padding: int, dilation: int, groups: int, deform_groups: int, batch: int
+) -> None:
     gen = torch.Generator().manual_seed(7)
 
-    def randn(*shape):
+    def randn(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=gen, dtype=torch.float64)
 
     x, weight, bias = randn(batch, 8, 9, 11), randn(6, 8 // groups, 3, 3), randn(6)
@@ -148,7 +153,7 @@ def test_deformable_convolution(modulated, stride, padding, dilation, groups, de
     inputs = (x, offset, mask, weight, bias) if modulated else (x, offset, weight)
     function = mmcv.ops.modulated_deform_conv2d if modulated else mmcv.ops.deform_conv2d
 
-    def run():
+    def run() -> list[torch.Tensor]:
         leaves = [value.clone().requires_grad_() for value in inputs]
         out = function(*leaves, stride, padding, dilation, groups, deform_groups)
         out.backward(grad)
@@ -191,14 +196,14 @@ print(json.dumps([mmrope.ops.compiled(), results]))
 """
 
 
-def whole(paths, env=None):
+def whole(paths: list[str], env: dict[str, str] | None = None) -> Any:
     command = [sys.executable, '-W', 'ignore', '-c', 'import mmrope\n' + WHOLE, *paths]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_detector_trains_and_predicts_to_the_same_bits(tmp_path):
+def test_a_detector_trains_and_predicts_to_the_same_bits(tmp_path: Path) -> None:
     paths = ['configs/mask_rcnn_rope_mixed_vit_tiny_digits.py']
     (here, results), (there, results_there) = whole(paths), whole(paths, without_compiled(tmp_path))
     assert (here, there) == (True, False)
@@ -206,7 +211,7 @@ def test_a_detector_trains_and_predicts_to_the_same_bits(tmp_path):
     assert all(count for _, count in results.values())
 
 
-def test_the_benchmark_has_a_ratio_for_each_row(capsys):
+def test_the_benchmark_has_a_ratio_for_each_row(capsys: pytest.CaptureFixture[str]) -> None:
     operators.main(['--rounds', '1'])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10 and all(float(line.split('|')[4]) > 0 for line in lines[2:])

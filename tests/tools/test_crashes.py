@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -146,14 +147,14 @@ def test_a_checkpoint_cut_short_is_passed_over(
     capfd.readouterr()
     train(config, '--work-dir', str(folder), '--resume')
     said = ''.join(capfd.readouterr())
-    assert [said.count(f'{name}.pth is missing or cut short: passed over') for name in ('iter_5', 'iter_4')] == [1, 1]
+    assert [len(re.findall(rf'\b{name}\.pth\b.*\bcut\b', said)) for name in ('iter_5', 'iter_4')] == [1, 1]
     assert 'resumed epoch: 0, iter: 3' in said
     assert same(whole['state_dict'], load_checkpoint(folder / 'iter_5.pth')['state_dict'])
     for path in folder.glob('*.pth'):
         path.write_bytes(b'')
     with pytest.raises(SystemExit):
         train(config, '--work-dir', str(folder), '--resume')
-    assert f'no checkpoint in {folder} is whole, of 5' in capfd.readouterr().err
+    assert re.search(rf'no checkpoint.* {folder}\b.*\b5\b', capfd.readouterr().err)
 
 
 def start(config: str, folder: Path, *arguments: str, **options: object) -> subprocess.Popen[str]:
@@ -180,10 +181,8 @@ def test_a_full_disk_leaves_the_last_checkpoint(write_config: Callable[..., str]
     )
     _, errors = full.communicate()
     assert full.returncode == 1
-    assert errors.splitlines()[-1] == (
-        f"train.py: error: OSError: [Errno 27] File too large: '{folder}/iter_4.pth' (--traceback shows where); "
-        'the checkpoints in the work dir are whole: go on with --resume'
-    )
+    file = rf"\[Errno 27\] File too large: '{folder}/iter_4\.pth'"
+    assert re.match(rf'train\.py: error: OSError: {file}.*--traceback.*--resume', errors.splitlines()[-1])
     assert (folder / 'iter_3.pth').read_bytes() == before
     assert not list(folder.glob('*.part')) and not (folder / 'iter_4.pth').exists()
     train(config, '--work-dir', str(folder), '--resume')
@@ -201,7 +200,7 @@ def test_ctrl_c_ends_in_one_sentence_and_can_go_on(write_config: Callable[..., s
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert errors.splitlines()[-1].startswith('train.py: interrupted; ')
+    assert errors.splitlines()[-1].startswith('train.py: interrupted')
     assert 'Traceback' not in errors
     last = load_checkpoint((tmp_path / 'work' / 'last_checkpoint').read_text())['meta']['iter']
     options = (f'train_cfg.max_iters={last + 1}', 'default_hooks.checkpoint.max_keep_ckpts=-1')

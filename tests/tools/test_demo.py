@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,14 +84,14 @@ def run(tools: SimpleNamespace, *arguments: object) -> int | str | None:
 
 
 def predictions_of_test(tools: SimpleNamespace, model: tuple[str, str], tmp_path: Path, *options: str) -> list[dict]:
-    """What tools/test.py predicts for the images of the data set, in their order."""
+    """Predictions of tools/test.py for the images of the data set, in their order."""
     with isolated():
         tools.test([*model, '--work-dir', str(tmp_path / 'test'), '--out', str(tmp_path / 'out.pkl'), *options])
     return pickle.loads((tmp_path / 'out.pkl').read_bytes())
 
 
 @pytest.mark.parametrize('kind', ['detection', 'segmentation', 'classification'])
-def test_it_writes_what_the_test_tool_predicts(
+def test_it_writes_the_predictions_of_the_test_tool(
     tools: SimpleNamespace, models: dict[str, tuple[str, str]], tiny_data: Path, tmp_path: Path, kind: str
 ) -> None:
     """At another size than the config's."""
@@ -130,7 +131,7 @@ def check_classification(record: dict[str, Any], expected: dict[str, Any], out: 
 CHECKS = dict(detection=check_detection, segmentation=check_segmentation, classification=check_classification)
 
 
-def test_files_folders_and_globs_and_what_is_no_image(
+def test_files_folders_globs_and_other_files(
     tools: SimpleNamespace,
     models: dict[str, tuple[str, str]],
     tiny_data: Path,
@@ -148,11 +149,15 @@ def test_files_folders_and_globs_and_what_is_no_image(
     inputs = [tiny_data / 'images/0.png', folder, folder / '**/*.png', broken, tmp_path / 'none.png', empty]
     inputs += [tiny_data / 'images/0.png']  # twice
     code = run(tools, *inputs, *models['classification'], '--out-dir', tmp_path / 'out')
-    assert code == 'demo.py: 4 skipped, 3 predicted'  # Python prints it and leaves with 1
+    assert re.match(r'demo\.py: 4\b.*\b3\b', code)  # Python prints it and leaves with 1
     err = capsys.readouterr().err
-    others = f'moving.GIF, notes.txt in {folder}: files that end in none of'
-    for words in (f'{broken} is no image', f'{tmp_path}/none.png does not exist', f'{empty} has no images', others):
-        assert f'demo.py: skipped: {words}' in err
+    for named in (
+        f'{broken} .*image',
+        f'{tmp_path}/none.png ',
+        f'{empty} .*images',
+        f'moving.GIF, notes.txt.* {folder}',
+    ):
+        assert re.search(f'demo.py: skipped: .*{named}', err)
     images = json.loads((tmp_path / 'out/predictions.json').read_text())['images']
     assert list(images) == [str(path) for path in (inputs[0], folder / '0.jpg', folder / 'deep/1.png')]
     assert [record['drawn'] for record in images.values()] == ['drawn/0.png', 'drawn/0_2.png', 'drawn/1.png']
@@ -198,8 +203,8 @@ def test_an_odd_image_is_named_and_the_others_are_kept(
     if kind == 'classification':  # which does not keep the proportions
         assert code == 0 and len(images) == 3
         return
-    assert code == 'demo.py: 1 skipped, 2 predicted'
-    assert f'demo.py: skipped: {folder}/strip.png of 3000 x 2 pixels was not predicted: ' in capsys.readouterr().err
+    assert re.match(r'demo\.py: 1\b.*\b2\b', code)
+    assert re.search(f'demo.py: skipped: .*{folder}/strip.png.*3000 x 2', capsys.readouterr().err)
     assert list(images) == [str(folder / 'a.png'), str(folder / 'z.png')]
 
 
@@ -233,8 +238,9 @@ def test_a_16_bit_file_whose_values_need_few_bits_is_said_to_be_dark(
     pixels = np.linspace(0, peak, 64 * 64).astype(np.uint16).reshape(64, 64)
     Image.fromarray(pixels).save(tmp_path / 'cells.png')
     assert run(tools, tmp_path / 'cells.png', *models['segmentation'], '--out-dir', tmp_path / 'out') == 0
-    words = f'demo.py: {tmp_path}/cells.png holds uint16 values up to 4095, which the model sees as 0 to 15 of 255'
-    assert (words in capsys.readouterr().err) == said
+    found = re.search(rf'demo\.py: .*{tmp_path}/cells\.png .*uint16\b(.*)', capsys.readouterr().err)
+    assert bool(found) == said
+    assert found is None or re.search(r'\b4095\b.*\b15\b.*\b255\b', found[1])
 
 
 def test_a_file_of_results_is_replaced_on_request_only(
@@ -247,7 +253,7 @@ def test_a_file_of_results_is_replaced_on_request_only(
     (tmp_path / 'predictions.json').write_text('mine')
     arguments = [tiny_data / 'images/0.png', *models['classification'], '--out-dir', tmp_path]
     assert run(tools, *arguments) == 1
-    assert f'{tmp_path}/predictions.json exists: --overwrite' in capsys.readouterr().err
+    assert re.search(f'{tmp_path}/predictions.json .*--overwrite', capsys.readouterr().err)
     assert (tmp_path / 'predictions.json').read_text() == 'mine'
     assert run(tools, *arguments, '--overwrite') == 0
     assert json.loads((tmp_path / 'predictions.json').read_text())['classes'] == ['a', 'b', 'c']
@@ -257,7 +263,7 @@ def test_a_file_of_results_is_replaced_on_request_only(
     'kind, scope', [('detection', 'mmdet'), ('segmentation', 'mmseg'), ('classification', 'mmpretrain')]
 )
 def test_types_may_be_classes(models: dict[str, tuple[str, str]], tiny_data: Path, kind: str, scope: str) -> None:
-    """As in configs in pure Python, which need no default_scope."""
+    """Configs in pure Python have classes, and need no default_scope."""
     config, checkpoint = models[kind]
     image = read_image(tiny_data / 'images/0.png')
     with isolated():
@@ -300,9 +306,9 @@ class Malicious:
 @pytest.mark.parametrize(
     'checkpoint, words',
     [
-        ('malicious.pth', 'malicious.pth was not loaded: it asks for'),
-        ('part.pth', 'part.pth does not fit the model of the config: no weights, or of another shape'),
-        ('none.pth', 'CHECKPOINT: there is no checkpoint none.pth'),
+        ('malicious.pth', r'malicious\.pth\b.*\bmkdir\b'),
+        ('part.pth', r'part\.pth\b.*\b1\b.*\.bias\b'),
+        ('none.pth', r'CHECKPOINT\b.*\bnone\.pth'),
     ],
 )
 def test_a_checkpoint_must_be_weights_and_all_of_them(
@@ -322,7 +328,7 @@ def test_a_checkpoint_must_be_weights_and_all_of_them(
     del part['state_dict'][next(name for name in reversed(part['state_dict']) if name.endswith('.bias'))]
     torch.save(part, 'part.pth')
     assert run(tools, tiny_data / 'images/0.png', models[kind][0], checkpoint) == 1
-    assert words in capsys.readouterr().err.splitlines()[-1]
+    assert re.search(words, capsys.readouterr().err.splitlines()[-1])
     assert not Path('was_here').exists()
 
 
@@ -331,11 +337,15 @@ def test_a_checkpoint_must_be_weights_and_all_of_them(
     [
         (
             ['--size', '48x'],
-            "--size: a size is N, HEIGHTxWIDTH or short:N, as 128, 96x160 or short:800, but got '48x'",
+            "--size.*HEIGHTxWIDTH.*'48x'",
             2,
         ),
-        (['--size', 'short:48', '--cfg-options', 'model.data_preprocessor.pad_size_divisor=128'], '--size: ', 1),
-        (['--cfg-options', 'default_scope=mmocr'], 'default_scope of the config must be one of mmdet, mmseg,', 1),
+        (
+            ['--size', 'short:48', '--cfg-options', 'model.data_preprocessor.pad_size_divisor=128'],
+            '--size.*pad_size_divisor=128',
+            1,
+        ),
+        (['--cfg-options', 'default_scope=mmocr'], 'default_scope .*mmdet.*mmseg.*mmocr', 1),
     ],
 )
 def test_a_mistake_ends_in_one_sentence(
@@ -349,4 +359,4 @@ def test_a_mistake_ends_in_one_sentence(
 ) -> None:
     assert run(tools, tiny_data / 'images/0.png', *models['detection'], *arguments) == code
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith('demo.py: error: ') and words in last
+    assert re.match(f'demo.py: error: .*{words}', last)

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 from timm.data import create_transform
 
+from tests.helpers.hub import Hub
 from tests.helpers.published import as_file, vit
 from tests.helpers.tiny import ROOT, load_tool
 
@@ -70,7 +73,9 @@ def imagenet(tmp_path: Path) -> SimpleNamespace:
     ],
     ids=['vit-224', 'vit-384', 'swin-384'],
 )
-def test_accuracy_is_that_of_images_prepared_by_timm(imagenet, tmp_path, config, size, crop, options):
+def test_accuracy_is_that_of_images_prepared_by_timm(
+    imagenet: SimpleNamespace, tmp_path: Path, config, size: int, crop, options: list
+) -> None:
     model = make_classifier(config, **({'window_size': 12} if config == SWIN else {}))
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'model.pth')
     expected = expected_scores(model, imagenet.images, size, crop)
@@ -92,7 +97,7 @@ def test_accuracy_is_that_of_images_prepared_by_timm(imagenet, tmp_path, config,
     assert len(list((tmp_path / 'drawn').iterdir())) == len(SHAPES)
 
 
-def test_the_published_classifier_is_tested_by_its_name(imagenet, tmp_path, hub):
+def test_the_published_classifier_is_tested_by_its_name(imagenet: SimpleNamespace, tmp_path: Path, hub: Hub) -> None:
     """In its authors' layout, as it comes from the Hub; against timm's model with the same weights."""
     state = {key: value * 20 if 'gamma' in key else value for key, value in vit('small').items()}
     hub.files['naver-ai/rope_mixed_deit_small_patch16_LS', 'pytorch_model.bin'] = as_file(state)
@@ -114,24 +119,26 @@ def test_the_published_classifier_is_tested_by_its_name(imagenet, tmp_path, hub)
 
 
 MISTAKES = {
-    'another variant': (lambda: vit('small', 'axial'), 'does not fit RoPEViT: these are weights for another model'),
+    'another variant': (lambda: vit('small', 'axial'), "RoPEViT.*rope='axial'"),
     'part of the head': (
         lambda: {key: value for key, value in vit('small').items() if key != 'head.bias'},
-        'no weights, or of another shape, for 1 of 187 parameters: head.fc.bias',
+        r'\b1\b.*\b187\b.* head\.fc\.bias$',
     ),
     'backbone alone': (
         lambda: {f'backbone.{key}': value for key, value in make_classifier(VIT).backbone.state_dict().items()},
-        'no weights, or of another shape, for 2 of 187 parameters: head.fc.weight, head.fc.bias',
+        r'\b2\b.*\b187\b.* head\.fc\.weight, head\.fc\.bias$',
     ),
     'another model': (
         lambda: {'head.weight': torch.zeros(3, 2)},
-        'these are not weights of a ViT or Swin that mmrope knows',
+        r'ViT.*Swin.* head\.weight',
     ),
 }
 
 
 @pytest.mark.parametrize('make_state, words', MISTAKES.values(), ids=MISTAKES)
-def test_a_classifier_is_not_tested_with_weights_that_do_not_fit(imagenet, tmp_path, capsys, make_state, words):
+def test_a_classifier_is_not_tested_with_weights_that_do_not_fit(
+    imagenet: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str], make_state: Callable, words: str
+) -> None:
     (imagenet.folder / 'meta' / 'val.txt').write_text('0.png 0')
     torch.save({'state_dict': make_state()}, tmp_path / 'model.pth')
     with pytest.raises(SystemExit):
@@ -139,13 +146,14 @@ def test_a_classifier_is_not_tested_with_weights_that_do_not_fit(imagenet, tmp_p
             [VIT, str(tmp_path / 'model.pth'), '--data-root', str(imagenet.folder), '--work-dir', str(tmp_path)]
         )
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith('test.py: error: ') and words in error
+    assert re.match(f'test.py: error: .*{words}', error)
 
 
-def test_a_missing_data_set_is_named(tmp_path, monkeypatch, capsys):
+def test_a_missing_data_set_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({}, 'model.pth')
     with pytest.raises(SystemExit):
         load_tool('test').main([VIT, 'model.pth'])
-    message = 'test_dataloader reads data/imagenet/val, which does not exist: put the data set there as README.md says'
-    assert message in capsys.readouterr().err
+    assert re.search(r'test_dataloader\b.*data/imagenet/val\b.*README', capsys.readouterr().err)

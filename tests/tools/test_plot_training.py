@@ -1,6 +1,7 @@
 """``mmrope plot``, also as tools/plot_training.py: what it reads from a work dir, draws and prints."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +117,11 @@ def test_a_run_without_validation_has_one_panel(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
-        (['nowhere'], 'nowhere holds no training'),
-        (['empty'], 'empty holds no training'),
+        (['nowhere'], 'nowhere .*scalars.json'),
+        (['empty'], 'empty .*scalars.json'),
         (['run', '--out', 'curves.nothing'], "Format 'nothing' is not supported"),
         (['run', '--out', 'file/curves.png'], 'file'),
-        (['run', '--out', 'file'], 'file exists: --overwrite'),
+        (['run', '--out', 'file'], 'file .*--overwrite'),
     ],
 )
 def test_a_mistake_ends_in_one_sentence(
@@ -138,4 +139,4 @@ def test_a_mistake_ends_in_one_sentence(
         main(arguments)
     assert caught.value.code == 1
     (message,) = capsys.readouterr().err.splitlines()
-    assert message.startswith('plot_training.py: error: ') and words in message
+    assert re.match(f'plot_training.py: error: .*{words}', message)

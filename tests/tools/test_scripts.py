@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 import socket
 import subprocess
 import sys
@@ -135,7 +136,7 @@ def test_the_command_of_a_script(name: str, tmp_path: Path, stubs: dict[str, str
 
 
 @pytest.mark.parametrize('script', ['slurm_train', 'slurm_test'])
-def test_srun_gets_the_environment_as_it_is(script: str, tmp_path: Path, stubs: dict[str, str]) -> None:
+def test_srun_gets_the_environment_unchanged(script: str, tmp_path: Path, stubs: dict[str, str]) -> None:
     """srun hands it on to the processes; the scripts add nothing to it and take nothing away."""
     srun = tmp_path / 'bin' / 'srun'
     srun.write_text('#!/bin/sh\nenv\n')
@@ -201,7 +202,7 @@ def checkpoint(on_two_cpus: TwoProcesses) -> Path:
     config, folder, run = on_two_cpus
     done = run('dist_train', config, '2', '--work-dir', str(folder / 'trained'))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count('this training is in full precision') == 1  # rank 0 alone speaks
+    assert len(re.findall('WARNING.*AmpOptimWrapper', done.stdout)) == 1  # rank 0 alone speaks
     return folder / 'trained' / 'epoch_1.pth'
 
 
@@ -319,14 +320,14 @@ def test_a_mistake_is_a_sentence_and_torchrun_names_the_process(on_two_cpus: Two
     config, _, run = on_two_cpus
     done = run('dist_train', config, '2', '--cfg-options', 'train_dataloader.dataset.dataset.ann_file=none.json')
     assert done.returncode == 1
-    assert '\ntrain.py: error: train_dataloader reads ' in f'\n{done.stderr}'
+    assert re.search(r'^train\.py: error: .*train_dataloader\b.*none\.json', done.stderr, re.MULTILINE)
     assert 'local_rank' in done.stderr and 'exitcode' in done.stderr
 
 
 def test_two_processes_download_weights_once_and_report_once(
     write_config: Callable[..., str], tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And without them both end."""
+    """Without the weights, both processes end."""
     config = Path(write_config(tmp_path, 'segmentation'))
     init_cfg = dict(type='Pretrained', checkpoint='hf-hub:owner/tiny')
     backbone = dict(type='mmrope.RoPEViT', arch='tiny', init_cfg=init_cfg)
@@ -338,11 +339,11 @@ def test_two_processes_download_weights_once_and_report_once(
     run = in_folder(tmp_path)
     done = run('dist_train', str(config), '2')
     assert done.returncode == 1
-    assert f'hf-hub:owner/tiny: {hub.url} has no repository owner/tiny' in done.stderr
+    assert re.search(f'hf-hub:owner/tiny.*{hub.url}.*owner/tiny.*HF_TOKEN', done.stderr)
     file = io.BytesIO()
     torch.save(RoPEViT('tiny').state_dict(), file)
     hub.files['owner/tiny', 'pytorch_model.bin'] = file.getvalue()
     done = run('dist_train', str(config), '2')
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count('hf-hub:owner/tiny -> RoPEViT: loaded 92 of 92 parameters') == 1
+    assert len(re.findall(r'hf-hub:owner/tiny.*RoPEViT.*\b92\b.*\b92\b', done.stdout)) == 1
     assert hub.downloads() == 1

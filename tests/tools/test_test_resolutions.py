@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -240,10 +241,10 @@ def test_a_model_and_a_size_that_fail_are_named_and_the_rest_is_measured(
     labels = ['--labels', 'detector', 'missing', 'segmenter']
     with pytest.raises(SystemExit) as stop:
         tools.test_resolutions([*pairs, '--sizes', '48', '64', '--work-dir', str(tmp_path), *labels])
-    assert stop.value.code == 'test_resolutions.py: 2 skipped, 3 measured'
+    assert re.match(r'test_resolutions\.py: 2\b.*\b3\b', stop.value.code)
     error = capsys.readouterr().err
-    for words in ('missing: there is no config none.py', 'segmenter at 48: RuntimeError: not enough memory'):
-        assert f'test_resolutions.py: skipped: {words}' in error
+    for words in (r'missing\b.*config.* none\.py', r'segmenter\b.*\b48\b.*not enough memory'):
+        assert re.search(f'test_resolutions.py: skipped: {words}', error)
     assert list(results_in(tmp_path)) == [('detector', '48'), ('detector', '64'), ('segmenter', '64')]
 
 
@@ -272,14 +273,14 @@ def test_two_processes_measure_what_one_does(
 @pytest.mark.parametrize(
     'arguments, words',
     [
-        (['detection.py', '--sizes', '64'], 'each CONFIG needs a CHECKPOINT, and these are 1: detection.py'),
-        (['a.py', 'b.pth', '--sizes', '64xx'], 'a size is N, HEIGHTxWIDTH or short:N, as 128, 96x160 or short:800'),
+        (['detection.py', '--sizes', '64'], r'CONFIG.*CHECKPOINT.*\b1\b.*\bdetection\.py'),
+        (['a.py', 'b.pth', '--sizes', '64xx'], "--sizes.*HEIGHTxWIDTH.*'64xx'"),
         (['a.py', 'b.pth'], 'the following arguments are required: --sizes'),
-        (['a.py', 'b.pth', '--sizes', '64', '--labels', 'x', 'y'], '--labels: 1 models need as many different names'),
-        (['detectoin.py', 'b.pth', '--sizes', '64'], 'no config detectoin.py; did you mean detection.py?'),
-        (['detection.py', 'none.pth', '--sizes', '64'], 'CHECKPOINT: there is no checkpoint none.pth'),
-        (['segmentation.py', 'empty.pth', '--sizes', '64'], 'the test pipeline has no Resize with a scale'),
-        (['detection.py', 'empty.pth', '--sizes', '64'], 'empty.pth does not fit the model of the config'),
+        (['a.py', 'b.pth', '--sizes', '64', '--labels', 'x', 'y'], r'--labels\b.*\b1\b'),
+        (['detectoin.py', 'b.pth', '--sizes', '64'], r'config.* detectoin\.py.* detection\.py'),
+        (['detection.py', 'none.pth', '--sizes', '64'], r'CHECKPOINT\b.*\bnone\.pth'),
+        (['segmentation.py', 'empty.pth', '--sizes', '64'], 'Resize.*ResizeShortestEdge.*ResizeEdge'),
+        (['detection.py', 'empty.pth', '--sizes', '64'], r'empty\.pth\b.* backbone\.'),
     ],
 )
 def test_a_mistake_ends_in_one_sentence(
@@ -299,4 +300,4 @@ def test_a_mistake_ends_in_one_sentence(
         tools.test_resolutions(arguments)
     assert caught.value.code != 0
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith('test_resolutions.py: error: ') and words in last
+    assert re.match(f'test_resolutions.py: error: .*{words}', last)

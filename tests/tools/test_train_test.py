@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def test_training_writes_a_checkpoint(trained: SimpleNamespace) -> None:
 
 
 def test_mixed_precision_falls_back_with_one_warning(trained: SimpleNamespace) -> None:
-    lines = [line for line in read_log(trained.work_dir).splitlines() if 'WARNING - AmpOptimWrapper' in line]
+    lines = [line for line in read_log(trained.work_dir).splitlines() if re.search('WARNING.*AmpOptimWrapper', line)]
     assert len(lines) == (trained.kind == 'detection' and not has_accelerator())
 
 
@@ -125,7 +126,7 @@ def test_testing_gives_the_metrics_of_the_last_validation(
     check_predictions(out, trained.kind)
     names = sorted(str(path.relative_to(drawn)) for path in drawn.rglob('*') if path.is_file())
     assert names == [f'{index}.png' for index in range(IMAGES)]
-    assert f'The drawn predictions are in {drawn}' in read_log(tmp_path)
+    assert re.search(rf'predictions.* {drawn}$', read_log(tmp_path), re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_a_checkpoint_of_other_classes_is_not_tested(
     torch.save(checkpoint, tmp_path / 'model.pth')
     with pytest.raises(SystemExit):
         tools.test([trained.config, str(tmp_path / 'model.pth'), '--work-dir', str(tmp_path / 'work')])
-    assert 'model.pth has 2 classes (one, two), but test_dataloader has' in capsys.readouterr().err
+    assert re.search(r'model\.pth\b.*\b2\b.*one, two.*test_dataloader', capsys.readouterr().err)
     assert not (tmp_path / 'work').exists()
 
 
@@ -191,7 +192,7 @@ def test_a_detector_without_an_augmentation_is_flipped(
 
 @pytest.mark.parametrize(
     ('kind', 'length'),
-    [('detection', '1 epochs are seen'), ('segmentation', '2 iterations see 0.8 epochs, in place of 3.2')],
+    [('detection', r'\b1\b.*epoch'), ('segmentation', r'\b2\b.*\b0\.8\b.*\b3\.2\b')],
 )
 def test_another_batch_than_the_learning_rates_is_said_once_in_log_and_console(
     tools: SimpleNamespace,
@@ -205,14 +206,14 @@ def test_another_batch_than_the_learning_rates_is_said_once_in_log_and_console(
     tools.train([write_config(tmp_path, kind), '--work-dir', str(tmp_path / 'work'), *options])
     for text in (read_log(tmp_path / 'work'), ''.join(capfd.readouterr())):
         (line,) = [line for line in text.splitlines() if 'global batch' in line]
-        assert 'batch is 2 (1 processes x 2 images)' in line and 'that of 8 ' in line and length in line
+        assert re.search(rf'global batch.*\b2\b.*\b1\b.*\b2\b.*\b8\b.*{length}', line)
 
 
 NO_FILE = 'train_dataloader.dataset.dataset.ann_file=none.json'
 CHECKPOINT_OF_BACKBONE = 'model.backbone.init_cfg.checkpoint=malicious.pth'
 MISTAKES = {
-    'config': ('train', ['detectoin.py'], ['no config', 'detectoin.py', 'did you mean', 'detection.py']),
-    'config of a test': ('test', ['none.py', 'none.pth'], ['no config', 'none.py']),
+    'config': ('train', ['detectoin.py'], ['config.* detectoin.py.* detection.py']),
+    'config of a test': ('test', ['none.py', 'none.pth'], ['config.* none.py']),
     'checkpoint to resume': ('train', ['detection.py', '--resume', 'none.pth'], ['--resume', 'none.pth']),
     'checkpoint to load': ('train', ['detection.py', '--cfg-options', 'load_from=none.pth'], ['load_from', 'none.pth']),
     'checkpoint to test': ('test', ['detection.py', 'none.pth'], ['CHECKPOINT', 'none.pth']),
@@ -228,11 +229,15 @@ MISTAKES = {
         ['test_evaluator', 'none.json'],
     ),
     'data root': ('train', ['detection.py', '--data-root', 'none'], ['--data-root', 'none']),
-    'option': ('train', ['detection.py', '--cfg-options', 'train_dataloder.batch_size=1'], ['mean train_dataloader?']),
+    'option': (
+        'train',
+        ['detection.py', '--cfg-options', 'train_dataloder.batch_size=1'],
+        ['train_dataloder.* train_dataloader'],
+    ),
     'option through a value': (
         'train',
         ['detection.py', '--cfg-options', 'train_cfg.max_epochs.x=1'],
-        ['train_cfg.max_epochs is 1'],
+        [r'train_cfg\.max_epochs\b.*\b1\b'],
     ),
     'learning rate': ('train', ['segmentation.py', '--auto-scale-lr'], ['--auto-scale-lr', 'base_batch_size']),
     'amp': ('train', ['segmentation.py', '--amp', '--cfg-options', 'optim_wrapper.type=Other'], ['--amp', 'Other']),
@@ -240,28 +245,28 @@ MISTAKES = {
     'no hook': ('test', ['bare.py', 'empty.pth', '--show-dir', 'drawn'], ['--show-dir', 'default_hooks.visualization']),
     'out': ('test', ['detection.py', 'empty.pth', '--out', 'a.json'], ['--out', '.pkl', 'a.json']),
     'launcher': ('train', ['detection.py', '--launcher', 'pytorch'], ['--launcher pytorch', 'RANK']),
-    'config file': ('train', ['broken.py'], ['broken.py cannot be read', 'SyntaxError']),
+    'config file': ('train', ['broken.py'], ['broken.py.*SyntaxError']),
     'model': (
         'train',
         ['detection.py', '--cfg-options', 'model.type=RetinaNett'],
-        ['RetinaNett is not in', 'registry'],
+        ['RetinaNett .*registry'],
     ),
     'argument of the model': (
         'train',
         ['detection.py', '--cfg-options', 'model.backbone.colour=red'],
-        ['ResNet.__init__() got an unexpected keyword argument', 'colour', '--traceback'],
+        [r'ResNet\.__init__\(\)', 'colour', '--traceback'],
     ),
     'argument of the data set': (
         'train',
         ['detection.py', '--cfg-options', 'train_dataloader.dataset.dataset.colour=red'],
-        ['unexpected keyword argument', 'colour'],
+        ['TypeError.*colour'],
     ),
     'optimizer': (
         'train',
         ['detection.py', '--cfg-options', 'optim_wrapper.optimizer.type=AdamX'],
-        ['there is no optimizer AdamX; did you mean Adam'],
+        [r'AdamX\b.* Adam\b'],
     ),
-    'malicious': ('test', ['detection.py', 'malicious.pth'], ['malicious.pth', 'was not loaded', 'mkdir']),
+    'malicious': ('test', ['detection.py', 'malicious.pth'], ['malicious.pth', 'mkdir']),
     'malicious to resume': ('train', ['detection.py', '--resume', 'malicious.pth'], ['malicious.pth', 'mkdir']),
     'malicious to load': (
         'train',
@@ -276,24 +281,24 @@ MISTAKES = {
     'trust in no file': (
         'train',
         ['detection.py', '--resume', '--trust-checkpoint'],
-        ['--trust-checkpoint', 'by its name'],
+        ['--trust-checkpoint.*--resume CHECKPOINT'],
     ),
     'repository': (
         'test',
         ['detection.py', 'hf-hub:owner'],
-        ['hf-hub:owner ', 'hf-hub:OWNER/NAME'],
+        ['hf-hub:owner .*hf-hub:OWNER/NAME.*@REVISION.*/FILE'],
     ),
     'weights of another kind': (
         'train',
         ['vit.py'],
-        ["axial.pth does not fit RoPEViT: these are weights for another model: set rope='axial'", 'missing: blocks.0'],
+        [r"axial\.pth\b.*RoPEViT.*rope='axial'.*\bblocks\.0\."],
     ),
     'checkpoint of nothing': (
         'test',
         ['detection.py', 'nothing.pth'],
-        ['nothing.pth does not fit the model of the config: no weights', ' parameters: backbone.'],
+        [r'nothing\.pth\b.* backbone\.'],
     ),
-    'damaged': ('test', ['detection.py', 'empty.pth'], ['empty.pth', 'damaged']),
+    'damaged': ('test', ['detection.py', 'empty.pth'], ['empty.pth.*empty']),
 }
 
 
@@ -353,7 +358,7 @@ def test_a_mistake_ends_in_one_sentence(
     assert len(lines) == 1
     assert lines[0] == errors.splitlines()[-1]
     for word in words:
-        assert word in lines[0]
+        assert re.search(word, lines[0])
     assert not (folder / 'was_here').exists()
 
 
@@ -361,8 +366,8 @@ def test_a_mistake_ends_in_one_sentence(
     ('arguments', 'words'),
     [
         (['detection.py', '--colour', 'red'], 'unrecognized arguments: --colour red'),
-        (['detection.py', '--cfg-options', 'work_dir'], "--cfg-options takes key=value, and 'work_dir' is not"),
-        (['detection.py', '--cfg-options', '=1'], "--cfg-options takes key=value, and '=1' is not"),
+        (['detection.py', '--cfg-options', 'work_dir'], "--cfg-options.*'work_dir'"),
+        (['detection.py', '--cfg-options', '=1'], "--cfg-options.*'=1'"),
         (['detection.py', '--cfg-options', 'a=[1,[2]'], '--cfg-options: Imbalanced brackets'),
         ([], 'the following arguments are required: CONFIG'),
     ],
@@ -371,7 +376,7 @@ def test_a_wrong_command_line_ends_in_the_usage(
     tools: SimpleNamespace, folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
     assert leave(tools.train, arguments) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f'train.py: error: {words}')
+    assert re.match(f'train.py: error: {words}', capsys.readouterr().err.splitlines()[-1])
 
 
 def test_frames_are_shown_on_demand(tools: SimpleNamespace, folder: Path) -> None:
@@ -390,8 +395,8 @@ def test_a_loss_that_is_not_finite_ends_in_one_sentence(
     assert leave(tools.train, ['nan.py', '--work-dir', 'work']) == 1
     errors = capsys.readouterr().err
     assert 'Traceback' not in errors
-    assert errors.splitlines()[-1].startswith('train.py: error: the loss of iteration ')
-    assert 'loss_cls = ' in errors and 'there is no checkpoint yet' in errors
+    line = errors.splitlines()[-1]
+    assert re.match(r'train\.py: error: .*\biteration \d+\b.*\bloss_cls = .*no checkpoint', line)
     assert not list((folder / 'work').glob('*.pth'))
 
 
@@ -406,7 +411,7 @@ def test_the_data_root_of_the_command_line(
     config = folder / 'elsewhere.py'
     config.write_text((folder / 'detection.py').read_text().replace(str(tiny_data), 'data/coco'))
     assert leave(tools.train, [str(config)]) == 1
-    assert 'train_dataloader reads data/coco/annotations.json' in capsys.readouterr().err
+    assert re.search(r'train_dataloader\b.*data/coco/annotations\.json', capsys.readouterr().err)
     tools.train([str(config), '--data-root', str(tiny_data), '--work-dir', 'moved'])
     assert (folder / 'moved' / 'epoch_1.pth').is_file()
 
@@ -417,4 +422,4 @@ def test_as_a_command_from_another_folder(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert 'Traceback' not in done.stderr
-    assert done.stderr.splitlines()[-1] == 'train.py: error: there is no config nowhere.py'
+    assert re.match(r'train\.py: error: .*config.* nowhere\.py', done.stderr.splitlines()[-1])

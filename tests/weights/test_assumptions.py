@@ -65,7 +65,7 @@ def test_the_grid_of_mmropes_own_embedding_is_known(
     torch.testing.assert_close(ours.pos_embed, resized(theirs.pos_embed, (2, 8), grid), rtol=0, atol=1e-6)
     assert not report.assumed
     assert ('pos_embed' in report.resized) == (grid != (2, 8))
-    assert grid != (4, 4) or 'resized: pos_embed (2, 8) -> (4, 4)' in str(report)
+    assert grid != (4, 4) or 'pos_embed (2, 8) -> (4, 4)' in str(report)
 
 
 @pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
@@ -80,7 +80,7 @@ def test_a_converted_file_says_the_grid_too(saved: Callable, tmp_path: Path, suf
 
 @pytest.mark.parametrize('grid', [(4, 4), (3, 5)])
 def test_the_grid_is_known_without_mmropes_loader(saved: Callable, grid: tuple[int, int]) -> None:
-    """As ``load_from`` and ``tools/test.py`` load."""
+    """``load_from`` and ``tools/test.py`` load in this way."""
     theirs, ours = tiny((2, 8)), tiny(grid)
     nn.ModuleDict({'backbone': ours, 'neck': nn.Linear(1, 1)}).load_state_dict(
         load_checkpoint(saved(as_runner(theirs)))['state_dict']
@@ -104,20 +104,20 @@ def test_a_grid_that_nothing_says_is_assumed_and_stated(
     report = load_pretrained(model, saved(state))
     torch.testing.assert_close(model.pos_embed, resized(state['pos_embed'], taken, ours), rtol=0, atol=1e-6)
     assert [assumption for assumption in report.assumed if said in assumption] == report.assumed
-    assert bool(report.assumed) == bool(said) and (f'grid of {said}' in str(report) or not said)
+    assert bool(report.assumed) == bool(said) and said in str(report)
 
 
 def test_a_grid_that_cannot_be_is_refused_with_advice(saved: Callable) -> None:
     name, model = saved(dict(tiny((3, 5)).state_dict())), tiny((4, 4))
     before = model.pos_embed.clone()
-    with pytest.raises(WeightsError, match=r'15 places of pos_embed .* img_size=\(H, W\) .* pos_grid=\(H, W\)'):
+    with pytest.raises(WeightsError, match=r'(?=.*\b15\b)(?=.*pos_embed)(?=.*img_size).*pos_grid'):
         load_pretrained(model, name)
     assert torch.equal(model.pos_embed, before)
 
 
-def test_a_place_for_a_cls_token_is_no_matter_of_the_grid(saved: Callable) -> None:
+def test_a_place_for_a_cls_token_is_refused_without_advice_on_the_grid(saved: Callable) -> None:
     state = {**tiny((4, 4)).state_dict(), 'pos_embed': torch.ones(1, 17, 64)}
-    with pytest.raises(WeightsError, match='shapes: pos_embed') as error:
+    with pytest.raises(WeightsError, match=r'pos_embed.*\(1, 17, 64\).*\(1, 16, 64\)') as error:
         load_pretrained(tiny((4, 4)), saved(state))
     assert 'img_size' not in str(error.value)
 
@@ -135,9 +135,9 @@ def test_a_user_can_name_the_grid(saved: Callable, named: Any, grid: tuple[int, 
 @pytest.mark.parametrize('grid', [(3, 5), (16,), (1, 4, 4)])
 def test_a_named_grid_of_other_places_is_an_error(saved: Callable, grid: tuple[int, ...]) -> None:
     name = saved(dict(tiny((4, 4)).state_dict()))
-    with pytest.raises(WeightsError, match=rf'pos_grid .* 16 places .* got {re.escape(str(grid))}'):
+    with pytest.raises(WeightsError, match=rf'pos_grid .*\b16\b.*{re.escape(str(grid))}'):
         load_pretrained(tiny((4, 4)), name, pos_grid=grid)
-    with pytest.raises(WeightsError, match='pos_grid .* 0 places'):
+    with pytest.raises(WeightsError, match=r'pos_grid .*\b0\b.*\(4, 4\)'):
         load_pretrained(tiny(ape=False), saved(tiny(ape=False).state_dict()), pos_grid=(4, 4))
 
 
@@ -146,9 +146,9 @@ def test_a_bias_table_of_windows_that_are_not_square_is_refused() -> None:
     state = {**swin('tiny', None, rpb=True)}
     table, index = (f'layers.0.blocks.0.attn.relative_position_{kind}' for kind in ('bias_table', 'index'))
     to_mmrope(state)
-    with pytest.raises(WeightsError, match=f'{index} .* 65 tokens'):
+    with pytest.raises(WeightsError, match=rf'{index}.*\b65\b'):
         to_mmrope({**state, table: torch.ones(225, 3), index: torch.ones(65, 65, dtype=torch.long)})
-    with pytest.raises(WeightsError, match=f'{index} .* 98 tokens'):
+    with pytest.raises(WeightsError, match=rf'{index}.*\b98\b'):
         to_mmrope({**state, table: torch.ones(351, 3), index: torch.ones(98, 98, dtype=torch.long)})
 
 
@@ -157,7 +157,7 @@ TWELVE_HEADS = dict(embed_dims=384, depth=1, num_heads=12)
 
 def test_published_frequencies_are_not_regrouped(saved: Callable) -> None:
     name = saved({'model': vit('small', depth=1)})
-    with pytest.raises(WeightsError, match=r'set num_heads=6 in arch; .*freqs is \(2, 6, 32\)'):
+    with pytest.raises(WeightsError, match=r'num_heads=6\b.*freqs.*\(2, 6, 32\).*\(2, 12, 16\)'):
         load_pretrained(RoPEViT(TWELVE_HEADS), name)
     load_pretrained(RoPEViT({**TWELVE_HEADS, 'num_heads': 6}), name)
 
@@ -166,10 +166,10 @@ def test_published_frequencies_are_not_regrouped(saved: Callable) -> None:
 def test_heads_that_nothing_shows_are_those_of_the_published_vits(saved: Callable, rope: str | None) -> None:
     name = saved({'model': vit('small', rope, ape=True, depth=1)})
     model = RoPEViT(TWELVE_HEADS, rope=rope, ape=True)
-    with pytest.raises(WeightsError, match='num_heads .* 6.* 12'):
+    with pytest.raises(WeightsError, match=r'num_heads.*\b6\b.*\b12\b'):
         load_pretrained(model, name)
     report = load_pretrained(model, name, strict=False)
-    assert re.search('num_heads .* 6.* 12', str(report))
+    assert re.search(r'num_heads.*\b6\b.*\b12\b', str(report))
     assert not load_pretrained(RoPEViT({**TWELVE_HEADS, 'num_heads': 6}, rope=rope, ape=True), name).assumed
 
 
@@ -177,7 +177,7 @@ def test_heads_of_mmropes_own_vits_are_known(saved: Callable) -> None:
     theirs = RoPEViT(TWELVE_HEADS, rope='axial')
     report = load_pretrained(RoPEViT(TWELVE_HEADS, rope='axial'), saved(theirs.state_dict()))
     assert not report.assumed
-    with pytest.raises(WeightsError, match='num_heads .* 2.* 4'):
+    with pytest.raises(WeightsError, match=r'num_heads.*\b2\b.*\b4\b'):
         load_pretrained(tiny(rope='axial', arch={**ARCH, 'num_heads': 4}), saved(tiny(rope='axial').state_dict()))
 
 
@@ -186,23 +186,26 @@ def test_heads_of_a_swin_are_compared_too(saved: Callable) -> None:
     arch = dict(embed_dims=96, depths=(1, 1), num_heads=(3, 6))
     theirs = RoPESwin(arch, rope='axial', out_indices=(0, 1))
     other = RoPESwin({**arch, 'num_heads': (6, 12)}, rope='axial', out_indices=(0, 1))
-    with pytest.raises(WeightsError, match=r'num_heads .* \(3, 6\).* \(6, 12\)'):
+    with pytest.raises(WeightsError, match=r'num_heads.*\(3, 6\).*\(6, 12\)'):
         load_pretrained(other, saved(theirs.state_dict()))
     report = load_pretrained(other, saved(dict(theirs.state_dict())))
-    assert report.assumed == ['num_heads=(6, 12), as the model has']
+    (assumption,) = report.assumed
+    assert 'num_heads=(6, 12)' in assumption
     whole = RoPESwin('tiny', rope='axial').state_dict()
-    with pytest.raises(WeightsError, match=r'num_heads .* \(3, 6, 12, 24\)'):
+    with pytest.raises(WeightsError, match=r'num_heads.*\(3, 6, 12, 24\).*\(6, 12, 24, 48\)'):
         load_pretrained(RoPESwin({**SWINS['tiny'], 'num_heads': (6, 12, 24, 48)}, rope='axial'), saved(dict(whole)))
 
 
 def test_heads_of_another_width_are_assumed_and_stated(saved: Callable) -> None:
     axial = load_pretrained(tiny(rope='axial'), saved(dict(tiny(rope='axial').state_dict())))
-    assert axial.assumed == ['num_heads=2, as the model has']
+    (assumption,) = axial.assumed
+    assert re.search(r'num_heads=2\b', assumption)
     state = dict(tiny(ape=False).state_dict())
     stacked = [state.pop(f'blocks.{i}.attn.rope.freqs') for i in range(2)]
     ours = tiny(ape=False)
     mixed = load_pretrained(ours, saved({**state, 'freqs': torch.stack(stacked, dim=1).flatten(2)}))
-    assert mixed.assumed == ['num_heads=2 for freqs, whose shape does not show it']
+    (assumption,) = mixed.assumed
+    assert re.search(r'num_heads=2\b.*freqs', assumption)
     assert torch.equal(ours.blocks[1].attn.rope.freqs, stacked[1])
 
 
@@ -211,22 +214,22 @@ def test_another_base_than_the_published_is_stated(saved: Callable) -> None:
     model = dict(arch=dict(embed_dims=384, depth=1, num_heads=6), rope='axial')
     assert not load_pretrained(RoPEViT(**model), name).assumed
     report = load_pretrained(RoPEViT(**model, rope_theta=50.0), name)
-    assert 'rope_theta=50, as the model has; published weights have 100' in str(report)
+    assert re.search(r'rope_theta=50\b.*\b100\b', str(report))
     swin_state = {key: value for key, value in swin('tiny', 'axial').items() if 'rope_freqs' not in key}
     report = load_pretrained(RoPESwin(rope='axial', rope_theta=100.0), saved(swin_state))
-    assert 'rope_theta=100, as the model has; published weights have 50' in str(report)
+    assert re.search(r'rope_theta=100\b.*\b50\b', str(report))
 
 
-def test_a_conversion_says_what_it_assumes(saved: Callable, tmp_path: Path) -> None:
+def test_a_conversion_states_its_assumptions(saved: Callable, tmp_path: Path) -> None:
     state = dict(tiny(ape=False).state_dict())
     stacked = torch.stack([state.pop(f'blocks.{i}.attn.rope.freqs') for i in range(2)], dim=1)
     text = describe(convert(saved({'state_dict': {}, 'model': {**state, 'freqs': stacked.flatten(2)}})))
-    assert 'assumed: num_heads=1 for freqs' in text
+    assert re.search(r'num_heads=1\b.*freqs', text)
     both = {'model': state, 'ema': {key: value + 1 for key, value in state.items()}}
-    assert 'taken: ema, not model' in describe(convert(saved(both)))
+    assert re.search(r'\bema\W.*\bmodel\b', describe(convert(saved(both))))
 
 
 def test_safetensors_of_others_say_no_grid(tmp_path: Path) -> None:
     save_file(dict(tiny((4, 4)).state_dict()), tmp_path / 'it.safetensors', metadata={'format': 'pt'})
     report = load_pretrained(tiny((3, 5)), str(tmp_path / 'it.safetensors'))
-    assert 'grid of 4 x 4' in str(report)
+    assert '4 x 4' in str(report)

@@ -1,5 +1,7 @@
 """Published classifiers in MMPreTrain's ImageClassifier: timm's logits for the ViTs, an oracle's for the Swins."""
 
+from collections.abc import Callable
+
 import pytest
 import timm
 import torch
@@ -30,7 +32,7 @@ def random_timm(weights: KnownWeights, size: tuple[int, int]) -> torch.nn.Module
 
 
 def as_published(state: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-    """What the authors' file of timm's weights holds: the frequencies of all heads in one axis, and coordinates."""
+    """The authors' file of timm's weights: the frequencies of all heads in one axis, and coordinates."""
     published = {key: value for key, value in state.items() if not key.startswith('rope.')}
     if 'rope.freqs' in state:
         published |= {'freqs': state['rope.freqs'].flatten(2), 'freqs_t_x': torch.zeros(196)}
@@ -61,7 +63,7 @@ def cases() -> list:
 
 
 @pytest.mark.parametrize('name, size', cases())
-def test_logits_are_timms(name, size, close):
+def test_logits_are_timms(name, size, close: Callable[..., None]) -> None:
     theirs = random_timm(VITS[name], size)
     ours = image_classifier(VITS[name], theirs.embed_dim, img_size=size)
     checkpoint = as_published(theirs.state_dict())
@@ -73,7 +75,7 @@ def test_logits_are_timms(name, size, close):
 
 
 @pytest.mark.parametrize('rope', ['axial', 'mixed'])
-def test_logits_of_a_swin_are_the_oracles(rope, close):
+def test_logits_of_a_swin_are_the_oracles(rope: str, close: Callable[..., None]) -> None:
     (weights,) = [w for w in KNOWN if (w.backbone, w.arch, w.rope) == ('RoPESwin', 'tiny', rope)]
     state = swin('tiny', rope)
     model = image_classifier(weights, 768)
@@ -84,7 +86,7 @@ def test_logits_of_a_swin_are_the_oracles(rope, close):
         close(model(x), features @ state['head.weight'].T.double() + state['head.bias'])
 
 
-def test_logits_of_a_swin_without_rotation_are_timms(close):
+def test_logits_of_a_swin_without_rotation_are_timms(close: Callable[..., None]) -> None:
     (weights,) = [weights for weights in KNOWN if weights.rpb and weights.arch == 'tiny']
     theirs = timm.create_model(weights.timm.partition('.')[0]).eval()
     torch.nn.init.normal_(theirs.head.fc.weight, std=theirs.num_features**-0.5)
@@ -97,26 +99,26 @@ def test_logits_of_a_swin_without_rotation_are_timms(close):
         close(model(x), theirs(x))
 
 
-def test_only_whole_classifiers_under_their_own_names_are_recognised():
+def test_only_whole_classifiers_under_their_own_names_are_recognised() -> None:
     state = vit('small', depth=1)
     backbone = {key: value for key, value in state.items() if not key.startswith('head.')}
     within = {f'backbone.{key}': value for key, value in backbone.items()}
     assert is_published_classifier(state) and is_published_classifier({'state_dict': state})
     assert not is_published_classifier(backbone) and not is_published_classifier({'state_dict': within})
     assert not is_published_classifier({'state_dict': {**within, 'head.fc.weight': state['head.weight']}})
-    with pytest.raises(WeightsError, match='holds no weights'):
+    with pytest.raises(WeightsError, match='weights.*state_dict'):
         is_published_classifier({'state_dict': {}})
     assert not is_image_classifier(torch.nn.Linear(1, 1))
 
 
-def test_weights_of_another_variant_are_an_error():
+def test_weights_of_another_variant_are_an_error() -> None:
     model = image_classifier(VITS['rope_mixed_deit_small_patch16_LS'], 384)
-    with pytest.raises(WeightsError, match="a.pth does not fit RoPEViT: .* set rope='axial'; missing: .*rope.freqs"):
+    with pytest.raises(WeightsError, match=r"a\.pth.*RoPEViT.*rope='axial'.*rope\.freqs"):
         classifier_state_dict(model, vit('small', 'axial'), 'a.pth')
 
 
 @pytest.mark.parametrize('missing', ['head.weight', 'head.bias'])
-def test_what_a_checkpoint_lacks_of_the_head_stays_out(missing):
+def test_missing_parts_of_the_head_stay_out(missing: str) -> None:
     model = image_classifier(VITS['rope_mixed_deit_small_patch16_LS'], 384)
     state = vit('small')
     del state[missing]

@@ -12,7 +12,7 @@ from mmrope.weights.known import KNOWN, KnownWeights
 each = pytest.mark.parametrize('weights', KNOWN, ids=lambda weights: weights.name)
 
 
-def test_every_published_model_is_listed_once():
+def test_every_published_model_is_listed_once() -> None:
     prefixes = ('', 'rope_axial_', 'rope_mixed_', 'rope_axial_ape_', 'rope_mixed_ape_')
     sizes = ('small', 'base', 'large')
     names = {f'{prefix}deit_{size}_patch16_LS' for prefix, size in itertools.product(prefixes, sizes)}
@@ -26,7 +26,7 @@ def test_every_published_model_is_listed_once():
 
 
 @each
-def test_the_name_says_what_it_is(weights: KnownWeights):
+def test_the_name_says_what_it_is(weights: KnownWeights) -> None:
     words = weights.name.split('_')
     assert weights.arch in words
     assert weights.rope == ('axial' if 'axial' in words else 'mixed' if 'mixed' in words else None)
@@ -41,7 +41,7 @@ def test_the_name_says_what_it_is(weights: KnownWeights):
 
 
 @each
-def test_timm_has_it_under_that_name_with_that_licence_and_that_size(weights: KnownWeights):
+def test_timm_has_it_under_that_name_with_that_licence_and_that_size(weights: KnownWeights) -> None:
     if weights.timm is None:
         assert weights.licence is None
         assert (weights.backbone == 'RoPESwin') == (weights.rope is not None)
@@ -53,7 +53,7 @@ def test_timm_has_it_under_that_name_with_that_licence_and_that_size(weights: Kn
 
 
 @each
-def test_parameters_are_those_of_the_backbone_and_its_head(weights: KnownWeights):
+def test_parameters_are_those_of_the_backbone_and_its_head(weights: KnownWeights) -> None:
     with torch.device('meta'):
         model = {'RoPEViT': RoPEViT, 'RoPESwin': RoPESwin}[weights.backbone](**weights.arguments)
     channels = model.embed_dims if weights.backbone == 'RoPEViT' else model.num_features[-1]
@@ -61,7 +61,7 @@ def test_parameters_are_those_of_the_backbone_and_its_head(weights: KnownWeights
 
 
 @pytest.mark.parametrize('weights', [weights for weights in KNOWN if weights.timm is None], ids=lambda w: w.name)
-def test_other_sizes_are_those_of_the_models_without_rotation(weights: KnownWeights):
+def test_other_sizes_are_those_of_the_models_without_rotation(weights: KnownWeights) -> None:
     """A Swin has frequencies, where they are learned, in place of its tables of relative position biases."""
     name = 'deit3_{}_patch16_224' if weights.backbone == 'RoPEViT' else 'swin_{}_patch4_window7_224'
     with torch.device('meta'):
@@ -87,12 +87,12 @@ PUBLISHED = {
 }
 
 
-def test_accuracies_are_those_of_the_authors():
+def test_accuracies_are_those_of_the_authors() -> None:
     accuracies = {weights.name: (weights.top1_224, weights.top1_384) for weights in KNOWN}
     assert {name: accuracies[name] for name in PUBLISHED} == PUBLISHED
     assert all(79 < at_224 < 86 and 78 < at_384 < 86 for at_224, at_384 in accuracies.values())
 
 
 @each
-def test_what_the_authors_do_not_publish_comes_from_timm(weights: KnownWeights):
+def test_weights_that_the_authors_do_not_publish_come_from_timm(weights: KnownWeights) -> None:
     assert weights.checkpoint == (f'timm:{weights.timm}' if weights.rpb else f'hf-hub:naver-ai/{weights.name}')

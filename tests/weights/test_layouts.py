@@ -1,6 +1,7 @@
 """Weights in every layout become the same model, and come back unchanged."""
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def test_features_are_timms(size: str, suffix: str, variant: dict, image: tuple[
     torch.save({'model': as_published(theirs.state_dict())}, tmp_path / 'model.pth')
     ours = RoPEViT(size, img_size=image, with_cls_token=True, final_norm=True, **variant).eval()
     report = load_pretrained(ours, str(tmp_path / 'model.pth'))
-    assert set(report.dropped.values()) <= {'classification head', 'buffers that are computed'}
+    assert all(key.startswith(('head.', 'freqs_t_')) for key in report.dropped)
     x = torch.randn(1, 3, *image)
     with torch.no_grad():
         expected = theirs.forward_features(x)[:, 1:].transpose(1, 2)
@@ -92,7 +93,7 @@ def test_a_published_vit_fills_every_parameter(size: str, rope: str | None, ape:
 
 @pytest.mark.parametrize('rope', ['mixed', 'axial'])
 @pytest.mark.parametrize('size', SWIN_SIZES)
-def test_a_published_swin_computes_what_its_definition_says(size: str, rope: str) -> None:
+def test_a_published_swin_computes_its_definition(size: str, rope: str) -> None:
     dim, depths, heads = SWIN_SIZES[size]
     state = swin(size, rope)
     model = RoPESwin(size, rope=rope).double().eval()
@@ -104,7 +105,7 @@ def test_a_published_swin_computes_what_its_definition_says(size: str, rope: str
     torch.testing.assert_close(ours, upstream_swin(state, x, depths, heads), rtol=0, atol=1e-5)
 
 
-def test_a_swin_without_rope_computes_what_its_definition_says() -> None:
+def test_a_swin_without_rope_computes_its_definition() -> None:
     """Microsoft's layout, with a bias table."""
     dim, depths, heads = SWIN_SIZES['tiny']
     state = swin('tiny', rope=None, rpb=True)
@@ -116,7 +117,7 @@ def test_a_swin_without_rope_computes_what_its_definition_says() -> None:
     torch.testing.assert_close(ours, upstream_swin(state, x, depths, heads), rtol=0, atol=1e-9)
 
 
-def test_timms_swin_is_read_too(close) -> None:
+def test_timms_swin_is_read_too(close: Callable[..., None]) -> None:
     """Its step down is the first part of a stage, and not the last."""
     theirs = timm.create_model('swin_tiny_patch4_window7_224').eval()
     ours = RoPESwin('tiny', rope=None, rpb=True).eval()
@@ -127,7 +128,7 @@ def test_timms_swin_is_read_too(close) -> None:
 
 
 def test_a_swin_has_no_layout_in_timm() -> None:
-    with pytest.raises(WeightsError, match='timm has no Swin with RoPE'):
+    with pytest.raises(WeightsError, match='timm .*Swin'):
         to_timm(to_mmrope(swin('tiny')).state)
 
 
@@ -137,6 +138,6 @@ def test_mmropes_own_weights_stay_as_they_are() -> None:
         assert equal(converted.state, model.state_dict()) and not converted.renamed and not converted.dropped
 
 
-def test_what_is_no_transformer_is_named() -> None:
-    with pytest.raises(WeightsError, match='not weights of a ViT or Swin that mmrope knows; their keys: conv1.weight'):
+def test_weights_of_another_network_are_named() -> None:
+    with pytest.raises(WeightsError, match=r'ViT.*Swin.*conv1\.weight'):
         to_mmrope({'conv1.weight': torch.ones(1)})

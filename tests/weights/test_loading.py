@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,33 +63,40 @@ def same(ours: nn.Module, theirs: dict[str, Tensor]) -> bool:
     return all(torch.equal(value, theirs[key]) for key, value in ours.state_dict().items())
 
 
+def reports(log: pytest.LogCaptureFixture, source: str) -> list[logging.LogRecord]:
+    """List the reports about weights from ``source`` that were logged."""
+    return [record for record in log.records if re.search(f'{source}.*RoPE', record.getMessage())]
+
+
 def test_the_report_lists_everything_once(hub: Hub, log: pytest.LogCaptureFixture) -> None:
     hub.files['naver-ai/it', 'pytorch_model.bin'] = as_file(vit('small', 'mixed', ape=True))
     cfg = dict(type='Pretrained', checkpoint='hf-hub:naver-ai/it')
     model = RoPEViT('small', ape=True, img_size=(224, 448), init_cfg=cfg)
     model.init_weights()
-    (record,) = [record for record in log.records if 'loaded' in record.getMessage()]
+    (record,) = reports(log, 'hf-hub:naver-ai/it')
     assert record.levelno == logging.INFO
-    assert record.getMessage().splitlines() == [
-        'hf-hub:naver-ai/it -> RoPEViT: loaded 183 of 183 parameters',
-        '  renamed: freqs -> blocks.*.attn.rope.freqs',
-        '  resized: pos_embed (1, 196, 384) -> (1, 392, 384)',
-        '  dropped: buffers that are computed (freqs_t_x, freqs_t_y), the model has no cls token (cls_token), '
-        'the model has no final norm (norm.weight, norm.bias), classification head (head.weight, head.bias)',
-        '  assumed: pos_embed was learned on a grid of 14 x 14 (set pos_grid if not)',
+    expected = [
+        r'hf-hub:naver-ai/it.*RoPEViT.*\b183\b.*\b183\b',
+        r'renamed\b.* freqs -> blocks\.\*\.attn\.rope\.freqs$',
+        r'resized\b.* pos_embed \(1, 196, 384\) -> \(1, 392, 384\)$',
+        r'freqs_t_x, freqs_t_y\b.*\bcls_token\b.*\bnorm\.weight, norm\.bias\b.*\bhead\.weight, head\.bias\b',
+        r'pos_embed\b.*\b14 x 14\b.*pos_grid',
     ]
+    for line, pattern in zip(record.getMessage().splitlines(), expected, strict=True):
+        assert re.search(pattern, line)
     log.clear()
     model.init_weights()  # once is enough, as with any module of MMEngine's
-    assert not [record for record in log.records if 'loaded' in record.getMessage()]
+    assert not reports(log, 'hf-hub:naver-ai/it')
 
 
-def test_a_swins_report_says_what_starts_anew(saved: Callable, log: pytest.LogCaptureFixture) -> None:
+def test_a_swins_report_lists_new_parameters(saved: Callable, log: pytest.LogCaptureFixture) -> None:
     report = load_pretrained(RoPESwin('tiny'), saved({'model': swin('tiny')}))
-    assert 'initialised: norm0.weight, norm0.bias, norm1.weight, norm1.bias, norm2.weight, norm2.bias' in str(report)
+    assert report.initial == [f'norm{i}.{kind}' for i in range(3) for kind in ('weight', 'bias')]
+    assert ', '.join(report.initial) in str(report)
     assert 'layers.*.blocks.*.attn.rope_freqs -> layers.*.blocks.*.attn.rope.freqs' in str(report)
     assert 'norm.weight -> norm3.weight' in str(report)
     outputs = load_pretrained(RoPESwin('tiny', out_indices=(1,)), saved({'model': swin('tiny')}))
-    assert outputs.dropped['norm3.weight'] == 'norm of an output that the model does not have'
+    assert 'output' in outputs.dropped['norm3.weight']
     assert outputs.initial == ['norm1.weight', 'norm1.bias']
 
 
@@ -135,7 +143,7 @@ def test_a_part_can_be_named(saved: Callable) -> None:
     name = saved({'state_dict': {f'teacher.body.{key}': value for key, value in theirs.state_dict().items()}})
     load_pretrained(ours, name, prefix='teacher.body')
     assert same(ours, theirs.state_dict())
-    with pytest.raises(WeightsError, match=r"prefix='student.': no key .*; its keys: teacher.body.\S+, .*\(\d+\)"):
+    with pytest.raises(WeightsError, match=r"prefix='student\.'.*teacher\.body\.\S+.*\(\d+\)"):
         load_pretrained(ours, name, prefix='student')
 
 
@@ -144,7 +152,7 @@ def test_safetensors_of_a_whole_detector_load(tmp_path: Path) -> None:
     state = {f'backbone.{key}': value for key, value in theirs.state_dict().items()}
     save_file({**state, 'neck.weight': torch.ones(1)}, tmp_path / 'detector.safetensors')
     report = load_pretrained(ours, str(tmp_path / 'detector.safetensors'))
-    assert same(ours, theirs.state_dict()) and report.dropped == {'neck.weight': 'of other parts of the model'}
+    assert same(ours, theirs.state_dict()) and list(report.dropped) == ['neck.weight']
 
 
 @pytest.mark.parametrize('grid, pixels', [((14, 14), 224), ((14, 28), (224, 448)), ((20, 9), (320, 144))])
@@ -167,106 +175,168 @@ def test_a_bias_table_is_resized(saved: Callable) -> None:
     assert report.resized[name] == ((169, 1), (529, 1)) and len(report.resized) == 3
 
 
+# The arguments that the error advises, and the first key of each list in the report.
 WRONG = {
-    'size': (lambda: vit('small'), lambda: RoPEViT('tiny'), ["set arch='small'", 'shapes: patch_embed.proj']),
+    'size': (
+        lambda: vit('small'),
+        lambda: RoPEViT('tiny'),
+        ["arch='small'"],
+        dict(misfits='patch_embed.proj.weight'),
+    ),
     'depth': (
         lambda: vit('small', depth=6),
         lambda: RoPEViT('small'),
-        ["model: set arch={'embed_dims': 384, 'depth': 6}; missing"],
+        ["arch={'embed_dims': 384, 'depth': 6}"],
+        dict(missing='blocks.6.gamma_1'),
     ),
     'size of a swin': (
         lambda: swin('tiny'),
         lambda: RoPESwin('small'),
-        ["model: set arch='tiny'; missing: layers.2.blocks.6.norm1"],
+        ["arch='tiny'"],
+        dict(missing='layers.2.blocks.6.norm1.weight'),
     ),
     'axial into mixed': (
         lambda: vit('small', 'axial'),
         lambda: RoPEViT('small'),
-        ["set rope='axial'", 'missing: bloc'],
+        ["rope='axial'"],
+        dict(missing='blocks.0.attn.rope.freqs'),
     ),
     'mixed into axial': (
         lambda: vit('small'),
         lambda: RoPEViT('small', rope='axial'),
-        ["set rope='mixed'", 'left over: blocks.0.attn.rope.freqs', '(12)'],
+        ["rope='mixed'", '(12)'],
+        dict(left_over='blocks.0.attn.rope.freqs'),
     ),
     'all at once': (
         lambda: vit('small', 'axial', ape=True),
         lambda: RoPEViT('tiny', with_cls_token=True, final_norm=True, layer_scale_init_value=None),
-        ["set arch='small', rope='axial' or rope=None, ape=True, layer_scale_init_value=1e-4;"],
+        ["arch='small'", "rope='axial'", 'rope=None', 'ape=True', 'layer_scale_init_value=1e-4'],
+        dict(misfits='cls_token'),
     ),
     'no cls token and no norm': (
         lambda: tiny_vit().state_dict(),
         lambda: tiny_vit(with_cls_token=True, final_norm=True),
-        ['set with_cls_token=False, final_norm=False; missing: cls_token, norm.weight, ... (3)'],
+        ['with_cls_token=False', 'final_norm=False', 'norm.weight', '(3)'],
+        dict(missing='cls_token'),
     ),
-    'mixed into none': (lambda: vit('small'), lambda: RoPEViT('small', rope=None), ["set rope='mixed'"]),
-    'axial swin into mixed': (lambda: swin('tiny', 'axial'), RoPESwin, ["set rope='axial'", '.attn.rope.freqs']),
-    'mixed swin into axial': (lambda: swin('tiny'), lambda: RoPESwin(rope='axial'), ["set rope='mixed'"]),
+    'mixed into none': (
+        lambda: vit('small'),
+        lambda: RoPEViT('small', rope=None),
+        ["rope='mixed'"],
+        dict(left_over='blocks.0.attn.rope.freqs'),
+    ),
+    'axial swin into mixed': (
+        lambda: swin('tiny', 'axial'),
+        RoPESwin,
+        ["rope='axial'"],
+        dict(missing='layers.0.blocks.0.attn.rope.freqs'),
+    ),
+    'mixed swin into axial': (
+        lambda: swin('tiny'),
+        lambda: RoPESwin(rope='axial'),
+        ["rope='mixed'"],
+        dict(left_over='layers.0.blocks.0.attn.rope.freqs'),
+    ),
     'axial swin, another theta': (
         lambda: swin('tiny', 'axial'),
         lambda: RoPESwin(rope='axial', rope_theta=100),
-        ['set rope_theta=50;', 'left over: layers.0.blocks.0.attn.rope.freqs'],
+        ['rope_theta=50'],
+        dict(left_over='layers.0.blocks.0.attn.rope.freqs'),
     ),
-    'swin into vit': (lambda: swin('tiny'), lambda: RoPEViT('small'), ["set type='mmrope.RoPESwin'"]),
-    'vit into swin': (lambda: vit('small'), lambda: RoPESwin(), ["set type='mmrope.RoPEViT'"]),
+    'swin into vit': (lambda: swin('tiny'), lambda: RoPEViT('small'), ["type='mmrope.RoPESwin'"], {}),
+    'vit into swin': (lambda: vit('small'), lambda: RoPESwin(), ["type='mmrope.RoPEViT'"], {}),
     'APE left over': (
         lambda: vit('small', ape=True),
         lambda: RoPEViT('small'),
-        ['set ape=True', 'left over: pos_embed'],
+        ['ape=True'],
+        dict(left_over='pos_embed'),
     ),
-    'APE missing': (lambda: vit('small'), lambda: RoPEViT('small', ape=True), ['set ape=False', 'missing: pos_embed']),
+    'APE missing': (
+        lambda: vit('small'),
+        lambda: RoPEViT('small', ape=True),
+        ['ape=False'],
+        dict(missing='pos_embed'),
+    ),
     'bias missing': (
         lambda: swin('tiny'),
         lambda: RoPESwin(rpb=True),
-        ["set rpb=False (or allow_missing=['relative_position_bias_table']", 'missing: layers.0'],
+        ['rpb=False', "allow_missing=['relative_position_bias_table']"],
+        dict(missing='layers.0.blocks.0.attn.rpb.relative_position_bias_table'),
     ),
-    'bias left over': (lambda: swin('tiny', None, True), lambda: RoPESwin('tiny', rope=None), ['set rpb=True']),
+    'bias left over': (
+        lambda: swin('tiny', None, True),
+        lambda: RoPESwin('tiny', rope=None),
+        ['rpb=True'],
+        dict(left_over='layers.0.blocks.0.attn.rpb.relative_position_bias_table'),
+    ),
     'LayerScale left over': (
         lambda: vit('small'),
         lambda: RoPEViT('small', layer_scale_init_value=None),
-        ['set layer_scale_init_value=1e-4', 'left over: blocks.0.gamma_1'],
+        ['layer_scale_init_value=1e-4'],
+        dict(left_over='blocks.0.gamma_1'),
     ),
     'LayerScale missing': (
         lambda: {key: value for key, value in vit('small').items() if 'gamma' not in key},
         lambda: RoPEViT('small'),
-        ['set layer_scale_init_value=None', 'missing: blocks.0.gamma_1'],
+        ['layer_scale_init_value=None'],
+        dict(missing='blocks.0.gamma_1'),
     ),
-    'patch': (lambda: vit('small'), lambda: RoPEViT('small', patch_size=8), ['set patch_size=16']),
-    'channels': (lambda: vit('small'), lambda: RoPEViT('small', in_channels=4), ['set in_channels=3']),
+    'patch': (
+        lambda: vit('small'),
+        lambda: RoPEViT('small', patch_size=8),
+        ['patch_size=16'],
+        dict(misfits='patch_embed.proj.weight'),
+    ),
+    'channels': (
+        lambda: vit('small'),
+        lambda: RoPEViT('small', in_channels=4),
+        ['in_channels=3'],
+        dict(misfits='patch_embed.proj.weight'),
+    ),
     'unknown key': (
         lambda: {**vit('small'), 'mask_token': torch.ones(1)},
         lambda: RoPEViT('small'),
-        ['left over: mask_token (strict=False loads what fits)'],
+        [],
+        dict(left_over='mask_token'),
     ),
     'a block half there': (
         lambda: {key: value for key, value in vit('small').items() if key != 'blocks.3.mlp.fc2.bias'},
         lambda: RoPEViT('small'),
-        ['does not fit RoPEViT: missing: blocks.3.mlp.fc2.bias (strict'],
+        [],
+        dict(missing='blocks.3.mlp.fc2.bias'),
     ),
 }
 
 
-@pytest.mark.parametrize('weights, model, words', WRONG.values(), ids=WRONG)
-def test_what_does_not_fit_is_an_error_that_says_what_to_change(
-    saved: Callable, log: pytest.LogCaptureFixture, weights: Callable, model: Callable, words: list[str]
+@pytest.mark.parametrize('weights, model, words, keys', WRONG.values(), ids=WRONG)
+def test_weights_that_do_not_fit_are_refused_with_advice(
+    saved: Callable,
+    log: pytest.LogCaptureFixture,
+    weights: Callable,
+    model: Callable,
+    words: list[str],
+    keys: dict[str, str],
 ) -> None:
     state, ours = weights(), model()
     before = {key: value.clone() for key, value in ours.state_dict().items()}
     name = saved({'model': state})
-    with pytest.raises(WeightsError) as error:
+    with pytest.raises(WeightsError, match=f'{name}.*{type(ours).__name__}') as error:
         load_pretrained(ours, name)
     text = str(error.value)
-    assert all(word in text for word in [f'{name} does not fit {type(ours).__name__}: ', *words]), text
+    assert all(word in text for word in [*words, *keys.values()]), text
+    advised = {word.partition('=')[0] for word in words if '=' in word}
+    assert set(re.findall(r'(\w+)=', text)) == advised | {'strict'}, text
     assert len(text) < 600 and '\n' not in text
     assert same(ours, before)
     log.clear()
-    load_pretrained(ours, name, strict=False)
-    (record,) = [record for record in log.records if 'loaded' in record.getMessage()]
+    report = load_pretrained(ours, name, strict=False)
+    assert {kind: next(iter(getattr(report, kind))) for kind in keys} == keys
+    (record,) = reports(log, name)
     assert record.levelno == logging.WARNING
 
 
 def test_a_bias_table_may_start_anew_beside_published_frequencies(saved: Callable) -> None:
-    """As the configs with rpb=True have it."""
+    """The configs with rpb=True rely on it."""
     model = RoPESwin('tiny', rpb=True)
     report = load_pretrained(model, saved({'model': swin('tiny')}), allow_missing=['relative_position_bias_table'])
     assert len([key for key in report.initial if 'rpb' in key]) == 12 and not report.problems
@@ -276,12 +346,12 @@ def test_a_bias_table_may_start_anew_beside_published_frequencies(saved: Callabl
 def test_stored_axial_frequencies_are_compared_and_mixed_ones_loaded(saved: Callable, rope: str) -> None:
     theirs, ours = tiny_swin(rope), tiny_swin(rope)
     report = load_pretrained(ours, saved(upstream_swin_names(theirs)))
-    reasons = [report.dropped.get(f'layers.1.blocks.{j}.attn.rope.freqs') for j in range(2)]
-    assert reasons == [None if rope == 'mixed' else 'axial frequencies, which are computed'] * 2
+    reasons = [report.dropped.get(f'layers.1.blocks.{j}.attn.rope.freqs', '') for j in range(2)]
+    assert all('axial' in reason for reason in reasons) if rope == 'axial' else reasons == ['', '']
     if rope == 'axial':
         state = upstream_swin_names(theirs)
         state['layers.1.blocks.1.attn.rope_freqs'] = axial_freqs(32, 20.0).expand(-1, 2, -1).clone()
-        with pytest.raises(WeightsError, match='left over: layers.1.blocks.1.attn.rope.freqs'):
+        with pytest.raises(WeightsError, match=r'layers\.1\.blocks\.1\.attn\.rope\.freqs'):
             load_pretrained(ours, saved(state))
 
 
@@ -299,15 +369,15 @@ def test_a_backbone_says_which_weights_it_can_do_without(saved: Callable) -> Non
     name = saved({**tiny_vit().state_dict(), 'mask_token': torch.ones(1)})
     report = load_pretrained(Cautious(**TINY, with_cls_token=True), name)
     assert report.initial == ['cls_token'] and report.dropped == {'mask_token': 'of a decoder'}
-    with pytest.raises(WeightsError, match='missing: cls_token; left over: mask_token'):
+    with pytest.raises(WeightsError, match=r'\bcls_token\b.*\bmask_token\b'):
         load_pretrained(tiny_vit(with_cls_token=True), name)
 
 
-def test_a_config_can_ask_for_what_fits(saved: Callable, log: pytest.LogCaptureFixture) -> None:
+def test_a_config_can_load_without_strict(saved: Callable, log: pytest.LogCaptureFixture) -> None:
     cfg = dict(type='Pretrained', checkpoint=saved(tiny_vit(ape=True).state_dict()), strict=False)
     tiny_vit(init_cfg=cfg).init_weights()
-    (record,) = [record for record in log.records if 'loaded' in record.getMessage()]
-    assert record.levelno == logging.WARNING and record.getMessage().endswith('left over: pos_embed')
+    (record,) = reports(log, cfg['checkpoint'])
+    assert record.levelno == logging.WARNING and re.search(r'\bpos_embed\b', record.getMessage().splitlines()[-1])
 
 
 @pytest.mark.parametrize('kind', ['Pretrained', 'mmengine.Pretrained', PretrainedInit])
@@ -323,7 +393,7 @@ def test_other_initialisers_go_first(saved: Callable, kind: str | type) -> None:
     assert other.blocks[0].mlp.fc1.weight.eq(7).all()
 
 
-def test_what_was_frozen_stays_frozen(saved: Callable) -> None:
+def test_frozen_stages_stay_frozen(saved: Callable) -> None:
     name = saved(tiny_vit().state_dict())
     ours = tiny_vit(frozen_stages=1, init_cfg=dict(type='Pretrained', checkpoint=name))
     ours.init_weights()
@@ -331,7 +401,7 @@ def test_what_was_frozen_stays_frozen(saved: Callable) -> None:
     assert learning == {'1'}
 
 
-def test_loading_changes_what_an_eval_model_computes(saved: Callable) -> None:
+def test_loading_changes_the_output_of_an_eval_model(saved: Callable) -> None:
     """Tables of rotations are kept between calls, and dropped when frequencies change."""
     theirs, ours = tiny_vit().eval(), tiny_vit().eval()
     x = torch.randn(1, 3, 48, 80)
@@ -344,7 +414,7 @@ def test_loading_changes_what_an_eval_model_computes(saved: Callable) -> None:
 @pytest.mark.parametrize('checkpoint', [{'epoch': 3}, [], {'model': {}}, 3])
 def test_a_checkpoint_without_weights_is_named(saved: Callable, checkpoint: Any) -> None:
     name = saved(checkpoint)
-    with pytest.raises(WeightsError, match=f'{name}: the checkpoint holds no weights'):
+    with pytest.raises(WeightsError, match=f'{name}.*weights.*state_dict'):
         load_pretrained(tiny_vit(), name)
 
 
@@ -368,7 +438,7 @@ def test_pretrained_weights_with_code_are_refused_without_the_tools_too(
     name = saved({'model': tiny_vit().state_dict(), 'extra': Malicious(folder)})
     for strict in (True, False):
         model = tiny_vit(init_cfg=dict(type='Pretrained', checkpoint=name, strict=strict))
-        with pytest.raises(UnsafeCheckpointError, match=f'{name} was not loaded: it asks for .*mkdir'):
+        with pytest.raises(UnsafeCheckpointError, match=f'{name}.*mkdir'):
             model.init_weights()
     assert not folder.exists()
     torch.load(name, weights_only=False)

@@ -1,5 +1,6 @@
 """Where in a checkpoint a backbone's weights are, among averages, wrappers and other models."""
 
+import re
 from collections import OrderedDict
 from typing import Any
 
@@ -34,17 +35,17 @@ SEVERAL = {
     'an average with a list': ({'model': VIT, 'ema': {'shadow_params': [torch.ones(1)]}}, ''),
     'an average of a part': (
         {'state_dict': VIT, 'model_ema': PART},
-        'state_dict, not model_ema (only 3 of 32 tensors)',
+        r'state_dict\W.*\bmodel_ema\W.*\b3\b.*\b32\b.*',
     ),
     'a scalar beside it': ({'model': VIT, 'ema': {'updates': torch.tensor(3)}}, ''),
-    'an average': ({'state_dict': OTHER, 'model_ema': VIT}, 'model_ema, not state_dict'),
-    'an average below its decay': ({'model': OTHER, 'ema': {'decay': 0.9, 'module': VIT}}, 'ema.module, not model'),
-    'an average of a wrapper': ({'model': OTHER, 'ema': named('module._orig_mod.')}, 'ema, not model'),
+    'an average': ({'state_dict': OTHER, 'model_ema': VIT}, r'model_ema\W.*\bstate_dict'),
+    'an average below its decay': ({'model': OTHER, 'ema': {'decay': 0.9, 'module': VIT}}, r'ema\.module\W.*\bmodel'),
+    'an average of a wrapper': ({'model': OTHER, 'ema': named('module._orig_mod.')}, r'ema\W.*\bmodel'),
     'an average without buffers': (
         {'model': {**OTHER, 'layers.0.attn_mask': torch.ones(1), 'head.bias': torch.ones(1)}, 'ema': VIT},
-        'ema, not model',
+        r'ema\W.*\bmodel',
     ),
-    'MMEngine': ({'state_dict': VIT, 'ema_state_dict': named('module.', OTHER)}, 'state_dict, not ema_state_dict'),
+    'MMEngine': ({'state_dict': VIT, 'ema_state_dict': named('module.', OTHER)}, r'state_dict\W.*\bema_state_dict'),
     'weights and a step': ({'model': VIT, 'step': torch.tensor(3)}, ''),
 }
 
@@ -52,12 +53,12 @@ SEVERAL = {
 @pytest.mark.parametrize('checkpoint, taken', SEVERAL.values(), ids=SEVERAL)
 def test_the_first_whole_average_is_taken_and_said(checkpoint: dict[str, Any], taken: str) -> None:
     found = unwrap(checkpoint)
-    assert same(found.state, VIT) and found.taken == taken
+    assert same(found.state, VIT) and re.fullmatch(taken, found.taken)
 
 
 @pytest.mark.parametrize('checkpoint', [{'ema': {}}, {'model': {}, 'ema': {'decay': 0.9}}, {3: torch.ones(1)}])
 def test_a_checkpoint_without_weights_is_named(checkpoint: Any) -> None:
-    with pytest.raises(WeightsError, match='holds no weights'):
+    with pytest.raises(WeightsError, match='weights.*state_dict'):
         unwrap(checkpoint)
 
 
@@ -109,21 +110,21 @@ USERS = {
     "within a detector's": (named('backbone.net.'), ["prefix='backbone.net'"]),
     'of two': (
         {**named('student.backbone.', SWIN), **named('_orig_mod.teacher.backbone.', SWIN)},
-        ["prefix='student.backbone' or prefix='teacher.backbone'"],
+        ["prefix='student.backbone'", "prefix='teacher.backbone'"],
     ),
 }
 
 
 @pytest.mark.parametrize('state, advice', USERS.values(), ids=USERS)
 def test_other_prefixes_are_found_and_advised(state: State, advice: list[str]) -> None:
-    with pytest.raises(WeightsError, match='not weights of a ViT or Swin') as error:
+    with pytest.raises(WeightsError, match='ViT.*Swin') as error:
         to_mmrope(unwrap({'state_dict': state}).state)
     assert all(word in str(error.value) for word in advice) and len(str(error.value)) < 400
     prefix = advice[0].split("'")[1]
     assert to_mmrope(unwrap({'state_dict': state}, prefix).state).family in ('RoPEViT', 'RoPESwin')
 
 
-def test_what_has_no_backbone_gets_no_advice_about_its_prefix() -> None:
+def test_weights_without_a_backbone_get_no_advice_about_a_prefix() -> None:
     with pytest.raises(WeightsError) as error:
         to_mmrope(unwrap({'backbone.conv1.weight': torch.ones(1)}).state)
     assert 'prefix' not in str(error.value) and 'backbone.conv1.weight' in str(error.value)

@@ -286,7 +286,7 @@ def test_a_wrong_line_of_a_list_is_named(root: Path, text: str, words: str) -> N
 
 
 @pytest.mark.parametrize('text', ['1\n2', '1 \n2\t\n', '1\r\n2\r\n'])
-def test_white_space_around_a_name_is_no_part_of_it(root: Path, text: str) -> None:
+def test_white_space_around_a_name_is_ignored(root: Path, text: str) -> None:
     (root / 'train.txt').write_text(text)
     (root / 'images' / 'unlisted.jpg').write_bytes(b'')
     check(root, ann_file='train.txt')

@@ -45,6 +45,6 @@ def test_steps_are_found_in_steps_of_steps() -> None:
     assert list(steps_of([augmented, flip])) == [augmented, flip, load, flip]
 
 
-def test_only_what_all_heads_ignore_is_ignored() -> None:
+def test_only_values_that_all_heads_ignore_are_ignored() -> None:
     assert ignored_by([]) == ignored_by([dict(), dict(ignore_index=255)]) == {255}
     assert ignored_by([dict(ignore_index=11), dict()]) == ignored_by([dict(ignore_index=None)]) == set()
