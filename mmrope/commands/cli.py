@@ -96,7 +96,7 @@ def check_output(path: str | Path, overwrite: bool) -> None:
     if path.is_dir():
         raise CommandError(f'{path} is a folder: give the name of a file')
     if path.exists() and not overwrite:
-        raise CommandError(f'{path} exists: pass --overwrite to replace it')
+        raise CommandError(f'{path} exists: --overwrite replaces it')
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():
         raise CommandError(f'{path} cannot be written: {above} is not a folder')

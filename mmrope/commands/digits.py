@@ -35,4 +35,4 @@ def run(args: argparse.Namespace) -> None:
         made = make(out, **given)
     except ValueError as error:
         raise CommandError(str(error)) from error
-    print(f'{out} is {"made" if made else "complete"}')
+    print(f'wrote {out}' if made else f'{out} is complete')

@@ -35,8 +35,8 @@ def find_images(names: Sequence[str]) -> tuple[list[Path], list[str]]:
             found = [other for other in inside if other.suffix.lower() in SUFFIXES]
             others = few(other.name for other in inside if other.suffix.lower() not in SUFFIXES)
             if others or not found:
-                holds = f'{others} in {name}: files' if others else f'{name} has no images: no files'
-                problems.append(f'{holds} that end in {"none of " if others else ""}{" ".join(SUFFIXES)}')
+                holds = f'{others} in {name}' if others else f'{name} has no images'
+                problems.append(f'{holds}: the name of an image must end in {", ".join(SUFFIXES)}')
         else:
             matches = [path] if path.exists() else map(Path, sorted(glob.glob(str(path), recursive=True)))
             found = [other for other in matches if not other.is_dir()]

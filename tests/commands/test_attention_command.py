@@ -118,10 +118,10 @@ MISTAKES = {
     'empty folder': (['--images', 'empty'], '--images: empty'),
     'outside': (
         ['--query', '128', '0'],
-        '--query: .*127 and 0 .. 89, but got x = 128, y = 0',
+        '--query: .*127 and 0 .. 89, got x = 128, y = 0',
     ),
-    'block': (['--query', '1', '0', '--blocks', '3'], r'--blocks: .*0 to 2, .*\[3\]'),
-    'head': (['--query', '1', '0', '--heads', '2'], r'--heads: .*0 to 1, .*\[2\]'),
+    'block': (['--query', '1', '0', '--blocks', '3'], r'--blocks .*0 to 2, .*\[3\]'),
+    'head': (['--query', '1', '0', '--heads', '2'], r'--heads .*0 to 1, .*\[2\]'),
     'option': (['--cfg-options', 'modle.x=1'], "'modle'.*model"),
 }
 
@@ -143,10 +143,10 @@ def test_a_missing_checkpoint_and_an_odd_name_are_refused(study, images, capsys)
     assert 'CHECKPOINT: there is no checkpoint none.pth' in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(['attention', config, '--images', str(images)])
-    assert 'CONFIG CHECKPOINT: give pairs of both, and not 1 names' in capsys.readouterr().err
+    assert 'CONFIG CHECKPOINT must come in pairs, got 1' in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(['attention', config, 'a.pth', config, 'b.pth', '--images', str(images)])
-    assert '--labels: give 2 names that differ' in capsys.readouterr().err
+    assert '--labels must be 2 different names' in capsys.readouterr().err
 
 
 def test_a_bad_image_and_a_bad_model_are_named_and_the_rest_is_kept(
@@ -166,11 +166,11 @@ def test_a_bad_image_and_a_bad_model_are_named_and_the_rest_is_kept(
     assert stop.value.code == 'mmrope attention: 6 skipped, 1 of 3 models analysed'
     error = capsys.readouterr().err
     for words in (
-        f'{folder}/broken.png is no image',
+        f'{folder}/broken.png cannot be read',
         f'notes.txt in {folder}',
         f'good, {folder}/strip.png',
         f'good, {folder}/c.png: --query: ',  # 128 x 82 pixels, as the network is fed it
-        'host: model.backbone must be mmrope.RoPEViT or mmrope.RoPESwin, but the config has ResNetV1c',
+        'host: model.backbone must be mmrope.RoPEViT or mmrope.RoPESwin, got ResNetV1c',
         'missing: there is no config none.py',
     ):
         assert f'mmrope attention: skipped: {words}' in error
@@ -196,5 +196,5 @@ def test_another_backbone_is_refused(study, write_config, tmp_path, images, caps
     config = write_config(tmp_path, 'detection')
     with pytest.raises(SystemExit):
         main(['attention', config, study('segmentation')[1], '--images', str(images)])
-    words = 'model.backbone must be mmrope.RoPEViT or mmrope.RoPESwin, but the config has ResNet'
+    words = 'model.backbone must be mmrope.RoPEViT or mmrope.RoPESwin, got ResNet'
     assert words in capsys.readouterr().err

@@ -74,14 +74,14 @@ def test_a_bad_config_is_named_and_the_others_are_measured(tmp_path, capsys):
 @pytest.mark.parametrize(
     'arguments, named',
     [
-        ([], 'either configs or --suite'),
-        ([str(CONFIG), '--suite', 'benchmarks/cpu.py'], 'either configs or --suite'),
+        ([], 'either CONFIG or --suite'),
+        ([str(CONFIG), '--suite', 'benchmarks/cpu.py'], 'either CONFIG or --suite'),
         ([str(CONFIG), '--sizes', '0x32'], "--sizes.*'0x32'"),
         ([str(CONFIG), '--rounds', '0'], "--rounds.*'0'"),
         ([str(CONFIG), '--device', 'abacus'], '--device abacus'),
         ([str(CONFIG), str(CONFIG)], 'CONFIG: .*different names'),
-        ([str(CONFIG), '--rows', 'swin'], '--rows chooses from a --suite'),
-        (['--suite', 'benchmarks/cpu.py', '--rows', 'resnet'], '--rows must be of .*vit_global.*resnet'),
+        ([str(CONFIG), '--rows', 'swin'], '--rows needs a --suite'),
+        (['--suite', 'benchmarks/cpu.py', '--rows', 'resnet'], '--rows must be .*vit_global.*resnet'),
         (['configs/nothing.py'], 'nothing.py'),
         (['configs/_base_/default_runtime.py'], 'default_runtime.py.*model.backbone'),
     ],

@@ -83,7 +83,7 @@ def test_ctrl_c_is_an_interruption_whatever_it_breaks(
             if workers_end_too:
                 raise RuntimeError('DataLoader worker exited unexpectedly')
     assert caught.value.code == 130
-    assert capsys.readouterr().err.startswith('tool.py: interrupted; the checkpoints in the work dir are whole')
+    assert capsys.readouterr().err.startswith('tool.py: interrupted; the checkpoints in the work dir are complete')
 
 
 def interrupted(work_dir: Path, capsys: pytest.CaptureFixture[str], iteration: int | None) -> str:
@@ -97,9 +97,9 @@ def interrupted(work_dir: Path, capsys: pytest.CaptureFixture[str], iteration: i
 
 
 def test_ctrl_c_before_the_first_checkpoint_promises_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    none = 'tool.py: interrupted; this training has no checkpoint yet: the same command begins it again\n'
+    none = 'tool.py: interrupted; there is no checkpoint yet: the same command starts again\n'
     assert [interrupted(tmp_path, capsys, iteration) for iteration in (0, 5)] == [none] * 2
     (tmp_path / 'last_checkpoint').touch()  # of an earlier training, unless this one has resumed from it
     assert interrupted(tmp_path, capsys, 0) == none
     assert interrupted(tmp_path, capsys, None) == 'tool.py: interrupted before the training began\n'
-    assert 'go on with --resume' in interrupted(tmp_path, capsys, 5)
+    assert 'continue with --resume' in interrupted(tmp_path, capsys, 5)

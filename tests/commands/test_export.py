@@ -106,7 +106,7 @@ def test_one_image_of_one_size(run, tmp_path):
     [
         (SWIN, ['--dynamic-size'], r'dynamic_size=True .*window_size = 7'),
         (dict(VIT, window_size=3), ['--dynamic-size'], r'dynamic_size=True .*window_size = 3'),
-        (VIT, ['--opset', '16'], 'opset must be at least 18, but got 16'),
+        (VIT, ['--opset', '16'], 'opset must be at least 18, got 16'),
         (dict(type='mmdet.ResNet', depth=18), [], 'model.backbone must be .*RoPEViT or mmrope.RoPESwin, .*ResNet'),
         (VIT, ['--checkpoint', 'nowhere.pth'], '--checkpoint: .*nowhere.pth'),
     ],

@@ -182,7 +182,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(write_config: Callable[..., str]
     assert full.returncode == 1
     assert errors.splitlines()[-1] == (
         f"train.py: error: OSError: [Errno 27] File too large: '{folder}/iter_4.pth' (--traceback shows where); "
-        'the checkpoints in the work dir are whole: go on with --resume'
+        'the checkpoints in the work dir are complete: continue with --resume'
     )
     assert (folder / 'iter_3.pth').read_bytes() == before
     assert not list(folder.glob('*.part')) and not (folder / 'iter_4.pth').exists()

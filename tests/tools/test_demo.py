@@ -150,8 +150,8 @@ def test_files_folders_and_globs_and_what_is_no_image(
     code = run(tools, *inputs, *models['classification'], '--out-dir', tmp_path / 'out')
     assert code == 'demo.py: 4 skipped, 3 predicted'  # Python prints it and leaves with 1
     err = capsys.readouterr().err
-    others = f'moving.GIF, notes.txt in {folder}: files that end in none of'
-    for words in (f'{broken} is no image', f'{tmp_path}/none.png does not exist', f'{empty} has no images', others):
+    others = f'moving.GIF, notes.txt in {folder}: '
+    for words in (f'{broken} cannot be read', f'{tmp_path}/none.png does not exist', f'{empty} has no images', others):
         assert f'demo.py: skipped: {words}' in err
     images = json.loads((tmp_path / 'out/predictions.json').read_text())['images']
     assert list(images) == [str(path) for path in (inputs[0], folder / '0.jpg', folder / 'deep/1.png')]
@@ -199,7 +199,7 @@ def test_an_odd_image_is_named_and_the_others_are_kept(
         assert code == 0 and len(images) == 3
         return
     assert code == 'demo.py: 1 skipped, 2 predicted'
-    assert f'demo.py: skipped: {folder}/strip.png of 3000 x 2 pixels was not predicted: ' in capsys.readouterr().err
+    assert f'demo.py: skipped: {folder}/strip.png, 3000 x 2 pixels, could not be predicted: ' in capsys.readouterr().err
     assert list(images) == [str(folder / 'a.png'), str(folder / 'z.png')]
 
 
@@ -301,7 +301,7 @@ class Malicious:
     'checkpoint, words',
     [
         ('malicious.pth', 'malicious.pth was not loaded: it asks for'),
-        ('part.pth', 'part.pth does not fit the model of the config: no weights, or of another shape'),
+        ('part.pth', 'part.pth does not fit the model of the config: '),
         ('none.pth', 'CHECKPOINT: there is no checkpoint none.pth'),
     ],
 )
@@ -331,7 +331,7 @@ def test_a_checkpoint_must_be_weights_and_all_of_them(
     [
         (
             ['--size', '48x'],
-            "--size: a size is N, HEIGHTxWIDTH or short:N, as 128, 96x160 or short:800, but got '48x'",
+            "--size: a size must be N, HEIGHTxWIDTH or short:N, such as 128, 96x160 or short:800, got '48x'",
             2,
         ),
         (['--size', 'short:48', '--cfg-options', 'model.data_preprocessor.pad_size_divisor=128'], '--size: ', 1),

@@ -40,13 +40,13 @@ def test_the_tool_runs_from_any_folder_and_says_what_it_made(tmp_path):
 
 def test_second_run_finds_it_complete(make_digits):
     options = ('--out', 'here', '--images', '1', '--val-images', '1', '--size', '32')
-    assert make_digits(*options) == (0, 'here is made', '')
+    assert make_digits(*options) == (0, 'wrote here', '')
     assert make_digits(*options) == (0, 'here is complete', '')
 
 
 def test_single_digits(make_digits, tmp_path):
     options = ('--single', '--images', '1', '--val-images', '1', '--size', '32')
-    assert make_digits(*options) == (0, 'data/single_digits is made', '')
+    assert make_digits(*options) == (0, 'wrote data/single_digits', '')
     assert len(list((tmp_path / 'data' / 'single_digits').rglob('*.png'))) == 2
     assert 'size' in make_digits('--single', '--size', '32x64')[2]
 

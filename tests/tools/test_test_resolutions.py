@@ -323,13 +323,13 @@ def test_two_processes_measure_what_one_does(
 @pytest.mark.parametrize(
     'arguments, words',
     [
-        (['detection.py', '--sizes', '64'], 'each CONFIG needs a CHECKPOINT, and these are 1: detection.py'),
-        (['a.py', 'b.pth', '--sizes', '64xx'], 'a size is N, HEIGHTxWIDTH or short:N, as 128, 96x160 or short:800'),
+        (['detection.py', '--sizes', '64'], 'CONFIG CHECKPOINT must come in pairs, got 1: detection.py'),
+        (['a.py', 'b.pth', '--sizes', '64xx'], 'argument --sizes: '),
         (['a.py', 'b.pth'], 'the following arguments are required: --sizes'),
-        (['a.py', 'b.pth', '--sizes', '64', '--labels', 'x', 'y'], '--labels: 1 models need as many different names'),
+        (['a.py', 'b.pth', '--sizes', '64', '--labels', 'x', 'y'], '--labels must be 1 different names, got x y'),
         (['detectoin.py', 'b.pth', '--sizes', '64'], 'no config detectoin.py; did you mean detection.py?'),
         (['detection.py', 'none.pth', '--sizes', '64'], 'CHECKPOINT: there is no checkpoint none.pth'),
-        (['segmentation.py', 'empty.pth', '--sizes', '64'], 'the test pipeline has no Resize with a scale'),
+        (['segmentation.py', 'empty.pth', '--sizes', '64'], 'the test pipeline must have a Resize with a scale'),
         (['detection.py', 'empty.pth', '--sizes', '64'], 'empty.pth does not fit the model of the config'),
     ],
 )

@@ -276,7 +276,7 @@ MISTAKES = {
     'trust in no file': (
         'train',
         ['detection.py', '--resume', '--trust-checkpoint'],
-        ['--trust-checkpoint', 'by its name'],
+        ['--trust-checkpoint', '--resume CHECKPOINT'],
     ),
     'repository': (
         'test',
@@ -361,8 +361,8 @@ def test_a_mistake_ends_in_one_sentence(
     ('arguments', 'words'),
     [
         (['detection.py', '--colour', 'red'], 'unrecognized arguments: --colour red'),
-        (['detection.py', '--cfg-options', 'work_dir'], "--cfg-options takes key=value, and 'work_dir' is not"),
-        (['detection.py', '--cfg-options', '=1'], "--cfg-options takes key=value, and '=1' is not"),
+        (['detection.py', '--cfg-options', 'work_dir'], "--cfg-options takes KEY=VALUE pairs, got 'work_dir'"),
+        (['detection.py', '--cfg-options', '=1'], "--cfg-options takes KEY=VALUE pairs, got '=1'"),
         (['detection.py', '--cfg-options', 'a=[1,[2]'], '--cfg-options: Imbalanced brackets'),
         ([], 'the following arguments are required: CONFIG'),
     ],
