@@ -38,7 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='image sizes, N or HxW (default: 512)',
     )
     parser.add_argument(
-        '--modes', nargs='+', choices=('inference', 'training'), default=['inference'], help='default: inference'
+        '--modes',
+        nargs='+',
+        choices=('inference', 'training'),
+        default=['inference'],
+        help='what to measure (default: inference)',
     )
     parser.add_argument('--batch', type=positive, help='batch size (default: 1, or as in the suite)')
     parser.add_argument('--rounds', type=positive, help=f'timed rounds (default: {ROUNDS}, or as in the suite)')
@@ -47,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--dtype',
         choices=('float32', 'bfloat16', 'float16'),
         default='float32',
-        help='dtype of autocast; float32 is without (default: %(default)s)',
+        help='autocast to this dtype; float32: no autocast (default: %(default)s)',
     )
     parser.add_argument('--compile', action='store_true', help='also measure each with torch.compile')
     parser.add_argument('--threads', type=positive, help="threads on the CPU (default: torch's choice)")

@@ -42,7 +42,7 @@ class OptionsAction(argparse.Action):
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add ``CONFIG`` and ``--cfg-options``."""
-    parser.add_argument('config', metavar='CONFIG', help='path of a config, or the name of one of mmrope')
+    parser.add_argument('config', metavar='CONFIG', help="path of a config, or the name of one of mmrope's")
     add_options(parser)
 
 
@@ -67,7 +67,9 @@ def add_run(parser: argparse.ArgumentParser, work_dir: str | None = None) -> Non
     described = work_dir or 'work_dirs/<name of the config>'
     parser.add_argument('--work-dir', default=work_dir, help=f'folder for logs and checkpoints (default: {described})')
     parser.add_argument('--data-root', help="folder of the data set, in place of the config's data_root")
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='job launcher')
+    parser.add_argument(
+        '--launcher', choices=LAUNCHERS, default='none', help='how the processes are started (default: none)'
+    )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
     parser.add_argument(
         '--trust-checkpoint',

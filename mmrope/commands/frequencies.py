@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='of the model or its backbone: a file, a URL, hf-hub:OWNER/NAME, timm:NAME',
     )
     parser.add_argument(
-        '--initial', metavar='CHECKPOINT', help='that the training started from (default: the nearest possible start)'
+        '--initial', metavar='CHECKPOINT', help='of the start of the training (default: the nearest possible one)'
     )
     parser.add_argument(
         '--grid', type=int, default=64, metavar='N', help='side of the functions to represent (default: %(default)s)'

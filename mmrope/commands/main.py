@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog='mmrope',
         description=f'Rotary position embedding for detection and segmentation.\n\ncommands:\n{names}',
-        epilog='mmrope COMMAND --help describes the arguments of a command.',
+        epilog='mmrope COMMAND --help lists the arguments of a command.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage='mmrope COMMAND ...',
     )
