@@ -46,7 +46,7 @@ class Run:
             return ' before the training began'
         if _written(self.work_dir) not in (None, self.written):
             return '; the checkpoints in the work dir are complete: continue with --resume'
-        return '; there is no checkpoint yet: the same command starts again'
+        return '; this training has no checkpoint yet: the same command starts it again'
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from ..registry import HOOKS
 
 @HOOKS.register_module()
 class CompressGradientsHook(Hook):
-    """Hook that sends gradients between processes as float16, as detectron2 and MMDetection do for ViTDet.
+    """Hook that sends gradients between processes as float16, as detectron2's and MMDetection's ViTDet do.
 
     This halves the traffic, which pays off between machines; it does nothing for a single process.
     """

@@ -67,7 +67,7 @@ class FiniteLossHook(Hook):
         names = _not_finite(unwrapped(runner.model).state_dict())
         if names:
             raise NonFiniteError(
-                f'weights are NaN or infinite after iteration {iteration}, so no checkpoint is written: '
+                f'weights or buffers are NaN or infinite after iteration {iteration}, so no checkpoint is written: '
                 f'{few(names)}; {_last_checkpoint(runner)}'
             )
 

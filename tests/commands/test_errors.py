@@ -97,7 +97,7 @@ def interrupted(work_dir: Path, capsys: pytest.CaptureFixture[str], iteration: i
 
 
 def test_ctrl_c_before_the_first_checkpoint_promises_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    none = 'tool.py: interrupted; there is no checkpoint yet: the same command starts again\n'
+    none = 'tool.py: interrupted; this training has no checkpoint yet: the same command starts it again\n'
     assert [interrupted(tmp_path, capsys, iteration) for iteration in (0, 5)] == [none] * 2
     (tmp_path / 'last_checkpoint').touch()  # of an earlier training, unless this one has resumed from it
     assert interrupted(tmp_path, capsys, 0) == none
