@@ -232,7 +232,7 @@ def use_amp(cfg: Config) -> None:
     if name == 'OptimWrapper':
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     elif name != 'AmpOptimWrapper':
-        raise CommandError(f'--amp: the type of optim_wrapper must be OptimWrapper or AmpOptimWrapper, got {name}')
+        raise CommandError(f'--amp needs an optim_wrapper of type OptimWrapper or AmpOptimWrapper, got {name}')
 
 
 def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:

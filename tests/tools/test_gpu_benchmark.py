@@ -125,7 +125,7 @@ def test_the_time_of_a_step_is_split_up(run):
 def test_an_unknown_row_is_named(capsys):
     with pytest.raises(SystemExit):
         gpu.main(['bench', 'resnet'])
-    assert 'no row resnet; rows: vit_windows' in capsys.readouterr().err
+    assert 'ROW must be one of vit_windows' in capsys.readouterr().err
 
 
 @pytest.fixture

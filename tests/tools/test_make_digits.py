@@ -34,7 +34,7 @@ def make_digits(monkeypatch, capsys, tmp_path):
 def test_the_tool_runs_from_any_folder_and_says_what_it_made(tmp_path):
     command = [sys.executable, str(TOOL), '--images', '2', '--val-images', '1', '--size', '32x64']
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.endswith('data/digits is made\n')
+    assert done.stdout.endswith('wrote data/digits\n')
     assert (tmp_path / 'data' / 'digits' / 'images' / 'training' / '000001.png').is_file()
 
 
