@@ -150,7 +150,7 @@ SIZES = {
         'Resize of the test pipeline',
     ),
     'option': (TEST.format("dict(type='Resize', scale=(100, 60))"), (40, 48), '--size'),
-    'none': ('', (224, 224), 'the config has none'),
+    'none': ('', (224, 224), 'the config has no test size'),
 }
 
 

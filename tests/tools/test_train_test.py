@@ -291,7 +291,7 @@ MISTAKES = {
     'checkpoint of nothing': (
         'test',
         ['detection.py', 'nothing.pth'],
-        ['nothing.pth does not fit the model of the config: no weights', ' parameters: backbone.'],
+        ['nothing.pth does not fit the model of the config: ', ' parameters: backbone.'],
     ),
     'damaged': ('test', ['detection.py', 'empty.pth'], ['empty.pth', 'damaged']),
 }
