@@ -10,14 +10,14 @@ export STACK OPS PYTHON
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "STACK=onedl (default) or STACK=openmmlab chooses the packages; PYTHON=python3.x the interpreter for setup;"
-	@echo "OPS=torchvision (default) or OPS=compiled the operators of MMCV, which the latter builds with a C++ compiler."
+	@echo "STACK=onedl (default) or STACK=openmmlab chooses the packages; PYTHON=python3.x, the interpreter for setup;"
+	@echo "OPS=torchvision (default) or OPS=compiled, MMCV's operators; the latter builds them with a C++ compiler."
 
-setup: ## make the virtual environment .venv; STACK=openmmlab: .venv-openmmlab; OPS=compiled: .venv-compiled
+setup: ## create the virtual environment .venv; STACK=openmmlab: .venv-openmmlab; OPS=compiled: .venv-compiled
 	@bash tools/setup.sh
 
 # $(1): config, $(2): work dir.
-# `trained` is written when the training has ended; before that, training goes on from its last checkpoint.
+# `trained` is written when the training has ended; until then, a call resumes from the last checkpoint.
 define train-and-test
 	$(PY) tools/make_digits.py --out data/digits
 	[ -e $(2)/trained ] || $(PY) tools/train.py $(1) --work-dir $(2) $(if $(wildcard $(2)/last_checkpoint),--resume)
@@ -33,10 +33,10 @@ quickstart-seg: setup ## the same for semantic segmentation, in work_dirs/quicks
 	$(call train-and-test,configs/upernet_rope_mixed_vit_tiny_digits.py,work_dirs/quickstart_seg)
 	$(PY) tools/plot_training.py work_dirs/quickstart_seg --predictions work_dirs/quickstart_seg/predictions
 
-reproduce-resolution: setup ## repeat the paper's experiment with image sizes on digits, into docs/resolution.md; goes on where it was
+reproduce-resolution: setup ## repeat the paper's experiment with image sizes on digits, into docs/resolution.md; resumes if interrupted
 	$(PY) experiments/resolution/run.py
 
-bench: setup ## measure time and memory beside other packages' backbones, about 45 minutes; docs/benchmarks.md has the figures
+bench: setup ## compare time and memory with other packages' backbones in about 45 minutes; the figures are in docs/benchmarks.md
 	$(PY) tools/benchmark.py --suite benchmarks/cpu.py --overwrite
 
 test: setup ## run the tests, without the slow ones, in two processes

@@ -1,4 +1,4 @@
-"""The rows of `make bench`: each is measured in one run, the first candidate against all others."""
+"""The suite of `make bench`. Each row is measured in one run; ratios are to its first candidate."""
 
 custom_imports = dict(imports=['peers'])  # of this folder
 
@@ -15,7 +15,7 @@ candidates = dict(
     timm_vit_b=dict(type='mmrope.TimmViT', name='vit_base_patch16_224', init_values=1e-4),
     rope_mixed_vit_b_windowed=_windowed,
     vit_b_windowed_without_rope=dict(_windowed, rope=None),
-    # ViTDet's windows with relative position, as MMPreTrain has them; its tables are sized at build time.
+    # MMPreTrain's version of ViTDet's windows with relative position, whose tables are sized at build time.
     rel_pos_vit_b_windowed_1024=dict(
         type='mmpretrain.ViTSAM', arch='base', img_size=1024, window_size=14, use_rel_pos=True, use_abs_pos=False,
         out_channels=0,
@@ -52,7 +52,7 @@ rows = dict(
         modes=['inference'],
     ),
     swin=dict(candidates=_swins, sizes=['800x1333'], modes=_both),
-    # A row may have a batch of its own.
+    # A row may set its batch.
     vit_windowed_batch_4=dict(
         candidates=['rope_mixed_vit_b_windowed', 'vit_b_windowed_without_rope'],
         sizes=['512x512'],
@@ -62,7 +62,7 @@ rows = dict(
     swin_batch_4=dict(
         candidates=['rope_mixed_swin_t', 'swin_t_without_rope', 'mmdet_swin_t'], sizes=['512x683'], modes=_both, batch=4
     ),
-    # Sizes that divide nothing beside even ones: compare the time per token.
+    # Sizes that are no multiple of patch and window, next to even ones: compare the time per token.
     uneven_sizes=dict(
         candidates=['rope_mixed_vit_b_windowed', 'rope_mixed_swin_t'],
         sizes=['800x1344', '801x1333', '640x960', '640x957'],

@@ -1,11 +1,11 @@
 """Runs of CUDA's code paths on a machine without a GPU: fake tensors on ``cuda``, forward and backward.
 
-Nothing is computed, so neither numbers nor the time of a kernel come out; which operators run, on what shapes, dtypes
-and devices, does. PyTorch 2.11 needs help in three places where there is no GPU:
+Nothing is computed, so there are no values and no times of kernels; the runs tell which operators are called, on which
+shapes, dtypes and devices. Without a GPU, PyTorch 2.11 needs help in three places:
 
 * ``torch.autocast('cuda')`` switches itself off: :func:`autocast_of_a_gpu` tells it that there is one.
 * ``F.scaled_dot_product_attention`` asks the GPU for a kernel: :class:`FusedAttention` calls the operator that an H100
-  would take.
+  would use.
 * ``backward()`` raises in the C++ engine: :func:`backward` calls the nodes of the graph from Python.
 """
 
@@ -30,7 +30,7 @@ Record = Callable[[Any, tuple, dict, Any], None]
 
 @contextmanager
 def autocast_of_a_gpu() -> Iterator[None]:
-    """Have ``torch.autocast('cuda')`` work, also when a checkpoint is computed again."""
+    """Enable ``torch.autocast('cuda')`` without a GPU, also while a checkpoint is recomputed."""
     with (
         mock.patch('torch.cuda.amp.common.amp_definitely_not_available', lambda: False),
         mock.patch('torch.cuda.is_bf16_supported', lambda: True),
@@ -39,7 +39,7 @@ def autocast_of_a_gpu() -> Iterator[None]:
 
 
 class FusedAttention(TorchFunctionMode):
-    """Flash attention for half precision without a mask, memory-efficient attention for the rest."""
+    """Mode that calls flash attention in half precision without a mask, and memory-efficient attention otherwise."""
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -60,7 +60,7 @@ class FusedAttention(TorchFunctionMode):
 
 
 def backward(root: Tensor) -> None:
-    """Do what ``root.backward()`` does, node by node from Python, as late as possible first."""
+    """Do what ``root.backward()`` does, node by node from Python, the latest node first."""
     waits, seen, stack = collections.Counter(), {root.grad_fn}, [root.grad_fn]
     while stack:
         for child, _ in stack.pop().next_functions:
@@ -110,7 +110,7 @@ def _hand_on(given: dict[int, Tensor], child: Any, number: int, out: Tensor) -> 
 
 
 class Watch(TorchDispatchMode):
-    """A mode that hands every operator to a function and lists copies between devices, which stall a GPU's queue."""
+    """Mode that hands every operator to a function and lists copies between devices, which stall a GPU's queue."""
 
     def __init__(self, record: Record | None = None) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Watch(TorchDispatchMode):
 
 
 def step(model: nn.Module, x: Tensor, dtype: torch.dtype | None, training: bool, record: Record | None = None) -> Watch:
-    """Run a forward, and a backward where ``training``, under autocast to ``dtype`` if that is given."""
+    """Run a forward, and a backward if ``training``, under autocast to ``dtype`` unless that is ``None``."""
     watch = Watch(record)
     with FusedAttention(), watch, autocast_of_a_gpu():
         with torch.set_grad_enabled(training), torch.autocast('cuda', dtype, enabled=dtype is not None):
@@ -146,7 +146,7 @@ def run(
 ) -> tuple[nn.Module, Watch]:
     """Build a model on fake CUDA and run two steps; return it with its gradients and the watch over the second.
 
-    Indexes that are made once for a size of image are made in the first.
+    The first step makes the indexes that are made once for an image size.
     """
     with FakeTensorMode():
         with torch.device('cuda'):

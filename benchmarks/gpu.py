@@ -1,8 +1,8 @@
 """Check and measure mmrope on a GPU: ``python benchmarks/gpu.py COMMAND [ROW ...]``; ``gpu_session.sh`` runs all of it.
 
-A result is printed, and appended to a file of JSON lines, as soon as there is one: a run that is cut off keeps what it
-has. ``table`` writes Markdown from the file. On a machine without a GPU ``--device cpu --small`` tries a command: its
-times say nothing, and Triton's interpreter takes the place of compiled kernels.
+Each result is printed and appended to a file of JSON lines at once, so a run that is cut off keeps its results.
+``table`` writes Markdown from the file. On a machine without a GPU, ``--device cpu --small`` tries a command: its times
+mean nothing, and Triton's interpreter takes the place of compiled kernels.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-if not Path('/dev/nvidiactl').exists():  # said before Triton is imported
+if not Path('/dev/nvidiactl').exists():  # must be set before Triton is imported
     os.environ.setdefault('TRITON_INTERPRET', '1')
 
 import peers  # noqa: F401  registers timm's ViTs
@@ -35,7 +35,7 @@ from mmrope.analysis.benchmark import MODES, Setting, build_candidate, compare, 
 from mmrope.commands.errors import sentence
 from mmrope.layers import Attention, RoPE, attention, even_windows, kernels, one_window, qkv, varlen
 
-# What is checked against float64 on the CPU: models by name, and the largest error over the norm, by dtype.
+# Models by name that are checked against float64 on the CPU, and the largest error relative to the norm, by dtype.
 VIT = dict(arch=dict(embed_dims=64, depth=3, num_heads=2), patch_size=4, layer_scale_init_value=0.5)
 SWIN = dict(
     arch=dict(embed_dims=32, depths=(2, 2), num_heads=(2, 4)), window_size=4, out_indices=(0, 1), drop_path_rate=0.0
@@ -54,7 +54,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 }
 ERROR = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 
-# What is measured: kinds of rotation with switches, and peers, by row.
+# Candidates that are measured: kinds of rotation with switches, and peers by row.
 OURS = ('None', 'axial', 'mixed', 'mixed, kernels off', 'mixed, varlen off', 'mixed, cuDNN off', 'mixed, inductor')
 COMPILED = ('None, compiled', 'mixed, compiled')
 PEERS = dict(
@@ -77,26 +77,26 @@ SMALL = dict(
 
 
 def torchvision_swin(embed_dim: int = 96) -> nn.Module:
-    """Build torchvision's Swin-T without its head: windows are padded and masked, with a relative position bias."""
+    """Build torchvision's Swin-T without its head: padded and masked windows, with a relative position bias."""
     from torchvision.models import SwinTransformer
 
     return SwinTransformer([4, 4], embed_dim, [2, 2, 6, 2], [3, 6, 12, 24], [7, 7], stochastic_depth_prob=0.2).features
 
 
 def definition(qkv_: Tensor, angles: Any, windows: Any, order: Any = None, packed: bool = False) -> list[Tensor]:
-    """Do what ``split_qkv`` does, by its definition."""
+    """Compute ``split_qkv`` by its definition."""
     return list(qkv._split(qkv_, angles, windows, order, packed))
 
 
 @cache
 def by_inductor() -> Callable:
-    """Compile the definition, once for each cut into windows."""
+    """Compile the definition, anew for each cut into windows."""
     return torch.compile(definition, dynamic=False)
 
 
 @contextmanager
 def switched(*names: str) -> Iterator[None]:
-    """Compute in another way than mmrope does, by the names of ``SWITCHES``."""
+    """Compute in other ways, named by ``SWITCHES``, than mmrope does by default."""
     with ExitStack() as stack:
         for name in names:
             for context in SWITCHES[name]():
@@ -146,7 +146,7 @@ def record(args: argparse.Namespace, **entry: Any) -> None:
 
 @contextmanager
 def attempt(args: argparse.Namespace, **entry: Any) -> Iterator[None]:
-    """Record an error, and go on."""
+    """Record an error and go on."""
     try:
         yield
     except Exception as error:
@@ -154,12 +154,12 @@ def attempt(args: argparse.Namespace, **entry: Any) -> Iterator[None]:
 
 
 def measure(function: Callable[[], Any]) -> float:
-    """Return the median seconds of a call; the calls of a measurement follow each other without a wait for the GPU."""
+    """Return the median seconds of a call; the timed calls follow each other without waiting for the GPU."""
     return Timer('function()', globals=dict(function=function)).blocked_autorange(min_run_time=0.1).median
 
 
 def profiled(function: Callable[[], Any], device: str) -> list[dict[str, Any]]:
-    """Run a function and list what ran on the device, the longest first."""
+    """Run a function and list the kernels that ran on the device, the longest first."""
     cpu = device == 'cpu'
     activity, kind = (ProfilerActivity.CPU, DeviceType.CPU) if cpu else (ProfilerActivity.CUDA, DeviceType.CUDA)
     with torch.profiler.profile(activities=[activity]) as prof:
@@ -175,7 +175,7 @@ def profiled(function: Callable[[], Any], device: str) -> list[dict[str, Any]]:
 
 
 def env(args: argparse.Namespace) -> None:
-    """State the card and what limits all else: copies, matrix products, attention and the kernel that it takes."""
+    """Record the card and its limits: copies, matrix products, attention and the kernel that it takes."""
     record(args, **environment(args.device), cudnn=torch.backends.cudnn.version(), cuda=torch.version.cuda)
     size, side, tokens = (2**20, 64, 64) if args.small else (2**31, 8192, 32768)
     x = torch.zeros(size, dtype=torch.uint8, device=args.device)
@@ -201,7 +201,7 @@ def env(args: argparse.Namespace) -> None:
 def results(model: nn.Module, x: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
     """Return all maps and the gradients of frequencies, LayerScale and the rest, each one float64 vector on the CPU."""
     half = dtype in (torch.float16, torch.bfloat16)
-    # A convolution would round float32 to TF32.
+    # Convolutions would round float32 to TF32.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         with torch.autocast(x.device.type, dtype if half else torch.bfloat16, enabled=half):
             maps = model(x)
@@ -217,7 +217,7 @@ def results(model: nn.Module, x: Tensor, dtype: torch.dtype) -> dict[str, Tensor
 
 
 def build_checked(name: str) -> nn.Module:
-    """Build one of ``MODELS`` for training, with attention that is far from uniform."""
+    """Build one of ``MODELS`` for training, with attention far from uniform."""
     model = MODELS[name]().train()
     for key, param in model.named_parameters():
         if key.endswith('qkv.weight'):
@@ -226,12 +226,12 @@ def build_checked(name: str) -> nn.Module:
 
 
 def errors_of(ours: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
-    """Compute the norm of each part's error over that of the part."""
+    """Compute the norm of each part's error relative to that of the part."""
     return {part: ((ours[part] - exact[part]).norm() / exact[part].norm()).item() for part in exact}
 
 
 def check(args: argparse.Namespace) -> None:
-    """Compare maps and gradients of whole models with those of the definition in float64 on the CPU."""
+    """Compare maps and gradients of whole models with the definition in float64 on the CPU."""
     ways = ((), ('varlen off',), ('kernels off',), ('definition',))
     if args.device == 'cpu':
         ways = (('interpreter',), ('definition',))
@@ -249,7 +249,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def sync(args: argparse.Namespace) -> None:
-    """Have a step fail if it waits for the GPU; indexes of a size of image are made before."""
+    """Fail if a step waits for the GPU, after the first steps at an image size have made the indexes."""
     for row, mode in itertools.product(args.rows, MODES):
         setting, build = row_of(args, row, mode)
         for way in ((), ('kernels off',), ('varlen off',)):
@@ -272,7 +272,7 @@ def _no_wait() -> Iterator[None]:
 
 
 def limits(args: argparse.Namespace) -> None:
-    """Attend in 65,600 windows, more than one launch takes, and compare with two halves that it takes."""
+    """Attend in 65,600 windows, more than one launch allows, and compare with two halves."""
     batch = 4 if args.small else 1025  # of 224 x 224 pixels, in Swin's first stage
     windows = even_windows((56, 56), 7)
     attn = Attention(32, 1, 'mixed', 10.0).to(args.device)
@@ -296,7 +296,7 @@ def _attended(attn: Attention, x: Tensor, windows: Any, dtype: torch.dtype) -> t
 
 
 def plans(args: argparse.Namespace) -> None:
-    """Time the first and the second step at each of several sizes: a plan for each shape costs the first."""
+    """Time the first and the second step at each of several sizes; the first pays for a plan for each shape."""
     sizes = [(800, 1344), (800, 1216), (800, 1088), (1344, 800), (800, 1024), (768, 1344), (640, 960), (672, 1344)]
     ways = ((), ('cuDNN off',), ('varlen off', 'cuDNN off'), ('varlen off',))
     for row, mode, way in itertools.product(args.rows, MODES, ways):
@@ -311,7 +311,7 @@ def plans(args: argparse.Namespace) -> None:
 
 
 def tune(args: argparse.Namespace) -> None:
-    """Time the Triton kernels alone by channels, tokens and images a program and warps, beside those they have."""
+    """Time the Triton kernels alone, as they are and with other numbers of channels, tokens, images and warps."""
     assert kernels._library() is not None, 'Triton is not installed'
     from mmrope.layers import triton_kernels
 
@@ -362,7 +362,7 @@ def tune(args: argparse.Namespace) -> None:
 
 
 def row_of(args: argparse.Namespace, row: str, mode: str) -> tuple[Setting, Callable[..., nn.Module]]:
-    """Return the setting of a row, and what builds its backbone from ``rope``."""
+    """Return the setting of a row, and the function that builds its backbone from ``rope``."""
     build, shape = ROWS[row]
     batch, _, *size = SMALL_SHAPE if args.small else shape
     if args.small:
@@ -372,7 +372,7 @@ def row_of(args: argparse.Namespace, row: str, mode: str) -> tuple[Setting, Call
 
 
 def candidates_of(args: argparse.Namespace, row: str, build: Callable[..., nn.Module]) -> dict[str, dict]:
-    """Return the configs to compare in a row; a name is a kind of rotation, with what is switched."""
+    """Return the configs to compare in a row by name: a kind of rotation, then its switches."""
     ours = {
         name: dict(type=build, rope=None if name.startswith('None') else name.partition(',')[0])
         | (dict(compile=True) if args.compile else {})
@@ -388,7 +388,7 @@ def _peer(args: argparse.Namespace, cfg: dict) -> dict:
 
 
 def bench(args: argparse.Namespace) -> None:
-    """Measure time and memory of a step in bfloat16 autocast, candidates in turns, each mode of a row by itself."""
+    """Measure time and memory of a step in bfloat16 autocast, with the candidates in turns, by row and mode."""
     for row, mode in itertools.product(args.rows, args.modes):
         setting, build = row_of(args, row, mode)
 
@@ -404,7 +404,7 @@ def bench(args: argparse.Namespace) -> None:
 
 
 def profile(args: argparse.Namespace) -> None:
-    """List what takes the time of one training step: the host is the limit where the GPU is busy for less than it."""
+    """Profile one training step: the host is the limit if the GPU is busy for less time than the step takes."""
     for row, rope in itertools.product(args.rows, (None, 'mixed')):
         setting, build = row_of(args, row, 'training')
         model = build_candidate(dict(type=build, rope=rope), setting)
@@ -418,7 +418,7 @@ def profile(args: argparse.Namespace) -> None:
 
 
 def table(args: argparse.Namespace) -> None:
-    """Write what ``bench`` has measured as Markdown; of repeated measurements the last."""
+    """Print the results of ``bench`` as Markdown, of repeated measurements the last."""
     entries = [json.loads(line) for line in args.out.read_text().splitlines()]
     for card in dict.fromkeys(entry['card'] for entry in entries):
         mine = [entry for entry in entries if entry['card'] == card]
@@ -443,26 +443,28 @@ COMMANDS = {function.__name__: function for function in (env, check, sync, limit
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Do what the command line says; exit code 1 says that something is wrong or did not run."""
+    """Run a command; exit code 1 means that something is wrong or did not run."""
     parser = argparse.ArgumentParser(prog='gpu.py', description='Check and measure mmrope on a GPU.')
     commands = '; '.join(f'{name}: {function.__doc__.splitlines()[0]}' for name, function in COMMANDS.items())
     parser.add_argument('command', choices=COMMANDS, help=commands)
-    parser.add_argument('rows', nargs='*', metavar='ROW', help=f'of {", ".join(ROWS)} (default: all)')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/gpu/results.jsonl'), help='default: %(default)s')
-    parser.add_argument('--device', default='cuda', help="as torch names it, or 'cpu' (default: %(default)s)")
-    parser.add_argument('--small', action='store_true', help='small models and images, to try a command')
+    parser.add_argument('rows', nargs='*', metavar='ROW', help=f'rows to measure, of {", ".join(ROWS)} (default: all)')
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/gpu/results.jsonl'), help='file of results (default: %(default)s)'
+    )
+    parser.add_argument('--device', default='cuda', help='torch device (default: %(default)s)')
+    parser.add_argument('--small', action='store_true', help='use small models and images, to try a command')
     parser.add_argument('--modes', nargs='+', choices=MODES, default=['training', 'inference'])
     parser.add_argument('--rounds', type=int, default=10, help='timed rounds of bench (default: %(default)s)')
-    parser.add_argument('--batch', type=int, help="images at a time, in place of a row's own")
-    parser.add_argument('--compile', action='store_true', help='bench whole models that are compiled')
+    parser.add_argument('--batch', type=int, help="batch size, in place of the row's")
+    parser.add_argument('--compile', action='store_true', help='bench models that are compiled as a whole')
     args = parser.parse_args(arguments)
     if unknown := sorted(set(args.rows) - set(ROWS)):
-        parser.error(f'there is no row {unknown[0]}; rows: {", ".join(ROWS)}')
+        parser.error(f'ROW must be one of {", ".join(ROWS)}, got {unknown[0]}')
     args.failed = False
     args.rows = args.rows or list(ROWS)
     COMMANDS[args.command](args)
     if args.failed:
-        sys.exit(f'gpu.py {args.command}: not all is well; see what has "ok": false in {args.out}')
+        sys.exit(f'gpu.py {args.command}: something failed; see the lines with "ok": false in {args.out}')
 
 
 if __name__ == '__main__':

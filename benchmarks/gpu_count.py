@@ -1,8 +1,8 @@
 """Launches and bytes of a step on a GPU, counted on fake tensors: ``python benchmarks/gpu_count.py [ROW ...]``.
 
-Nothing is measured. The time is an estimate from what is counted: the larger of bytes read and written over 3.0 TB/s,
-which a copy reaches on an H100, and FLOPs over 600 TFLOP/s for matrix products or 400 and 300 TFLOP/s for attention,
-forward and backward, of lengths rounded up to its tiles of 128; at least 2 microseconds a kernel.
+Nothing is measured. The time is estimated from the counts, kernel by kernel, as the largest of: bytes read and written
+over 3.0 TB/s, which a copy reaches on an H100; FLOPs over 600 TFLOP/s for matrix products, or over 400 and 300 TFLOP/s
+for attention, forward and backward, with lengths rounded up to its tiles of 128; and 2 microseconds.
 """
 
 import argparse
@@ -34,12 +34,12 @@ ROWS = dict(
 
 @dataclass
 class Count:
-    """The cost of some operators; a call adds that of one.
+    """Total cost of operators; a call adds one operator.
 
     Attributes:
-        launches: kernels that are launched, one an operator but for those known to take more.
-        bytes: read and written.
-        seconds: estimated, as the module says.
+        launches: kernels launched, one per operator except for those known to launch more.
+        bytes: bytes read and written.
+        seconds: estimated time, see the module.
         by_operator: launches of each operator.
     """
 
@@ -77,7 +77,7 @@ def _bytes(name: str, ins: list[Tensor], outs: list[Tensor], kwargs: dict) -> in
 
 
 def _size(x: Tensor) -> int:
-    """Count the bytes that a pass over ``x`` touches; an expanded axis is read once."""
+    """Count the bytes that a pass over ``x`` touches; an expanded axis counts once."""
     numbers = 1
     for side, stride in zip(x.shape, x.stride()):
         numbers *= side if stride else 1
@@ -85,7 +85,7 @@ def _size(x: Tensor) -> int:
 
 
 def _work(name: str, args: tuple, outs: list[Tensor]) -> tuple[float, int]:
-    """Return the seconds of arithmetic, and the number of launches."""
+    """Return the seconds of arithmetic and the number of launches."""
     back = 'backward' in name
     if name.startswith(('aten.mm', 'aten.addmm', 'aten.bmm')):
         a, b = args[1:3] if name.startswith('aten.addmm') else args[:2]
@@ -121,10 +121,10 @@ def count(build: Callable[[], nn.Module], shape: tuple[int, ...], training: bool
 def main() -> None:
     """Print a row for each backbone, mode and kind of rotation."""
     parser = argparse.ArgumentParser(description='Count the launches and bytes of a step on a GPU, on fake tensors.')
-    parser.add_argument('rows', nargs='*', metavar='ROW', help=f'of {", ".join(ROWS)} (default: all)')
+    parser.add_argument('rows', nargs='*', metavar='ROW', help=f'rows to count, of {", ".join(ROWS)} (default: all)')
     rows = parser.parse_args().rows
     if unknown := sorted(set(rows) - set(ROWS)):
-        parser.error(f'there is no row {unknown[0]}; rows: {", ".join(ROWS)}')
+        parser.error(f'ROW must be one of {", ".join(ROWS)}, got {unknown[0]}')
     print('| row | images | | launches | GB | ms, estimated | x without |')
     print('| --- | --- | --- | ---: | ---: | ---: | ---: |')
     for name in rows or ROWS:

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Checks and measures mmrope on one GPU in half an hour: bash benchmarks/gpu_session.sh [PART ...]
-# PART is 1 to 5 (default: all). None takes more than ten minutes, and each result is kept as soon as there is one:
-# $OUT/results.jsonl has all, $OUT/tables.md the rows for docs/benchmarks.md, $OUT/log.txt what was printed.
+# PART is 1 to 5 (default: all). None takes more than ten minutes, and each result is kept as soon as it is known:
+# $OUT/results.jsonl holds all, $OUT/tables.md the rows for docs/benchmarks.md, $OUT/log.txt the output.
 #
-# $PYTHON runs it, or else the environment of `make setup`, or else python3, which needs torch and timm. A bare machine
-# without a network gets the rest from wheels, downloaded elsewhere for the Python and the platform of the machine:
+# It runs with $PYTHON, or else the environment of `make setup`, or else python3, which needs torch and timm. A machine
+# without a network gets the other packages from wheels, downloaded elsewhere for its Python and platform:
 #
 #   names='onedl-mmengine|addict|termcolor|yapf|platformdirs|rich|markdown-it-py|mdurl|pygments|opencv-python-headless'
 #   python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 \
@@ -21,7 +21,7 @@ export PYTHONPATH=$out/site:$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 export TORCHINDUCTOR_CACHE_DIR=$out/inductor TRITON_CACHE_DIR=$out/triton
 
 failed=0
-# run SECONDS COMMAND [ARGUMENT ...]: what takes longer is cut off, and the next goes on.
+# run SECONDS COMMAND [ARGUMENT ...]: cuts off a command that takes longer, and goes on with the next.
 run() {
     echo "== ${*:2}"
     timeout -k 5 "$1" "$python" benchmarks/gpu.py "${@:2}" --out "$out/results.jsonl" 2>&1 |
@@ -30,13 +30,13 @@ run() {
 
 [ $# -gt 0 ] || set -- 1 2 3 4 5
 for part; do case $part in
-1)  # Is it right? Nothing below counts before it is.
+1)  # Correctness, without which no time below counts.
     run 60 env
     run 180 check
     run 90 sync vit_windows vit_global swin
     run 60 limits
     ;;
-2)  # What a new size of image costs, and how the kernels would be faster.
+2)  # The cost of a new image size, and settings of the kernels.
     run 180 plans vit_windows swin
     run 150 tune
     ;;
@@ -49,12 +49,12 @@ for part; do case $part in
     run 180 bench vit_global
     run 60 profile vit_windows swin_batch_2
     ;;
-5)  # Models that are compiled as a whole.
+5)  # Models compiled as a whole.
     run 140 bench vit_windows --compile --modes training
     run 140 bench swin --compile --modes training
     ;;
 *)
-    echo "gpu_session.sh: PART must be 1 to 5, but got $part" >&2
+    echo "gpu_session.sh: PART must be 1 to 5, got $part" >&2
     exit 2
     ;;
 esac; done

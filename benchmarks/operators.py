@@ -1,8 +1,8 @@
-"""MMCV's compiled operators beside their stand-ins, in one process, in turns: milliseconds and ratios.
+"""Comparison of MMCV's compiled operators with their stand-ins, in turns in one process: milliseconds and ratios.
 
     python benchmarks/operators.py [--rounds 11] [--models]
 
-Needs an MMCV with compiled operators. ``--models`` measures training iterations of Mask R-CNN, too.
+It needs an MMCV with compiled operators. ``--models`` also measures training iterations of Mask R-CNN.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SIZES = [(80, 80), (40, 40), (20, 20), (10, 10)]
 
 
 def standing_in() -> ModuleType:
-    """Return the module that answers ``mmcv._ext`` where nothing is compiled."""
+    """Return the module that stands in for ``mmcv._ext`` if nothing is compiled."""
     spec = OperatorsFinder.find_spec('mmcv._ext')
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -35,7 +35,7 @@ def standing_in() -> ModuleType:
 
 @contextmanager
 def operators(extension: ModuleType | None) -> Iterator[None]:
-    """Have MMCV call another extension."""
+    """Make MMCV call another extension; ``None`` leaves its own."""
     modules = [m for name, m in sys.modules.items() if name.startswith('mmcv.ops.') and hasattr(m, 'ext_module')]
     patches = [mock.patch.object(module, 'ext_module', extension) for module in modules if extension]
     for patch in patches:
@@ -48,13 +48,13 @@ def operators(extension: ModuleType | None) -> Iterator[None]:
 
 
 def some_boxes(count: int, side: float = 800) -> torch.Tensor:
-    """Return boxes ``(count, 4)`` of up to a quarter of the image."""
+    """Return random boxes ``(count, 4)`` with sides of up to a quarter of the image."""
     corners = torch.rand(count, 2) * side
     return torch.cat([corners, corners + torch.rand(count, 2) * side / 4], 1)
 
 
 def operator_rows() -> Iterator[tuple[str, Callable[[], object], Callable[[], object]]]:
-    """Yield a name, what the compiled operators do, and what the stand-ins do."""
+    """Yield a name, a call for the compiled operators, and a call for the stand-ins."""
     maps = torch.randn(2, 256, 64, 64, requires_grad=True)
     rois = torch.cat([torch.randint(0, 2, (256, 1)), some_boxes(256)], 1)
 
@@ -91,7 +91,7 @@ def operator_rows() -> Iterator[tuple[str, Callable[[], object], Callable[[], ob
 
 
 def model_rows() -> Iterator[tuple[str, Callable[[], object], Callable[[], object]]]:
-    """Yield training iterations of whole detectors."""
+    """Yield the same for training iterations of whole detectors."""
     from mmdet.registry import MODELS
     from mmdet.testing import demo_mm_inputs
     from mmdet.utils import register_all_modules
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--models', action='store_true')
     args = parser.parse_args(arguments)
     if not compiled():
-        parser.error('MMCV has no compiled operators here; OPS=compiled make setup builds them')
+        parser.error('MMCV has no compiled operators here; `make setup OPS=compiled` builds them')
     torch.manual_seed(0)
     standin = standing_in()
     rows = [*operator_rows(), *(model_rows() if args.models else ())]

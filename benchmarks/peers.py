@@ -1,4 +1,4 @@
-"""Backbones to compare mmrope's with that no package registers: the paper's way, and timm's ViTs."""
+"""Backbones for comparison that no package registers: the paper's way to compute RoPE, and timm's ViTs."""
 
 import timm
 import torch
@@ -10,15 +10,15 @@ from mmrope.registry import MODELS
 
 @MODELS.register_module()
 class PaperRoPEViT(nn.Module):
-    """RoPE-Mixed ViT as its authors compute it: one complex table of all blocks a forward, softmax written out.
+    """RoPE-Mixed ViT as its authors compute it: one complex table for all blocks per forward, explicit softmax.
 
     Written from the formulas of Heo et al., ECCV 2024 (arXiv 2403.13298), section 3; a test shows that it equals
     :class:`mmrope.RoPEViT` with a cls token under the same weights.
 
     Args:
         embed_dims: channels of a token.
-        depth: blocks.
-        num_heads: attention heads.
+        depth: number of blocks.
+        num_heads: number of attention heads.
         patch_size: side of a patch, in pixels.
     """
 
@@ -43,7 +43,7 @@ class PaperRoPEViT(nn.Module):
         self.gammas = nn.Parameter(torch.full((depth, 2, embed_dims), 1e-4))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Turn images, ``(B, 3, H, W)``, multiples of the patch, into tokens, ``(B, 1 + N, embed_dims)``."""
+        """Turn images ``(B, 3, H, W)``, of whole patches, into tokens ``(B, 1 + N, embed_dims)``."""
         x = self.patch_embed(x)
         table = self._table(*x.shape[2:])
         x = torch.cat((self.cls_token.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)), dim=1)
@@ -75,7 +75,7 @@ class PaperRoPEViT(nn.Module):
 
 @MODELS.register_module()
 class TimmViT(nn.Module):
-    """A ViT of timm, its features.
+    """Features of a timm ViT.
 
     Args:
         name: as ``timm.create_model`` takes it.
@@ -87,5 +87,5 @@ class TimmViT(nn.Module):
         self.model = timm.create_model(name, num_classes=0, dynamic_img_size=dynamic_img_size, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Turn images, ``(B, 3, H, W)``, into tokens, ``(B, P + N, C)``."""
+        """Turn images ``(B, 3, H, W)`` into tokens ``(B, P + N, C)``."""
         return self.model.forward_features(x)

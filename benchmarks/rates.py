@@ -1,6 +1,6 @@
-"""FLOP/s of what limits a ViT-B: fused attention and the matrix products of a block, ``python benchmarks/rates.py``.
+"""FLOP/s of the bottlenecks of a ViT-B, fused attention and matrix products: ``python benchmarks/rates.py``.
 
-One image, 12 heads of 64 channels, inference in float32; a multiply-add is two FLOPs.
+Measured with one image, 12 heads of 64 channels, inference in float32; a multiply-add counts as two FLOPs.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ SHAPES = dict(qkv=(3 * DIMS, DIMS), proj=(DIMS, DIMS), fc1=(4 * DIMS, DIMS), fc2
 
 
 def measure(function: Callable, inputs: list[tuple], flops: int) -> str:
-    """Call ``function`` on all ``inputs`` in turn; return the median as cells of a table: seconds and GFLOP/s."""
+    """Call ``function`` on all ``inputs`` in turn; return the median seconds and GFLOP/s as table cells."""
     timer = Timer('for i in inputs: function(*i)', globals=locals(), num_threads=torch.get_num_threads())
     seconds = timer.blocked_autorange(min_run_time=2).median
     return f'{seconds:.4f} | {flops / seconds / 1e9:.0f}'

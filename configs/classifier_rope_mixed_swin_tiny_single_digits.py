@@ -3,9 +3,9 @@ _base_ = [
     './_base_/datasets/single_digits.py',
     './_base_/schedules/single_digits.py',
 ]
-# From scratch: patches of 3 pixels, two stages, weights larger than Swin's 0.02, which suit a narrow model, no drop
-# path, and half the ViT's rate: at all of it a training with the bias alone was unsteady. The window is the grid of the
-# last stage, as in a Swin at 224 pixels.
+# From scratch: patches of 3 pixels, two stages, initial weights larger than Swin's 0.02, since the model is narrow, no
+# drop path, and half the ViT's learning rate, since training with the bias alone was unstable at the full one. The
+# window is the grid of the last stage, as in a Swin at 224 pixels.
 model = dict(
     backbone=dict(
         type='mmrope.RoPESwin',

@@ -3,8 +3,8 @@ _base_ = [
     './_base_/datasets/single_digits.py',
     './_base_/schedules/single_digits.py',
 ]
-# From scratch: no LayerScale, weights larger than DeiT-III's 0.02, which suit a narrow model, and the mean of the
-# patches in place of a cls token.
+# From scratch: no LayerScale, initial weights larger than DeiT-III's 0.02, since the model is narrow, and the mean of
+# the patches in place of a cls token.
 model = dict(
     backbone=dict(
         type='mmrope.RoPEViT',

@@ -4,7 +4,7 @@ _base_ = [
     './_base_/schedules/digits.py',
     './_base_/detection_runtime.py',
 ]
-# From scratch: larger weights than Swin's 0.02, which suit a narrow model.
+# From scratch: initial weights larger than Swin's 0.02, since the model is narrow.
 model = dict(
     backbone=dict(
         type='mmrope.RoPESwin',

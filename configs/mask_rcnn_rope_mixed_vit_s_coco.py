@@ -1,3 +1,3 @@
 _base_ = ['./_base_/backbones/rope_mixed_vit_s.py', './_base_/recipes/mask_rcnn_vit.py']
-# ViTDet has no size S: schedule and drop path are those of B, this project's choice.
+# ViTDet has no size S. The schedule and drop path of B are this project's choice.
 model = dict(backbone=_base_.backbone, neck=dict(in_channels=384))

@@ -5,7 +5,7 @@ _base_ = [
     './_base_/schedules/digits.py',
     './_base_/detection_runtime.py',
 ]
-# From scratch: no LayerScale, and larger weights than DeiT-III's 0.02, which suit a narrow model.
+# From scratch: no LayerScale, and initial weights larger than DeiT-III's 0.02, since the model is narrow.
 model = dict(
     backbone=dict(
         **_base_.backbone,

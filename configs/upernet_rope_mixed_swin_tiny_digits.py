@@ -4,8 +4,8 @@ _base_ = [
     './_base_/schedules/digits_segmentation.py',
     './_base_/segmentation_runtime.py',
 ]
-# From scratch: patches of 2 pixels, and larger weights than Swin's 0.02, which suit a narrow model. Convolutions learn
-# shapes sooner than more blocks would.
+# From scratch: patches of 2 pixels, and initial weights larger than Swin's 0.02, since the model is narrow.
+# Convolutions learn shapes sooner than more blocks would.
 model = dict(
     backbone=dict(
         type='mmrope.RoPESwin',

@@ -4,8 +4,9 @@ _base_ = [
     './_base_/schedules/digits_segmentation.py',
     './_base_/segmentation_runtime.py',
 ]
-# From scratch: no LayerScale, and smaller than the detector's backbone, since what counts is how many scenes it sees.
-# Two convolutions learn shapes sooner than more blocks would, and transposed ones give finer outlines than resizing.
+# From scratch: no LayerScale, and a smaller backbone than the detector's, since the number of scenes it sees in the
+# time counts most. Two convolutions learn shapes sooner than more blocks would, and transposed ones give finer outlines
+# than resizing.
 act_cfg = dict(type='ReLU')
 norm_cfg = _base_.norm_cfg
 model = dict(

@@ -1,4 +1,4 @@
-"""``mmrope attention``: python tools/analyze_attention.py --help."""
+"""``mmrope attention`` as a script: python tools/analyze_attention.py --help."""
 
 from mmrope.commands.main import tool
 

@@ -1,4 +1,4 @@
-"""``mmrope frequencies``: python tools/analyze_frequencies.py --help."""
+"""``mmrope frequencies`` as a script: python tools/analyze_frequencies.py --help."""
 
 from mmrope.commands.main import tool
 

@@ -1,4 +1,4 @@
-"""``mmrope benchmark``: python tools/benchmark.py --help."""
+"""``mmrope benchmark`` as a script: python tools/benchmark.py --help."""
 
 from mmrope.commands.main import tool
 

@@ -1,4 +1,4 @@
-"""``mmrope convert``: python tools/convert_weights.py --help."""
+"""``mmrope convert`` as a script: python tools/convert_weights.py --help."""
 
 from mmrope.commands.main import tool
 

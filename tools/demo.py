@@ -1,4 +1,4 @@
-"""``mmrope demo``: python tools/demo.py --help."""
+"""``mmrope demo`` as a script: python tools/demo.py --help."""
 
 from mmrope.commands.main import tool
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Test with several processes on this machine, or with NNODES, NODE_RANK and MASTER_ADDR on several.
+# Test with GPUS processes on this machine, or on several machines with NNODES, NODE_RANK and MASTER_ADDR.
 set -euo pipefail
 
 if (($# < 3)) || [[ ! $3 =~ ^([0-9]+|auto|cpu|gpu)$ ]]; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train with several processes on this machine, or with NNODES, NODE_RANK and MASTER_ADDR on several.
+# Train with GPUS processes on this machine, or on several machines with NNODES, NODE_RANK and MASTER_ADDR.
 set -euo pipefail
 
 if (($# < 2)) || [[ ! $2 =~ ^([0-9]+|auto|cpu|gpu)$ ]]; then

@@ -1,4 +1,4 @@
-"""``mmrope export``: python tools/export_onnx.py --help."""
+"""``mmrope export`` as a script: python tools/export_onnx.py --help."""
 
 from mmrope.commands.main import tool
 

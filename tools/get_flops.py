@@ -1,4 +1,4 @@
-"""``mmrope flops``: python tools/get_flops.py --help."""
+"""``mmrope flops`` as a script: python tools/get_flops.py --help."""
 
 from mmrope.commands.main import tool
 

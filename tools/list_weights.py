@@ -1,4 +1,4 @@
-"""``mmrope weights``: python tools/list_weights.py --help."""
+"""``mmrope weights`` as a script: python tools/list_weights.py --help."""
 
 from mmrope.commands.main import tool
 

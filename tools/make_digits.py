@@ -1,4 +1,4 @@
-"""``mmrope digits``: python tools/make_digits.py --help."""
+"""``mmrope digits`` as a script: python tools/make_digits.py --help."""
 
 from mmrope.commands.main import tool
 

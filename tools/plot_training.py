@@ -1,4 +1,4 @@
-"""``mmrope plot``: python tools/plot_training.py --help."""
+"""``mmrope plot`` as a script: python tools/plot_training.py --help."""
 
 from mmrope.commands.main import tool
 

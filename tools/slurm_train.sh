@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train on a Slurm cluster: GPUS processes, GPUS_PER_NODE on each node.
+# Train on a Slurm cluster with GPUS processes in all, GPUS_PER_NODE on each node.
 set -euo pipefail
 
 if (($# < 4)); then

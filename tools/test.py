@@ -1,4 +1,4 @@
-"""``mmrope test``: python tools/test.py --help."""
+"""``mmrope test`` as a script: python tools/test.py --help."""
 
 from mmrope.commands.main import tool
 

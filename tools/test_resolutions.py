@@ -1,4 +1,4 @@
-"""``mmrope sweep``: python tools/test_resolutions.py --help."""
+"""``mmrope sweep`` as a script: python tools/test_resolutions.py --help."""
 
 from mmrope.commands.main import tool
 

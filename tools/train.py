@@ -1,4 +1,4 @@
-"""``mmrope train``: python tools/train.py --help."""
+"""``mmrope train`` as a script: python tools/train.py --help."""
 
 from mmrope.commands.main import tool
 

@@ -1,9 +1,8 @@
 """Repeat the paper's experiment with image sizes on single digits: small models, all variants, several seeds.
 
-It is run from a checkout, by ``make reproduce-resolution``, and writes docs/resolution.md and its plot. Each run is
-trained and tested by the tools, in processes of its own with one thread. What it leaves in its folder says how far it
-is, so that an experiment that was stopped goes on: a training at its last checkpoint, a test at the next size, and
-nothing is done twice.
+``make reproduce-resolution`` runs it from a checkout; it writes docs/resolution.md and its plot. The tools train and
+test each run in separate processes of one thread. The files in the folder of a run tell how far it is, so an experiment
+that was stopped goes on without repeating anything: a training at its last checkpoint, a test at the next size.
 """
 
 import argparse
@@ -27,7 +26,7 @@ from mmrope.datasets.single_digits import make_single_digits
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {name: f'classifier_rope_mixed_{name.lower()}_tiny_single_digits' for name in ('ViT', 'Swin')}
-# What differs between the variants, and nothing else does.
+# The only differences between the variants.
 VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     'ViT': {
         'APE': dict(rope=None, ape=True),
@@ -65,24 +64,24 @@ class Run:
 
     @property
     def trained(self) -> Path:
-        """A file that is there when the training has ended."""
+        """File that exists once the training has ended."""
         return self.folder / 'trained'
 
     @property
     def tested(self) -> Path:
-        """A file that is there when all sizes have been tested."""
+        """File that exists once all sizes have been tested."""
         return self.folder / 'sizes' / 'resolutions.json'
 
     def accuracies(self) -> dict[int, float]:
-        """Return top-1 accuracy in percent by image size, of the sizes tested."""
+        """Return the top-1 accuracy in percent by image size."""
         return {int(result['size']): result['metrics'][METRIC] for result in json.loads(self.tested.read_text())}
 
     def share(self, size: int) -> float:
-        """Return the accuracy at a size in percent of that at the size of the training."""
+        """Return the accuracy at a size in percent of the accuracy at the training size."""
         return 100 * self.accuracies()[size] / self.accuracies()[TRAINED_AT]
 
     def commands(self) -> Iterator[list[str]]:
-        """Yield what is left to do, each command once the one before has ended."""
+        """Yield the commands left to do, each once the one before has ended."""
         config = f'{CONFIGS[self.model]}.py'
         if not self.trained.is_file():
             options = [f'model.backbone.{key}={value}' for key, value in VARIANTS[self.model][self.variant].items()]
@@ -101,13 +100,13 @@ class Run:
 
 
 def all_runs(work_dir: Path, seeds: Sequence[int] = SEEDS) -> list[Run]:
-    """List the runs, a seed of all variants before the next seed."""
+    """List the runs: all variants with one seed, then with the next."""
     variants = [(model, variant) for model, named in VARIANTS.items() for variant in named]
     return [Run(model, variant, seed, work_dir) for seed, (model, variant) in product(seeds, variants)]
 
 
 def carry_out(runs: Sequence[Run], jobs: int) -> None:
-    """Do what is left of the runs, several side by side.
+    """Do the rest of the runs, several in parallel.
 
     Raises:
         RuntimeError: if a command fails; the message names its log.
@@ -136,7 +135,7 @@ def carry_out(runs: Sequence[Run], jobs: int) -> None:
                 progress.advance(bar)
                 accuracies = ', '.join(f'{value:.1f} % at {size}' for size, value in run.accuracies().items())
                 progress.console.print(f'{run.model}, {run.variant}, seed {run.seed}: {accuracies}')
-        finally:  # nothing runs on when one fails or the user interrupts
+        finally:  # stop all when one fails or the user interrupts
             for future in futures:
                 future.cancel()
             for process in processes:
@@ -145,7 +144,7 @@ def carry_out(runs: Sequence[Run], jobs: int) -> None:
 
 
 def report(runs: Sequence[Run]) -> str:
-    """Write Markdown tables of the runs that are done: accuracy, its share of that at training size, and every seed."""
+    """Format Markdown tables of the finished runs: accuracy, its share of that at training size, and every seed."""
     done = [run for run in runs if run.tested.is_file()]
     lines = [f'{len(done)} of {len(runs)} runs; top-1 accuracy in percent on {_images(done)} images.', '']
     header = ' | '.join(f'{size} ({size / TRAINED_AT:g} x)' for size in SIZES)
@@ -179,7 +178,7 @@ def _images(runs: Sequence[Run]) -> str:
 
 
 def draw(runs: Sequence[Run], out: Path) -> None:
-    """Draw accuracy over size, a panel for each model: the means, and each seed as a dot."""
+    """Draw accuracy over size, one panel per model: the means, and each seed as a dot."""
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for run in runs:
         if run.tested.is_file():
@@ -189,7 +188,7 @@ def draw(runs: Sequence[Run], out: Path) -> None:
 
 
 def write_measured(page: Path, text: str) -> None:
-    """Put a text between the two marks of a page.
+    """Replace the text between the two marks of a page.
 
     Raises:
         ValueError: if the page has no such marks.
@@ -197,27 +196,43 @@ def write_measured(page: Path, text: str) -> None:
     before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f'{page} has no {BEGIN} with {END} after it')
+        raise ValueError(f'{page} must have {BEGIN} with {END} after it')
     page.write_text(f'{before}{BEGIN}\n\n{text}\n\n{END}{after}')
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/resolution'), help='default: %(default)s')
-    parser.add_argument('--jobs', type=int, default=len(os.sched_getaffinity(0)), help='runs side by side, a core each')
-    parser.add_argument('--seeds', type=int, nargs='+', default=SEEDS, help='default: 0 1 2')
-    parser.add_argument('--page', type=Path, default=ROOT / 'docs/resolution.md', help='where the tables go')
-    parser.add_argument('--picture', type=Path, default=ROOT / 'docs/images/resolution.png', help='the plot to write')
-    parser.add_argument('--report-only', action='store_true', help='write the tables and the plot of what there is')
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/resolution'), help='folder of the runs (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--jobs',
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        help='parallel runs of one core each (default: the number of cores)',
+    )
+    parser.add_argument('--seeds', type=int, nargs='+', default=SEEDS, help='seeds to run (default: 0 1 2)')
+    parser.add_argument(
+        '--page',
+        type=Path,
+        default=ROOT / 'docs/resolution.md',
+        help='page whose tables are replaced (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--picture', type=Path, default=ROOT / 'docs/images/resolution.png', help='plot to write (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--report-only', action='store_true', help='only write the tables and the plot of the finished runs'
+    )
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what is left of the experiment, and write what it found."""
+    """Run the rest of the experiment, and write the results."""
     args = parse_arguments(arguments)
     runs = all_runs(args.work_dir, args.seeds)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit('terminated; call it again to go on'))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit('terminated; run it again to go on'))
     try:
         if not args.report_only:
             make_single_digits('data/single_digits')
@@ -227,8 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, ImportError, OSError, RuntimeError) as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
-        sys.exit('interrupted; call it again to go on')
-    print(f'{args.page} and {args.picture} are written')
+        sys.exit('interrupted; run it again to go on')
+    print(f'wrote {args.page} and {args.picture}')
 
 
 if __name__ == '__main__':

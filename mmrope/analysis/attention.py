@@ -1,10 +1,10 @@
 """Attention distance and entropy of a backbone, and attention maps of one query.
 
-The distance is the one of Dosovitskiy et al. (*An Image is Worth 16x16 Words*, ICLR 2021, arXiv 2010.11929, figure 7):
-the one of query and key, weighted by the attention and averaged over the queries, here in pixels of the network's
-input. Entropy is the one of the attention of a query over its keys, in nats, averaged over the queries, too. RoPE-ViT's
-paper plots both for each block; how it treats a cls token and windows is not known here. Here the queries are those of
-the grid; a cls token counts as a key in the entropy, and has no distance: those of the grid share its weight.
+Distance is defined as by Dosovitskiy et al. (*An Image is Worth 16x16 Words*, ICLR 2021, arXiv 2010.11929, figure 7):
+the distance between query and key, weighted by the attention and averaged over the queries, in pixels of the network's
+input. Entropy is that of a query's attention over its keys, in nats, also averaged over the queries. RoPE-ViT's paper
+plots both for each block; how it treats a cls token and windows is not known here. In mmrope the queries are those of
+the grid. A cls token counts as a key in the entropy; it has no distance, so the keys of the grid share its weight.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,19 +21,19 @@ from torch.overrides import TorchFunctionMode
 from ..layers import Attention, Span, Windows, varlen, window_order
 from ..models import RoPESwin, RoPEViT
 
-# Attention weights alive at a time: 64 MiB in float32. All heads of a 64 x 64 grid would be 12 times as many.
+# Attention weights in memory at a time: 64 MiB in float32. All heads of a 64 x 64 grid would take 12 times as many.
 MAX_WEIGHTS = 2**24
 
 
 class Batch(NamedTuple):
-    """Queries and keys of windows of equal shape, as they go into the attention: rotated.
+    """Rotated queries and keys of windows of equal shape, as the attention gets them.
 
     Attributes:
-        q: ``(B, heads, P + h * w, head_dim)``; the first ``P`` have no position.
+        q: ``(B, heads, P + h * w, head_dim)``; the first ``P`` are prefix tokens.
         k: like ``q``.
         bias: added to the logits, ``(heads, P + h * w, P + h * w)``, or ``None``.
-        rows: where these windows lie, along the rows of the grid.
-        cols: along the columns.
+        rows: place of these windows along the rows of the grid.
+        cols: place along the columns.
     """
 
     q: Tensor
@@ -44,7 +44,7 @@ class Batch(NamedTuple):
 
     @property
     def num_prefix(self) -> int:
-        """Number of tokens without a position."""
+        """Number of prefix tokens, which have no position."""
         return self.q.shape[2] - self.rows.size * self.cols.size
 
     def log_weights(self, chunk: slice) -> Tensor:
@@ -57,7 +57,7 @@ class Batch(NamedTuple):
 
 
 class _AttentionCalls(TorchFunctionMode):
-    """A mode that hands queries, keys and bias of each call of PyTorch's attention to a function."""
+    """Mode that hands queries, keys and bias of each call of PyTorch's attention to a function."""
 
     def __init__(self, see: Callable[[Tensor, Tensor, Tensor | None], None]) -> None:
         super().__init__()
@@ -75,11 +75,13 @@ Visit = Callable[[str, tuple[int, int], Batch], None]
 
 @contextmanager
 def watch_attention(backbone: nn.Module, visit: Visit) -> Iterator[None]:
-    """Call ``visit(name, grid, batch)`` for every batch of windows (one for global attention) that runs meanwhile.
+    """Within the context, call ``visit(name, grid, batch)`` for every batch of windows, or once for global attention.
 
-    ``name`` names the block. The backbone runs as it is: ``batch`` holds the arguments of its own attention calls.
+    ``name`` names the block. The backbone is unchanged: ``batch`` holds the arguments of its own attention calls.
     """
-    running: list[Any] = []  # of the layer that runs: its name and cut, and the windows still to come
+    running: list[
+        Any
+    ] = []  # of the layer that runs: its name and grid, the order of its tokens, and the windows still to come
 
     def enter(name: str, windows: Windows, order: Windows | None = None) -> None:
         lies = None if order in (None, windows) else window_order(order)
@@ -87,7 +89,7 @@ def watch_attention(backbone: nn.Module, visit: Visit) -> Iterator[None]:
 
     def see(q: Tensor, k: Tensor, bias: Tensor | None) -> None:
         name, grid, order, spans = running
-        if order is not None:  # tokens lie window by window, but are one run: put them row by row
+        if order is not None:  # tokens in window order attend globally: put them row by row
             q, k = (x[:, :, order.argsort().to(x.device)] for x in (q, k))
         visit(name, grid, Batch(q, k, bias, *next(spans)))
 
@@ -97,7 +99,7 @@ def watch_attention(backbone: nn.Module, visit: Visit) -> Iterator[None]:
         if isinstance(layer, Attention)
     ]
     try:
-        with _AttentionCalls(see), varlen.switched_off():  # windows call by call
+        with _AttentionCalls(see), varlen.switched_off():  # one call for each group of windows
             yield
     finally:
         for hook in hooks:
@@ -109,7 +111,7 @@ def distance_and_entropy(batch: Batch, max_weights: int = MAX_WEIGHTS) -> Tensor
 
     Args:
         batch: queries and keys.
-        max_weights: attention weights alive at a time, as far as a chunk of one query allows.
+        max_weights: attention weights in memory at a time; a chunk has one query at least.
 
     Returns:
         Distances and entropies, ``(2, heads)``, in float64.
@@ -139,12 +141,12 @@ class BlockStatistics:
     Attributes:
         block: name of the block within the backbone.
         stride: pixels between neighbouring tokens.
-        grids: the ``(H, W)`` of the token grid that occurred.
+        grids: the token grids ``(H, W)`` that occurred.
         largest_windows: the ``(h, w)`` of the largest window of a grid; the grid itself for global attention.
         distance_px: mean attention distance of each head, in pixels.
         entropy_nats: mean entropy of each head.
         uniform_distance_px: the distance if each query looked at all its keys with equal weight.
-        uniform_entropy_nats: the same for the entropy: the largest there can be.
+        uniform_entropy_nats: the entropy in that case, which is the largest possible.
     """
 
     block: str
@@ -159,7 +161,7 @@ class BlockStatistics:
 
 @dataclass
 class Sums:
-    """Sums of one block and image: distance and entropy, for each head and, in the last place, uniform attention."""
+    """Sums of one block and image: distance and entropy of each head and, last, of uniform attention."""
 
     grid: tuple[int, int]
     window: tuple[int, int]
@@ -183,8 +185,8 @@ def attention_statistics(backbone: RoPEViT | RoPESwin, images: Iterable[Tensor])
 
     Args:
         backbone: in eval mode; it is not changed.
-        images: as the network is fed them, ``(B, 3, H, W)`` each; of any sizes. Each has the same weight in the means,
-            its padding included.
+        images: inputs of the network, ``(B, 3, H, W)`` each, of any sizes, padding included. Each has the same weight
+            in the means.
 
     Returns:
         One for each block, in order.
@@ -194,7 +196,7 @@ def attention_statistics(backbone: RoPEViT | RoPESwin, images: Iterable[Tensor])
 
 @torch.no_grad()
 def image_sums(backbone: RoPEViT | RoPESwin, image: Tensor) -> dict[str, Sums]:
-    """Measure ``(B, 3, H, W)`` images for :func:`mean_statistics`: each block by its name."""
+    """Measure ``(B, 3, H, W)`` images for :func:`mean_statistics`; the result is by the name of a block."""
     sums: dict[str, Sums] = {}
 
     def add(name: str, grid: tuple[int, int], batch: Batch) -> None:
@@ -213,7 +215,7 @@ def image_sums(backbone: RoPEViT | RoPESwin, image: Tensor) -> dict[str, Sums]:
 
 
 def mean_statistics(backbone: RoPEViT | RoPESwin, of_images: Sequence[dict[str, Sums]]) -> list[BlockStatistics]:
-    """Average the :func:`image_sums` of one image or more; each has the same weight."""
+    """Average the :func:`image_sums` of one or more images, with equal weights."""
     return [_average(name, stride, [sums[name] for sums in of_images]) for name, stride in strides_of(backbone).items()]
 
 
@@ -233,23 +235,23 @@ def _average(name: str, stride: int, blocks: list[Sums]) -> BlockStatistics:
 
 @torch.no_grad()
 def attention_maps(backbone: RoPEViT | RoPESwin, image: Tensor, x: int, y: int) -> dict[str, Tensor]:
-    """Find where the query at a pixel looks, in each block.
+    """Return the attention map of the query at a pixel, for each block.
 
     Args:
         backbone: in eval mode; it is not changed.
-        image: as the network is fed it, ``(1, 3, H, W)``.
+        image: input of the network, ``(1, 3, H, W)``.
         x: column of the pixel.
         y: row of the pixel.
 
     Returns:
-        For each block by its name its attention weights of the token grid, ``(heads, H, W)``; NaN outside its window.
+        For each block, by name, the attention weights on the token grid, ``(heads, H, W)``; NaN outside the window.
 
     Raises:
         ValueError: if the pixel is not within the image.
     """
     if not (0 <= x < image.shape[3] and 0 <= y < image.shape[2]):
         raise ValueError(
-            f'x and y must be within 0 .. {image.shape[3] - 1} and 0 .. {image.shape[2] - 1}, but got x = {x}, y = {y}'
+            f'x and y must be within 0 .. {image.shape[3] - 1} and 0 .. {image.shape[2] - 1}, got x = {x}, y = {y}'
         )
     strides, maps = strides_of(backbone), {}
 

@@ -23,7 +23,7 @@ from ..registry import MODELS
 
 MODES = ('inference', 'training')
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
-WARM_UP = 1  # rounds that are not counted
+WARM_UP = 1  # untimed rounds
 PEERS = ('mmdet', 'mmsegmentation', 'mmpretrain', 'onedl-mmdetection', 'onedl-mmsegmentation', 'onedl-mmpretrain')
 PACKAGES = ('mmrope', 'torch', 'timm', *PEERS)
 
@@ -33,15 +33,15 @@ class Setting:
     """The conditions of a measurement.
 
     Args:
-        size: of the images in pixels, ``(H, W)``.
-        batch: images at a time.
+        size: image size in pixels, ``(H, W)``.
+        batch: images per step.
         mode: ``'inference'``, a forward without gradients, or ``'training'``, a forward and a backward.
-        device: of the model, as torch names it.
+        device: torch device of the model.
         dtype: ``'float32'``, or a half precision to autocast to.
-        threads: on the CPU; ``None`` for torch's choice.
+        threads: threads on the CPU; ``None`` for torch's choice.
 
     Raises:
-        ValueError: if ``mode`` or ``dtype`` is none of these.
+        ValueError: if ``mode`` or ``dtype`` is unknown.
     """
 
     size: tuple[int, int]
@@ -54,7 +54,7 @@ class Setting:
     def __post_init__(self) -> None:
         for name, known in (('mode', MODES), ('dtype', DTYPES)):
             if getattr(self, name) not in known:
-                raise ValueError(f'{name} must be one of {", ".join(known)}, but got {getattr(self, name)!r}')
+                raise ValueError(f'{name} must be one of {", ".join(known)}, got {getattr(self, name)!r}')
 
 
 @dataclass
@@ -62,11 +62,11 @@ class Measurement:
     """Time and memory of one candidate in one setting.
 
     Args:
-        candidate: its name.
+        candidate: name of the candidate.
         setting: the conditions.
         times: seconds of each round.
-        memory: bytes at the peak above those of the model at rest, or ``None`` where not measured.
-        parameters: how many the candidate has.
+        memory: peak bytes of a step beyond those of the idle model, or ``None`` if not measured.
+        parameters: number of parameters.
     """
 
     candidate: str
@@ -77,17 +77,17 @@ class Measurement:
 
     @property
     def median(self) -> float:
-        """Seconds of a round, the median."""
+        """Median seconds of a round."""
         return statistics.median(self.times)
 
     @property
     def spread(self) -> float:
-        """From the fastest to the slowest round, as a share of the median."""
+        """Difference between the slowest and the fastest round, as a share of the median."""
         return (max(self.times) - min(self.times)) / self.median
 
     @property
     def throughput(self) -> float:
-        """Images a second."""
+        """Images per second."""
         return self.setting.batch / self.median
 
     def as_dict(self) -> dict:
@@ -96,16 +96,16 @@ class Measurement:
 
 
 def build_candidate(cfg: dict, setting: Setting) -> nn.Module:
-    """Build a backbone for a setting; weights stay random.
+    """Build a backbone for a setting, with random weights.
 
     Args:
-        cfg: of a backbone that a registry of OpenMMLab's knows, ``dict(type='mmdet.SwinTransformer')``, or with
-            ``_scope_`` for the registry; with ``compile=True`` for one that ``torch.compile`` compiles.
-        setting: mode and device are taken from it.
+        cfg: config of a backbone in a registry of OpenMMLab's, whose scope is in its ``type``
+            (``dict(type='mmdet.SwinTransformer')``) or in ``_scope_``; ``compile=True`` compiles the backbone.
+        setting: the mode and the device.
 
     Raises:
         KeyError: if no registry knows the type.
-        ImportError: if its package is not there.
+        ImportError: if its package is not installed.
     """
     kind = cfg['type']
     scope = kind.partition('.')[0] if isinstance(kind, str) and '.' in kind else 'mmrope'
@@ -125,18 +125,18 @@ def compare(
     skipping: Callable[[str], AbstractContextManager] = nullcontext,
     prepare: Callable[[], None] | None = None,
 ) -> list[Measurement]:
-    """Measure candidates in turns: a round runs each of them once, so that a noisy machine disturbs all equally.
+    """Measure candidates in turns: each round runs each of them once, so that noise of the machine affects all.
 
     Every second round goes through them backwards.
 
     Args:
         candidates: configs of backbones by name.
-        setting: the same for all.
-        rounds: how often each is timed, after one warm-up, in which a compiled one is compiled.
-        memory: whether to measure the peak memory too. On the CPU each candidate gets a process of its own for that.
-        progress: is told what comes next.
-        skipping: returns, for the name of a candidate, the context that it is built and run in; a context that
-            swallows an error leaves the candidate out.
+        setting: the conditions for all.
+        rounds: number of timed rounds, after one warm-up that includes compilation.
+        memory: whether to measure peak memory as well, on the CPU in a new process for each candidate.
+        progress: called with a description of each step.
+        skipping: returns, for the name of a candidate, a context to build and run it in. If the context swallows an
+            error, the candidate is left out.
         prepare: as in :func:`peak_memory`.
 
     Returns:
@@ -146,10 +146,10 @@ def compare(
     models: dict[str, nn.Module] = {}
     done = {name: Measurement(name, setting) for name in candidates}
     with _threads(setting.threads):
-        torch.compiler.reset()  # what earlier settings compiled counts towards a limit
+        torch.compiler.reset()  # compilations of earlier settings count towards a limit
         for name, cfg in candidates.items():
             with skipping(name):
-                if memory and not (cfg.get('compile') and setting.device == 'cpu'):  # the compiler's would count
+                if memory and not (cfg.get('compile') and setting.device == 'cpu'):  # the compiler's memory would count
                     progress(f'{name}: memory')
                     done[name].memory = peak_memory(cfg, setting, prepare)
                 models[name] = build_candidate(cfg, setting)
@@ -169,7 +169,7 @@ def compare(
 
 
 def time_step(model: nn.Module, images: Tensor, setting: Setting) -> float:
-    """Measure the seconds of one forward, and backward in training."""
+    """Measure the seconds of one forward, with backward in training mode."""
     _synchronize(setting)
     start = time.perf_counter()
     step(model, images, setting)
@@ -180,7 +180,7 @@ def time_step(model: nn.Module, images: Tensor, setting: Setting) -> float:
 
 
 def step(model: nn.Module, images: Tensor, setting: Setting) -> None:
-    """Run one forward, and backward in training, without waiting for a GPU."""
+    """Run one forward, with backward in training mode, without waiting for a GPU."""
     training = setting.mode == 'training'
     half = setting.dtype != 'float32'
     device = torch.device(setting.device).type
@@ -192,25 +192,25 @@ def step(model: nn.Module, images: Tensor, setting: Setting) -> None:
 
 
 def peak_memory(cfg: dict, setting: Setting, prepare: Callable[[], None] | None = None) -> int:
-    """Measure the bytes that one step needs at its peak above those of the model at rest.
+    """Measure the peak bytes of one step beyond those of the idle model.
 
-    On CUDA these are the allocator's. On the CPU they are the resident memory of a fresh process.
+    On CUDA the allocator counts them. On the CPU they are the resident memory of a new process.
 
     Args:
-        cfg: of the backbone, as :func:`build_candidate` takes it.
+        cfg: config of the backbone, as in :func:`build_candidate`.
         setting: the conditions.
-        prepare: is called first in the fresh process: to import modules that register the candidate, say. It is
-            pickled, so it must be a function of a module or a ``functools.partial`` of one.
+        prepare: called first in the new process, for example to import the modules that register the candidate. It
+            is pickled, so it must be a module's function or a ``functools.partial`` of one.
     """
     if setting.device != 'cpu':
         return _peak_on_device(cfg, setting)
-    # Memory that an earlier candidate has freed would otherwise serve this one, and not count.
+    # In the same process, this candidate could reuse memory that an earlier one has freed, which would not count.
     with multiprocessing.get_context('spawn').Pool(1) as pool:
         return pool.apply(_peak_on_cpu, (cfg, setting, torch.get_num_threads(), prepare))
 
 
 def environment(device: str, threads: int | None = None) -> dict[str, str | int]:
-    """Return the machine, threads and versions of packages that the figures depend on.
+    """Return the device, threads and package versions that the measurements depend on.
 
     Args:
         device: as in :class:`Setting`.

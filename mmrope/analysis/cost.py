@@ -1,13 +1,13 @@
-"""Parameters and FLOPs of a model at any image size, and the share of the rotation.
+"""Parameters and FLOPs of a model at any image size, and the rotation's share of them.
 
-A FLOP is one addition or one multiplication, so that a multiply-add is two; papers often give multiply-adds and call
-them FLOPs. PyTorch's ``FlopCounterMode`` counts matrix products, convolutions and attention, as they run: windows by
-their real sizes. It does not count, as other counters do not, operations on each element (norms, activations,
-interpolation) and sampling (RoIAlign, deformable attention).
+A FLOP is one addition or one multiplication, so a multiply-add is two; papers often give multiply-adds and call them
+FLOPs. PyTorch's ``FlopCounterMode`` counts matrix products, convolutions and attention as they run, windows by their
+real sizes. Like other counters, it leaves out elementwise operations (norms, activations, interpolation) and sampling
+(RoIAlign, deformable attention).
 
-The rotation works on each element, so it is counted by hand: a pair of channels takes four multiplications and two
-additions, in q and in k, which is 6 FLOPs for each token and channel. The table of cosines and sines does not grow with
-the batch, so it is a number of its own.
+The rotation is elementwise, so it is counted by hand: a pair of channels takes four multiplications and two additions,
+in q and in k, which is 6 FLOPs per token and channel. The table of cosines and sines does not grow with the batch, so
+it is counted separately.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *arg
     return sdpa_flop_count(query, key, value)
 
 
-# The attention kernel of the CPU has no formula in PyTorch 2.11: without this, attention counts as nothing there.
+# PyTorch 2.11 has no formula for the CPU's attention kernel: without this, attention counts as zero there.
 FORMULAS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
 PAIR_FLOPS = 6
 PARTS = ('backbone', 'neck')
@@ -33,14 +33,14 @@ PARTS = ('backbone', 'neck')
 
 @dataclass
 class Cost:
-    """Parameters and FLOPs of a model for one image, or one batch.
+    """Parameters and FLOPs of a model for one image or batch.
 
     Attributes:
-        size: ``(H, W)`` of the image as the network is fed it, in pixels.
+        size: ``(H, W)`` of the network's input, in pixels.
         params: parameters by part: ``'backbone'``, ``'neck'``, ``'heads'`` (all the rest) and ``'total'``.
-        flops: FLOPs by the same parts; the rotation is not in them.
-        rotation_flops: of the rotation of q and k.
-        table_flops: of the tables of cosines and sines of all blocks; a cosine or a sine counts as one.
+        flops: FLOPs by the same parts, without the rotation.
+        rotation_flops: FLOPs of the rotation of q and k.
+        table_flops: FLOPs of all blocks' tables of cosines and sines; a cosine or a sine counts as one.
     """
 
     size: tuple[int, int]
@@ -51,7 +51,7 @@ class Cost:
 
     @property
     def rotation_share(self) -> float:
-        """FLOPs of the rotation over all that are counted."""
+        """FLOPs of the rotation as a share of all, those of tables left out."""
         return self.rotation_flops / (self.flops['total'] + self.rotation_flops)
 
 
@@ -60,8 +60,8 @@ def count(model: nn.Module, inputs: Mapping[str, Any]) -> Cost:
     """Count parameters and FLOPs of ``model(**inputs)``.
 
     Args:
-        model: in eval mode; its parts are the modules ``backbone`` and ``neck``, and the heads all the rest.
-        inputs: its arguments; ``inputs['inputs']`` are the images, ``(B, 3, H, W)``.
+        model: in eval mode; its parts are the modules ``backbone`` and ``neck``, and the rest is called heads.
+        inputs: arguments of the model; ``inputs['inputs']`` are the images, ``(B, 3, H, W)``.
     """
     rotation = table = 0
 
@@ -73,7 +73,7 @@ def count(model: nn.Module, inputs: Mapping[str, Any]) -> Cost:
         tokens = windows.grid[0] * windows.grid[1]  # a cls token is not rotated
         height, width = windows.largest
         _, heads, pairs = layer.rope.freqs.shape
-        rotation += PAIR_FLOPS * len(x) * tokens * x.shape[2]  # half as many pairs in q as channels, and in k
+        rotation += PAIR_FLOPS * len(x) * tokens * x.shape[2]  # q and k have half as many pairs as channels each
         sines = 3 * (height + width) * heads * pairs  # angle, cosine and sine along each axis
         table += sines + PAIR_FLOPS * height * width * heads * pairs
 

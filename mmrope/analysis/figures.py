@@ -17,9 +17,9 @@ from .plotting import COLOURS, GREY, MARKERS, saved_figure
 
 
 def draw_attention(curves: Mapping[str, Sequence[BlockStatistics]], out: Path) -> None:
-    """Draw mean attention distance and entropy over the blocks: a curve a checkpoint, a dot a head.
+    """Draw mean attention distance and entropy by block: a curve for each checkpoint, a dot for each head.
 
-    A dashed line is that of attention with equal weight on all keys.
+    Dashed lines show uniform attention, with equal weight on all keys.
     """
     panels = {
         'mean attention distance (pixels)': lambda block: (block.distance_px, block.uniform_distance_px),
@@ -46,13 +46,13 @@ def draw_attention(curves: Mapping[str, Sequence[BlockStatistics]], out: Path) -
 def draw_maps(
     image: Tensor, query: tuple[int, int], maps: Mapping[str, Tensor], heads: Sequence[int], out: Path
 ) -> None:
-    """Draw where a query looks over the image: a column a block, a row for the mean of its heads and for each of some.
+    """Draw attention maps of a query over the image: a column per block, a row for the mean of heads and per head.
 
     Args:
-        image: as the network was fed it, ``(1, 3, H, W)``; drawn in grey.
+        image: the network's input, ``(1, 3, H, W)``; drawn in grey.
         query: the pixel ``(x, y)``.
-        maps: as :func:`attention.attention_maps` returns them.
-        heads: to draw in addition to the mean.
+        maps: from :func:`attention.attention_maps`.
+        heads: heads to draw in addition to the mean.
         out: image to write.
     """
     grey = image[0].float().mean(0).cpu().numpy()
@@ -64,7 +64,7 @@ def draw_maps(
             for axis, (name, of_heads) in zip(row, maps.items()):
                 weights = choose(of_heads).float().cpu().numpy()
                 bottom, right = (np.ceil(side / n) * n - 0.5 for side, n in zip((height, width), weights.shape))
-                # the window of the query is tinted, the rest is not, and large weights cover the image
+                # only the query's window is tinted, and large weights cover the image
                 alpha = np.nan_to_num(0.2 + 0.6 * weights / np.nanmax(weights))
                 axis.imshow(grey, cmap='gray')
                 axis.imshow(weights, cmap='viridis', alpha=alpha, extent=(-0.5, right, bottom, -0.5))
@@ -79,10 +79,10 @@ def draw_frequencies(
     """Draw the frequencies of each block in the plane: learned, where they started, and the axial ones.
 
     Args:
-        freqs: of each block by its name, ``(2, heads, head_dim // 2)``.
-        theta: base of the initial ones, whose circles are drawn.
+        freqs: frequencies of each block by its name, ``(2, heads, head_dim // 2)``.
+        theta: base of the initial ones, drawn as circles.
         axial_theta: base of the axial ones.
-        initial: like ``freqs``; ``None`` where only the circles are known.
+        initial: like ``freqs``; ``None`` if only the circles are known.
         out: image to write.
     """
     axial = axial_freqs(2 * next(iter(freqs.values())).shape[-1], axial_theta)
@@ -107,13 +107,13 @@ def draw_frequencies(
             axis.set_xlabel('x (rad / token)')
         for axis in axes[:, 0]:
             axis.set_ylabel('y (rad / token)')
-        axes[0, 0].plot([], [], color=GREY, linewidth=0.5, label='radii of the initial ones')
+        axes[0, 0].plot([], [], color=GREY, linewidth=0.5, label='radii of the initial frequencies')
         handles, labels = axes[0, 0].get_legend_handles_labels()
         axes[0, 0].figure.legend(handles, labels, loc='outside lower center', ncols=4, frameon=False, fontsize=9)
 
 
 def draw_reconstructions(rows: Mapping[str, Sequence[tuple[str, Tensor]]], out: Path) -> None:
-    """Draw functions and their reconstructions: a row a function, titles and values of its panels in order."""
+    """Draw functions and their reconstructions: a row per function, with titles and values of its panels in order."""
     cols = max(map(len, rows.values()))
     with saved_figure(out, len(rows), cols, (1.9, 2.2)) as axes:
         for line, panels in zip(axes, rows.values()):

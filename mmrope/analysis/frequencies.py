@@ -1,9 +1,9 @@
 """Changes of a model's frequencies in training, and the functions that a set of frequencies can represent.
 
-Frequencies are points of the plane, in radians a token step along x and y. Those of RoPE-Mixed start, for each head,
+Frequencies are points of the plane, in radians per token step along x and y. Those of RoPE-Mixed start, for each head,
 as the axial ones turned by a random angle: on circles of radius ``theta ** (-4 k / head_dim)``, one half at the angle
-and the other half at a right angle to it. A checkpoint does not hold that angle. Without the initial checkpoint the
-learned frequencies are compared with the nearest of all initial sets, which gives the least change there can have been.
+and the other half at a right angle to it. A checkpoint does not hold that angle. Without the initial checkpoint, the
+learned frequencies are compared with the nearest possible initial set, which gives a lower bound of the change.
 
 RoPE-ViT's paper shows with a Fourier transform that axial frequencies represent less than mixed ones. Its exact
 procedure is not known here; :func:`reconstruct` is this project's choice.
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..layers import Attention, axial_freqs, mixed_freqs
 from ..models import RoPESwin, RoPEViT, swin, vit
 
-INITIAL_SETS = 5  # of random directions, over which the study averages
+INITIAL_SETS = 5  # random initial sets per block, whose errors are averaged
 
 
 @dataclass
@@ -38,7 +38,7 @@ class HeadChange:
 
 
 def freqs_of(backbone: RoPEViT | RoPESwin) -> dict[str, Tensor]:
-    """Return each block's frequencies by its name, ``(2, heads or 1, head_dim // 2)`` in float64; none without RoPE."""
+    """Return the frequencies of each block with RoPE by its name, ``(2, heads or 1, head_dim // 2)`` in float64."""
     return {
         name.removesuffix('.attn'): layer.rope.freqs.detach().cpu().double()
         for name, layer in backbone.named_modules()
@@ -47,7 +47,7 @@ def freqs_of(backbone: RoPEViT | RoPESwin) -> dict[str, Tensor]:
 
 
 def thetas_of(backbone: RoPEViT | RoPESwin) -> tuple[float, float]:
-    """Return the bases of RoPE-Mixed and RoPE-Axial: of its kind of RoPE the backbone's own, else the paper's."""
+    """Return the bases of RoPE-Mixed and RoPE-Axial: the backbone's for its kind of RoPE, the paper's for the other."""
     thetas = dict((vit if isinstance(backbone, RoPEViT) else swin).THETAS)
     for rope in (layer.rope for layer in backbone.modules() if isinstance(layer, Attention)):
         if rope is not None:
@@ -64,12 +64,14 @@ def changes(freqs: Tensor, theta: float, initial: Tensor | None = None) -> list[
         initial: the initial ones; ``None`` for the nearest initial set of each head.
 
     Returns:
-        One for each head.
+        The change of each head.
     """
     unturned = mixed_freqs(2 * freqs.shape[-1], torch.zeros(1), theta).double()
     learned, at_zero = (torch.complex(part[0], part[1]) for part in (freqs.double(), unturned))
     if initial is None:
-        start = (learned * at_zero.conj()).sum(-1, keepdim=True).sgn() * at_zero  # the least squares of all turns
+        start = (learned * at_zero.conj()).sum(
+            -1, keepdim=True
+        ).sgn() * at_zero  # the turn with the least squared distance
     else:
         start = torch.complex(*initial.double())
     angles = (start * at_zero.conj()).sum(-1).angle()
@@ -78,15 +80,15 @@ def changes(freqs: Tensor, theta: float, initial: Tensor | None = None) -> list[
 
 
 def reconstruct(function: Tensor, freqs: Tensor) -> tuple[Tensor, int]:
-    """Keep the part of a function on a grid that some frequencies can represent: FFT, keep those, inverse FFT.
+    """Keep the part of a function on a grid that some frequencies can represent, by FFT and inverse FFT.
 
-    A frequency keeps the point of the discrete spectrum nearest to it, and that of its negative: RoPE turns by an angle
-    that both signs describe. The mean stays: a constant added to attention logits changes nothing. A frequency beyond
-    half a turn a token is the one it looks like on the grid.
+    A frequency keeps the nearest point of the discrete spectrum and that of its negative, since both signs describe the
+    same rotation. The mean stays: a constant added to attention logits changes nothing. A frequency beyond half a turn
+    per token step stands for its alias on the grid.
 
     Args:
         function: real values, ``(H, W)``.
-        freqs: ``(2, ...)``, radians a token step along x and y.
+        freqs: ``(2, ...)``, radians per token step along x and y.
 
     Returns:
         The reconstruction, ``(H, W)``, and how many points of the spectrum were kept.
@@ -109,13 +111,13 @@ def error(function: Tensor, reconstruction: Tensor) -> float:
 
 
 def target_functions(size: int) -> dict[str, Tensor]:
-    """Make functions of the offset that attention may want, ``(size, size)`` each: a spot, a diagonal bar and a ring.
+    """Make functions of the offset that attention may need, ``(size, size)`` each: a spot, a diagonal bar and a ring.
 
     Raises:
-        ValueError: if ``size`` is less than 8, which has no room for them.
+        ValueError: if ``size`` is less than 8.
     """
     if size < 8:
-        raise ValueError(f'size must be at least 8, but got {size}')
+        raise ValueError(f'size must be at least 8, got {size}')
     axis = torch.arange(size, dtype=torch.float64) - size // 2
     y, x = axis[:, None] / size, axis[None] / size  # -0.5 .. 0.5
     radius = torch.hypot(x, y)
@@ -129,17 +131,17 @@ def target_functions(size: int) -> dict[str, Tensor]:
 def reconstruction_sets(
     freqs: Mapping[str, Tensor], axial_theta: float, theta: float, seed: int = 0
 ) -> dict[str, list[Tensor]]:
-    """Make the sets of frequencies to compare, each with its members, those of the first block and head first.
+    """Make the sets of frequencies to compare, each a list that begins with the first block and head.
 
     Args:
-        freqs: those of each block of a model, ``(2, heads or 1, head_dim // 2)``.
+        freqs: frequencies of each block by its name, ``(2, heads or 1, head_dim // 2)``.
         axial_theta: base of the axial set.
-        theta: base of the initial mixed sets, which are drawn at random: ``INITIAL_SETS`` for each block.
-        seed: of that.
+        theta: base of the initial mixed sets, of which ``INITIAL_SETS`` are drawn at random for each block.
+        seed: seed of the random sets.
 
     Returns:
-        By name: the axial set, which all heads share, and unless the model itself is axial the sets of one head and of
-        all heads of a block together, initial and learned.
+        By name: the axial set, which all heads share, and, unless the model is axial itself, the sets of one head and
+        of all heads of a block together, initial and learned.
     """
     learned = list(freqs.values())
     head_dim = 2 * learned[0].shape[-1]
@@ -161,7 +163,7 @@ def reconstruction_sets(
 def reconstruction_errors(
     functions: Mapping[str, Tensor], freqs: Mapping[str, Tensor], axial_theta: float, theta: float, seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """Measure how much of each function the :func:`reconstruction_sets` miss: the mean :func:`error` of a set.
+    """Measure the mean :func:`error` of each function over the members of each of the :func:`reconstruction_sets`.
 
     Args:
         functions: the functions to represent, ``(H, W)`` each.
@@ -171,7 +173,7 @@ def reconstruction_errors(
         seed: as in :func:`reconstruction_sets`.
 
     Returns:
-        By the name of a function and of a set.
+        The errors by the names of function and set.
     """
     sets = reconstruction_sets(freqs, axial_theta, theta, seed)
     return {

@@ -1,4 +1,4 @@
-"""From a backbone to an ONNX file that ONNX Runtime has been seen to agree on."""
+"""Export of a backbone to ONNX, checked with ONNX Runtime."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -13,7 +13,7 @@ TOLERANCE = 1e-4
 
 
 class ExportError(ValueError):
-    """A model that cannot be exported as asked; the text is the whole explanation."""
+    """A model that cannot be exported as asked. The message is the whole explanation."""
 
 
 def output_names(model: RoPEViT | RoPESwin) -> list[str]:
@@ -35,21 +35,21 @@ def export_onnx(
 
     Args:
         model: in eval mode.
-        path: of the file; one that is there is replaced.
-        size: of the images, ``(H, W)`` in pixels.
-        dynamic_batch: whether the file takes any number of images; else one.
-        dynamic_size: whether it takes images of any size. It needs global attention in every block.
-        opset: at least 18.
-        check: whether to run the file in ONNX Runtime then, at several sizes and batches where these are dynamic.
+        path: path of the file, which is replaced if it exists.
+        size: image size, ``(H, W)`` in pixels.
+        dynamic_batch: whether the file accepts any batch size; else 1.
+        dynamic_size: whether it accepts images of any size, which needs global attention in every block.
+        opset: ONNX opset version, at least 18.
+        check: whether to compare the file with the model in ONNX Runtime, at several sizes and batches if dynamic.
 
     Returns:
-        The largest difference from the model, over the largest output or 1; ``None`` without ``check``.
+        The largest difference from the model, relative to the largest output or 1; ``None`` without ``check``.
 
     Raises:
-        ExportError: if the model cannot be exported so, a package is missing or ONNX Runtime gives other values.
+        ExportError: if the model cannot be exported as asked, a package is missing or ONNX Runtime gives other values.
     """
     if opset < LEAST_OPSET:
-        raise ExportError(f'opset must be at least {LEAST_OPSET}, but got {opset}')
+        raise ExportError(f'opset must be at least {LEAST_OPSET}, got {opset}')
     if dynamic_size and model.window_size:
         raise ExportError(
             f'dynamic_size=True needs global attention in every block, but the backbone cuts windows (window_size = '
@@ -57,7 +57,7 @@ def export_onnx(
         )
     _check_packages('onnx', 'onnxscript', *(['onnxruntime'] if check else []))
     axes = {**({0: 'batch'} if dynamic_batch else {}), **({2: 'height', 3: 'width'} if dynamic_size else {})}
-    # The exporter takes 1 for a constant, and two equal sides for one number.
+    # The exporter would take a batch of 1 for a constant, and two equal sides for one dimension.
     images = _images(model, 2 if dynamic_batch else 1, size if not dynamic_size else _unequal(size, model))
     torch.onnx.export(
         model,
@@ -75,18 +75,18 @@ def export_onnx(
         return None
     worst = difference(model, path, _shapes(size, dynamic_batch, dynamic_size))
     if not worst <= TOLERANCE:
-        raise ExportError(f'ONNX Runtime gives values that differ by {worst:.1e}, more than {TOLERANCE:.0e}')
+        raise ExportError(f'ONNX Runtime differs from the model by {worst:.1e}, more than {TOLERANCE:.0e}')
     return worst
 
 
 @torch.no_grad()
 def difference(model: RoPEViT | RoPESwin, path: str, shapes: Iterator[tuple[int, int, int]]) -> float:
-    """Return the largest difference between a model and its ONNX file, over the largest output or 1.
+    """Return the largest difference between a model and its ONNX file, relative to the largest output or 1.
 
     Args:
         model: in eval mode.
-        path: of the file.
-        shapes: ``(B, H, W)`` of random images to compare on.
+        path: path of the file.
+        shapes: shapes ``(B, H, W)`` of random images to compare on.
     """
     from onnxruntime import InferenceSession
 
@@ -97,7 +97,9 @@ def difference(model: RoPEViT | RoPESwin, path: str, shapes: Iterator[tuple[int,
         theirs = session.run(output_names(model), {'images': images.numpy()})
         for ours, other in zip(model(images), map(torch.from_numpy, theirs), strict=True):
             if ours.shape != other.shape:
-                raise ExportError(f'ONNX Runtime gives {tuple(other.shape)} in place of {tuple(ours.shape)}')
+                raise ExportError(
+                    f'ONNX Runtime gives an output of shape {tuple(other.shape)}, the model {tuple(ours.shape)}'
+                )
             worst = max(worst, ((ours - other).abs().max() / max(1, ours.abs().max())).item())
     return worst
 
@@ -107,14 +109,14 @@ def _images(model: RoPEViT | RoPESwin, batch: int, size: tuple[int, int]) -> Ten
 
 
 def _unequal(size: tuple[int, int], model: RoPEViT | RoPESwin) -> tuple[int, int]:
-    """Return an example size that is not special: sides of at least four patches that differ."""
+    """Return an example size without special cases: two different sides of at least four patches."""
     patch = model.patch_embed.patch_size[0]
     height, width = (max(side, 4 * patch) for side in size)
     return (height, width + patch) if height == width else (height, width)
 
 
 def _shapes(size: tuple[int, int], dynamic_batch: bool, dynamic_size: bool) -> Iterator[tuple[int, int, int]]:
-    """Return batches and sizes to compare at, portrait and landscape, most of them divided by nothing."""
+    """Yield batch and image sizes to compare at, portrait and landscape, most of them no multiple of the patch."""
     height, width = size
     sizes = [(height, width)]
     if dynamic_size:

@@ -1,6 +1,6 @@
 """Figures in colours and markers that colour-blind readers tell apart.
 
-They are drawn without pyplot, which would keep state for the whole process and choose where figures are shown.
+They are drawn without pyplot, which would keep global state and choose a display backend.
 """
 
 import math
@@ -16,24 +16,24 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours but for the yellow, which a light background swallows.
+# Okabe and Ito's colours without yellow, which is hard to see on a light background.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000')
 MARKERS = 'os^Dv<>'
 STYLES = tuple(zip(COLOURS, MARKERS, strict=True))
 GREY = '#777777'
-SAME_PLACE = 0.005  # sizes that differ by less have one tick: images are resized to whole pixels
+SAME_PLACE = 0.005  # relative; closer sizes share a tick, since images are resized to whole pixels
 
 
 @contextmanager
 def saved_figure(out: Path, rows: int, cols: int, size: tuple[float, float], **options: Any) -> Iterator[np.ndarray]:
-    """Make axes, and write their figure as an image in the end.
+    """Make axes, and save their figure on exit.
 
     Args:
-        out: of the image; its folder is made.
-        rows: of axes.
-        cols: of axes.
-        size: of each of the axes, in inches, (width, height).
-        options: of ``Figure.subplots``.
+        out: path of the image; its folder is created.
+        rows: rows of axes.
+        cols: columns of axes.
+        size: ``(width, height)`` of each of the axes, in inches.
+        options: arguments of ``Figure.subplots``.
 
     Yields:
         The axes, ``(rows, cols)``.
@@ -46,7 +46,7 @@ def saved_figure(out: Path, rows: int, cols: int, size: tuple[float, float], **o
 
 
 def add_tick(ticks: dict[float, str], place: float, text: str) -> None:
-    """Add a tick to those of an axis; where there is one already, both texts stand at its place."""
+    """Add a tick to those of an axis; if there is one at this place, it gets both texts."""
     place = next((other for other in ticks if math.isclose(other, place, rel_tol=SAME_PLACE)), place)
     known = ticks.get(place, '').split('\n') if place in ticks else []
     ticks[place] = '\n'.join(dict.fromkeys([*known, text]))
@@ -59,15 +59,15 @@ def draw_panels(
     ylabel: str | None = None,
     dashed: float | None = None,
 ) -> None:
-    """Draw curves over the image size, a panel each.
+    """Draw panels of curves over the image size.
 
     Args:
         panels: for each panel its vertical axis, or with ``ylabel`` its title, and the points ``(size, value)`` of each
             curve by its name. Several points at a size are drawn small, and the curve goes through their mean.
         ticks: the image sizes in pixels, and the text of each.
-        out: the image to write.
+        out: image to write.
         ylabel: the vertical axis of all panels, which then have one scale.
-        dashed: an image size to mark, the one of the training say.
+        dashed: an image size to mark, such as the one of the training.
     """
     with saved_figure(out, 1, len(panels), (4.5, 3.8), sharey=ylabel is not None) as axes:
         for axis, (label, curves) in zip(axes[0], panels.items(), strict=True):

@@ -1,6 +1,6 @@
 """Measure mean attention distance and entropy of each block and head, and draw where a query looks.
 
-Writes attention.json and attention.png, and with --query a picture of the maps for each checkpoint and image.
+Writes attention.json and attention.png, and with --query the attention maps of each checkpoint and image.
 """
 
 from __future__ import annotations
@@ -27,26 +27,32 @@ HEADERS = ('block', 'grid', 'window', 'distance (px)', 'heads', 'uniform', 'entr
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
-    parser.add_argument('models', nargs='+', metavar='CONFIG CHECKPOINT', help='one pair or more')
+    """Add the arguments of the command."""
+    parser.add_argument('models', nargs='+', metavar='CONFIG CHECKPOINT', help='one or more pairs')
     parser.add_argument('--images', nargs='+', required=True, metavar='PATH', help='image files, or folders of them')
-    parser.add_argument('--max-images', type=positive, metavar='N', help='only the first of them')
-    parser.add_argument('--labels', nargs='+', metavar='NAME', help='names of the curves (default: of the configs)')
+    parser.add_argument('--max-images', type=positive, metavar='N', help='use only the first N images')
+    parser.add_argument('--labels', nargs='+', metavar='NAME', help='a name for each curve (default: the config)')
     parser.add_argument(
-        '--query', nargs=2, type=int, metavar=('X', 'Y'), help='draw where this pixel of the image, as fed, looks'
+        '--query',
+        nargs=2,
+        type=int,
+        metavar=('X', 'Y'),
+        help="draw where the token at this pixel of the network's input looks",
     )
     parser.add_argument('--blocks', nargs='+', type=int, metavar='I', help='blocks to draw (default: all)')
     parser.add_argument(
         '--heads', nargs='+', type=int, default=[], metavar='I', help='heads to draw in addition to their mean'
     )
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/attention'), help='folder (default: %(default)s)')
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/attention'), help='output folder (default: %(default)s)'
+    )
     add_options(parser)
     add_device(parser)
     add_overwrite(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure and draw as the command line says."""
+    """Measure, draw and write."""
     from ..analysis.figures import draw_attention
     from .config import prepare_process
 
@@ -77,15 +83,15 @@ def pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:
     """Pair configs and checkpoints.
 
     Raises:
-        CommandError: if one is left over.
+        CommandError: if one is left without its pair.
     """
     if len(names) % 2:
-        raise CommandError(f'CONFIG CHECKPOINT: give pairs of both, and not {len(names)} names')
+        raise CommandError(f'CONFIG CHECKPOINT must come in pairs, got {len(names)}: {" ".join(names)}')
     return list(zip(names[::2], names[1::2], strict=True))
 
 
 def labels_of(args: argparse.Namespace) -> list[str]:
-    """Name the curves, by the configs if not by ``--labels``.
+    """Return the names of the curves: ``--labels``, or else the names of the configs.
 
     Raises:
         CommandError: if the names are not as many as the models, or not all different.
@@ -93,7 +99,7 @@ def labels_of(args: argparse.Namespace) -> list[str]:
     labels = args.labels or [Path(config).stem for config in args.models[::2]]
     number = len(args.models) // 2
     if len(labels) != number or len(set(labels)) < number:
-        raise CommandError(f'--labels: give {number} names that differ, and not {" ".join(labels)}')
+        raise CommandError(f'--labels must be {number} different names, got {" ".join(labels)}')
     return labels
 
 
@@ -121,13 +127,13 @@ def read_images(args: argparse.Namespace, skips: Skips) -> list[Path]:
 def analyse(
     args: argparse.Namespace, label: str, config: str, checkpoint: str, paths: Sequence[Path], skips: Skips
 ) -> tuple[list[BlockStatistics], int, list[Path]]:
-    """Measure one model, on the images that it takes.
+    """Measure one model on the images, and skip those that fail.
 
     Returns:
         Its statistics, the number of images behind them, and the maps that were drawn.
 
     Raises:
-        CommandError: if it cannot be loaded, its backbone is none of mmrope's, or no image is left.
+        CommandError: if it cannot be loaded, its backbone is not mmrope's, or no image is left.
     """
     from rich.console import Console
     from rich.progress import track
@@ -166,7 +172,7 @@ def draw_query(args: argparse.Namespace, label: str, model: nn.Module, path: Pat
 
 
 def chosen_maps(maps: Mapping[str, Tensor], blocks: Sequence[int] | None, heads: Sequence[int]) -> dict[str, Tensor]:
-    """Choose blocks by their numbers.
+    """Select the maps of blocks by their numbers.
 
     Raises:
         CommandError: if there is no such block, or a head that one of them does not have.
@@ -174,11 +180,13 @@ def chosen_maps(maps: Mapping[str, Tensor], blocks: Sequence[int] | None, heads:
     names = list(maps)
     numbers = range(len(names)) if blocks is None else blocks
     if not set(numbers) <= set(range(len(names))):
-        raise CommandError(f'--blocks: the backbone has the blocks 0 to {len(names) - 1}, but got {numbers}')
+        raise CommandError(f'--blocks must be from 0 to {len(names) - 1}, got {numbers}')
     chosen = {names[i]: maps[names[i]] for i in numbers}
     fewest = min(map(len, chosen.values()))
     if not set(heads) <= set(range(fewest)):
-        raise CommandError(f'--heads: the blocks to draw have the heads 0 to {fewest - 1}, but got {heads}')
+        raise CommandError(
+            f'--heads must be from 0 to {fewest - 1}, the heads that all blocks to draw have, got {heads}'
+        )
     return chosen
 
 

@@ -1,4 +1,4 @@
-"""Measure time and memory of backbones side by side, at any size, in inference and in training."""
+"""Compare time and memory of backbones at any image size, in inference and in training."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ ROUNDS = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the arguments of the command."""
+    parser.add_argument('configs', nargs='*', metavar='CONFIG', help='model configs; ratios are to the first')
     parser.add_argument(
-        'configs', nargs='*', metavar='CONFIG', help='model configs; the first is the measure of the others'
+        '--suite', metavar='FILE', help='measure the rows of this file instead, such as benchmarks/cpu.py'
     )
-    parser.add_argument('--suite', metavar='FILE', help='measure the rows of this file instead, as benchmarks/cpu.py')
     parser.add_argument('--rows', nargs='+', metavar='ROW', help='only these rows of the suite')
     parser.add_argument(
         '--sizes',
@@ -35,33 +35,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=parse_pixels,
         default=[parse_pixels('512')],
         metavar='SIZE',
-        help='N or HxW, any number of them (default: 512)',
+        help='image sizes, N or HxW (default: 512)',
     )
     parser.add_argument(
-        '--modes', nargs='+', choices=('inference', 'training'), default=['inference'], help='default: inference'
+        '--modes',
+        nargs='+',
+        choices=('inference', 'training'),
+        default=['inference'],
+        help='what to measure (default: inference)',
     )
-    parser.add_argument('--batch', type=positive, help='images at a time (default: 1, or as the suite has it)')
-    parser.add_argument('--rounds', type=positive, help=f'timed rounds (default: {ROUNDS}, or as the suite has it)')
-    parser.add_argument('--device', default='cpu', help="as torch names it, 'cuda' (default: %(default)s)")
+    parser.add_argument('--batch', type=positive, help='batch size (default: 1, or as in the suite)')
+    parser.add_argument('--rounds', type=positive, help=f'timed rounds (default: {ROUNDS}, or as in the suite)')
+    parser.add_argument('--device', default='cpu', help='torch device, such as cuda (default: %(default)s)')
     parser.add_argument(
         '--dtype',
         choices=('float32', 'bfloat16', 'float16'),
         default='float32',
-        help='what to autocast to (default: %(default)s)',
+        help='autocast to this dtype; float32: no autocast (default: %(default)s)',
     )
-    parser.add_argument('--compile', action='store_true', help='measure each with torch.compile, too')
-    parser.add_argument('--threads', type=positive, help="on the CPU (default: torch's choice)")
-    parser.add_argument('--no-memory', action='store_true', help='do not measure memory, which takes a step more each')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmark'), help='folder (default: %(default)s)')
+    parser.add_argument('--compile', action='store_true', help='also measure each with torch.compile')
+    parser.add_argument('--threads', type=positive, help="threads on the CPU (default: torch's choice)")
+    parser.add_argument(
+        '--no-memory', action='store_true', help='do not measure memory, which takes one more step each'
+    )
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/benchmark'), help='output folder (default: %(default)s)'
+    )
     add_overwrite(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure as the command line says, and write after each setting: an interruption loses one at most."""
+    """Measure, and write after each setting, so that an interruption loses at most one."""
     if bool(args.configs) == bool(args.suite):
-        raise CommandError('give either configs or --suite')
+        raise CommandError('give either CONFIG or --suite, and not both')
     if args.rows and not args.suite:
-        raise CommandError('--rows chooses from a --suite')
+        raise CommandError('--rows needs a --suite')
     check_device(args.device)
     skips = Skips(args.prog, args.traceback)
     if args.suite:
@@ -79,15 +87,15 @@ def run(args: argparse.Namespace) -> None:
         if len({entry.setting.size for entry in done}) > 1:
             draw(done, args.out / f'{name}.png')
         skips.check(done)
-    print(f'\nwritten to {args.out}')
-    skips.report('the rest is measured')
+    print(f'\nwrote the results to {args.out}')
+    skips.report('the rest was measured')
 
 
 def check_device(device: str) -> None:
     """Check that this machine has a device.
 
     Raises:
-        CommandError: if it has not.
+        CommandError: if it does not.
     """
     import torch
 
@@ -98,10 +106,10 @@ def check_device(device: str) -> None:
 
 
 def import_modules(names: Sequence[str]) -> None:
-    """Import modules that register candidates, in a process that is ready for the hosts.
+    """Make the hosts importable, and import the modules that register candidates.
 
     Raises:
-        ImportError: if one cannot be imported.
+        ImportError: if a module cannot be imported.
     """
     from importlib import import_module
 
@@ -113,10 +121,10 @@ def import_modules(names: Sequence[str]) -> None:
 
 
 def read_configs(args: argparse.Namespace, skips: Skips) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Make a row of the configs of a command line; those that cannot be read are skipped.
+    """Make one row of the configs of a command line; a config that cannot be read is skipped.
 
     Returns:
-        The row by its name, and the modules that register what is in it.
+        The row by its name, and the modules that register its candidates.
 
     Raises:
         CommandError: if two configs have the same name.
@@ -126,7 +134,7 @@ def read_configs(args: argparse.Namespace, skips: Skips) -> tuple[dict[str, dict
 
     names = [Path(config).stem for config in args.configs]
     if len(set(names)) < len(names):
-        raise CommandError(f'CONFIG: give configs of different names, and not {", ".join(args.configs)}')
+        raise CommandError(f'CONFIG must be files of different names, got {", ".join(args.configs)}')
     prepare_process()
     candidates, modules = {}, []
     for name, config in zip(names, args.configs, strict=True):
@@ -139,17 +147,17 @@ def read_configs(args: argparse.Namespace, skips: Skips) -> tuple[dict[str, dict
 
 
 def read_suite(path: str, chosen: Sequence[str] | None = None) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Read the rows of a suite: each has candidates by name, sizes, modes and perhaps rounds and a batch.
+    """Read the rows of a suite: each has candidates by name, sizes, modes and optionally rounds and batch.
 
     Args:
-        path: of the suite, as ``benchmarks/cpu.py``; the modules that it imports may lie beside it.
+        path: path of the suite, such as ``benchmarks/cpu.py``; the modules that it imports may lie beside it.
         chosen: names of the rows; ``None`` for all.
 
     Returns:
-        The rows by name, and the modules that register what is in them.
+        The rows by name, and the modules that register their candidates.
 
     Raises:
-        CommandError: if there is no such row, or a size is none.
+        CommandError: if a row does not exist, or a size is invalid.
     """
     from mmengine.config import Config
 
@@ -159,7 +167,7 @@ def read_suite(path: str, chosen: Sequence[str] | None = None) -> tuple[dict[str
     import_modules(modules)
     rows = suite['rows']
     if unknown := sorted(set(chosen or ()) - set(rows)):
-        raise CommandError(f'--rows must be of {", ".join(rows)}, but got {", ".join(unknown)}')
+        raise CommandError(f'--rows must be among {", ".join(rows)}, got {", ".join(unknown)}')
     rows = {name: row for name, row in rows.items() if not chosen or name in chosen}
     for row in rows.values():
         row['candidates'] = {key: suite['candidates'][key] for key in row['candidates']}
@@ -177,10 +185,10 @@ def modules_of(cfg: Any) -> list[str]:
 
 
 def settings_of(row: dict[str, Any], args: argparse.Namespace) -> list[Setting]:
-    """List each size in each mode.
+    """List the settings of a row: each size in each mode.
 
     Raises:
-        CommandError: if there is no such mode.
+        CommandError: if a mode is unknown.
     """
     from ..analysis.benchmark import Setting
 
@@ -200,7 +208,7 @@ def measure(
     skips: Skips,
     prepare: partial[None],
 ) -> list[Measurement]:
-    """Measure a row in one setting and print it; a candidate that fails in it is skipped."""
+    """Measure a row in one setting and print it; a candidate that fails is skipped."""
     from rich.console import Console
 
     from ..analysis.benchmark import compare
@@ -225,7 +233,7 @@ def measure(
 
 
 def markdown(measurements: Sequence[Measurement]) -> str:
-    """Write a setting's measurements as a table in Markdown; ratios are to the first candidate."""
+    """Format the measurements of a setting as a Markdown table; ratios are to the first candidate."""
     first = measurements[0]
     setting = first.setting
     lines = [

@@ -1,4 +1,4 @@
-"""Arguments, sizes and tables that the command lines share. Importing it imports neither torch nor a host."""
+"""Arguments, sizes and tables that the commands share. This module imports neither torch nor a host."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
-WIDTH = 220  # of tables where no terminal says how wide it is
+WIDTH = 220  # of tables that go to a file or a pipe
 
 
 class OptionsAction(argparse.Action):
-    """MMEngine's ``--cfg-options``, with a usage error for what is not ``key=value``."""
+    """MMEngine's action for ``--cfg-options``, with a usage error for a value that is not ``key=value``."""
 
     def __call__(
         self,
@@ -28,12 +28,12 @@ class OptionsAction(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        """Take ``key=value`` pairs, or leave with a usage error."""
+        """Store ``key=value`` pairs, or exit with a usage error."""
         from mmengine.config import DictAction  # torch comes with it
 
         for value in values:
             if not value.partition('=')[0] or '=' not in value:
-                parser.error(f'{option_string} takes key=value, and {value!r} is not')
+                parser.error(f'{option_string} takes KEY=VALUE pairs, got {value!r}')
         try:
             DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
         except AssertionError as error:
@@ -42,7 +42,7 @@ class OptionsAction(argparse.Action):
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add ``CONFIG`` and ``--cfg-options``."""
-    parser.add_argument('config', metavar='CONFIG', help='config file, or the name of one of mmrope')
+    parser.add_argument('config', metavar='CONFIG', help="path of a config, or the name of one of mmrope's")
     add_options(parser)
 
 
@@ -53,7 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         action=OptionsAction,
         metavar='KEY=VALUE',
-        help='override parts of the config: a.b.0.c=1, a="[1,2]", a="[(1,2),(3,4)]"; no white space inside a value',
+        help='override parts of the config: a.b.0.c=1, a="[1,2]", a="[(1,2),(3,4)]"; no spaces inside a value',
     )
 
 
@@ -62,50 +62,51 @@ def add_run(parser: argparse.ArgumentParser, work_dir: str | None = None) -> Non
 
     Args:
         parser: of the command.
-        work_dir: the default of ``--work-dir``; ``None`` for one that the config decides on.
+        work_dir: the default of ``--work-dir``; ``None`` if it depends on the config.
     """
     described = work_dir or 'work_dirs/<name of the config>'
     parser.add_argument('--work-dir', default=work_dir, help=f'folder for logs and checkpoints (default: {described})')
-    parser.add_argument('--data-root', help='folder of the data set, in place of the data_root of the config')
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='job launcher')
+    parser.add_argument('--data-root', help="folder of the data set, in place of the config's data_root")
+    parser.add_argument(
+        '--launcher', choices=LAUNCHERS, default='none', help='how the processes are started (default: none)'
+    )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
     parser.add_argument(
         '--trust-checkpoint',
         action='store_true',
-        help='load the checkpoint with all that it holds, which may run code: only for an old file of your own',
+        help='unpickle the checkpoint in full, which can run code: only for a file that you wrote yourself',
     )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add ``--device``."""
-    parser.add_argument('--device', help='as torch names it (default: cuda where there is one, else cpu)')
+    parser.add_argument('--device', help='torch device, such as cuda:1 (default: cuda if there is one, else cpu)')
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Add ``--overwrite``."""
-    parser.add_argument('--overwrite', action='store_true', help='replace files that are there')
+    parser.add_argument('--overwrite', action='store_true', help='replace existing files')
 
 
 def check_output(path: str | Path, overwrite: bool) -> None:
     """Check, before the work starts, that a file can be written.
 
     Raises:
-        CommandError: if the file exists and ``overwrite`` is not set, or a folder is in its place, or a file in that of
-            its folder.
+        CommandError: if the file exists and ``overwrite`` is not set, it is a folder, or one of its parents is a file.
     """
     path = Path(path)
     if path.is_dir():
-        raise CommandError(f'{path} is a folder, and the name of a file is needed')
+        raise CommandError(f'{path} is a folder: give the name of a file')
     if path.exists() and not overwrite:
         raise CommandError(f'{path} exists: --overwrite replaces it')
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():
-        raise CommandError(f'{path} cannot be written: {above} is no folder')
+        raise CommandError(f'{path} cannot be written: {above} is not a folder')
 
 
 @dataclass(frozen=True)
 class Size:
-    """An image size as a command line has it.
+    """An image size from the command line.
 
     Attributes:
         text: as it was written.
@@ -124,7 +125,7 @@ class Size:
 
 
 def parse_size(text: str) -> Size:
-    """Read ``'128'``, ``'96x160'`` (height first) or ``'short:800'``.
+    """Parse ``'128'``, ``'96x160'`` (height first) or ``'short:800'``.
 
     Raises:
         argparse.ArgumentTypeError: if it is none of these, or a side is 0.
@@ -132,52 +133,52 @@ def parse_size(text: str) -> Size:
     found = re.fullmatch(r'(short:)?(\d+)(?:x(\d+))?', text, re.ASCII)
     if found is None or (found[1] and found[3]) or 0 in (int(side) for side in found.groups()[1:] if side):
         raise argparse.ArgumentTypeError(
-            f'a size is N, HEIGHTxWIDTH or short:N, as 128, 96x160 or short:800, but got {text!r}'
+            f'a size must be N, HEIGHTxWIDTH or short:N, such as 128, 96x160 or short:800, got {text!r}'
         )
     kind = 'short' if found[1] else 'exact' if found[3] else 'scaled'
     return Size(text, kind, int(found[2]), int(found[3] or found[2]))
 
 
 def parse_pixels(text: str) -> Size:
-    """Read a size of one image: ``'128'`` for a square, or ``'96x160'`` (height first).
+    """Parse the size of one image: ``'128'`` for a square, or ``'96x160'`` (height first).
 
     Raises:
         argparse.ArgumentTypeError: if it is neither.
     """
     size = parse_size(text)
     if size.kind == 'short':
-        raise argparse.ArgumentTypeError(f'a size is N or HEIGHTxWIDTH here, as 128 or 96x160, but got {text!r}')
+        raise argparse.ArgumentTypeError(f'a size must be N or HEIGHTxWIDTH here, such as 128 or 96x160, got {text!r}')
     return size
 
 
 def positive(text: str) -> int:
-    """Read a whole number of at least 1.
+    """Parse a positive integer.
 
     Raises:
-        argparse.ArgumentTypeError: if it is none.
+        argparse.ArgumentTypeError: if ``text`` is none.
     """
     if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f'must be a whole number of at least 1, but got {text!r}')
+        raise argparse.ArgumentTypeError(f'must be a positive integer, got {text!r}')
     return int(text)
 
 
 def share(text: str) -> float:
-    """Read a number from 0 to 1.
+    """Parse a number from 0 to 1.
 
     Raises:
-        argparse.ArgumentTypeError: if it is none.
+        argparse.ArgumentTypeError: if ``text`` is none.
     """
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'must be a number from 0 to 1, but got {text!r}')
+        raise argparse.ArgumentTypeError(f'must be a number from 0 to 1, got {text!r}')
     return value
 
 
 def print_table(table: Table) -> None:
-    """Print a table as wide as the terminal, or so wide that no cell is cut where there is none."""
+    """Print a table as wide as the terminal, or, without one, wide enough that no cell is cut."""
     from rich.console import Console
 
     console = Console()

@@ -1,4 +1,4 @@
-"""Configs of a command line."""
+"""Reading the configs that a command line names."""
 
 import argparse
 import os
@@ -17,7 +17,7 @@ from .hosts import leave_out_multimodal_models
 
 
 def read_config(args: argparse.Namespace) -> Config:
-    """Read the config that a command line names, in a process that is ready for it and for checkpoints.
+    """Prepare the process, then read the config that a command line names.
 
     Raises:
         CommandError: as :func:`load_config`.
@@ -27,7 +27,7 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def prepare_process() -> None:
-    """Make the process safe for checkpoints of others and able to import the hosts."""
+    """Refuse code in checkpoints, and make the hosts importable, in this process."""
     refuse_code_in_checkpoints()
     leave_out_multimodal_models()
 
@@ -37,8 +37,8 @@ def load_config(name: str, options: Mapping[str, Any] | None = None, data_root: 
 
     Args:
         name: path of the config, or the name of one of mmrope's.
-        options: values by their path in the config, as ``--cfg-options`` has them.
-        data_root: folder of the data set, in place of the config's.
+        options: overrides by their path in the config, ``{'model.backbone.rope': 'axial'}``.
+        data_root: folder of the data set, in place of the config's ``data_root``.
 
     Raises:
         CommandError: if there is no such config, it cannot be read, or an option or the folder does not fit it.

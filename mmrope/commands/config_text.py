@@ -1,6 +1,6 @@
-"""Differences between a config and the text of another one, as MMEngine keeps it in its checkpoints.
+"""Differences between a config and the text of another one, which MMEngine keeps in its checkpoints.
 
-The text is read as data: none of it is run.
+The text is parsed as data and never run.
 """
 
 import ast
@@ -12,10 +12,10 @@ LONGEST_VALUE = 60
 
 
 def read_config(text: str) -> dict[str, Any]:
-    """Read the ``pretty_text`` of a config, with lists for tuples and the code of values that are no literals.
+    """Parse the ``pretty_text`` of a config. Tuples become lists; a value that is no literal stays source code.
 
     Returns:
-        The config; empty for a text that is not Python.
+        The config; empty if the text is not Python.
     """
     try:
         body = ast.parse(text).body
@@ -30,7 +30,7 @@ def read_config(text: str) -> dict[str, Any]:
 
 def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
-        parts = [_value(part) for part in node.args]  # dict({...}) holds keys that are no names
+        parts = [_value(part) for part in node.args]  # dict({...}) holds keys that are no identifiers
         return dict(*parts, **{keyword.arg: _value(keyword.value) for keyword in node.keywords if keyword.arg})
     if isinstance(node, ast.Dict):
         return {ast.unparse(key).strip('\'"'): _value(value) for key, value in zip(node.keys, node.values) if key}
@@ -43,13 +43,13 @@ def _value(node: ast.expr) -> Any:
 
 
 def differences(old: Any, new: Any, ignored: Collection[str] = (), path: str = '') -> Iterator[tuple[str, Any, Any]]:
-    """Yield where two configs differ: the path, the old value and the new one, either of which may be ``MISSING``.
+    """Yield the path, the old and the new value of each difference; a value that is not set is ``MISSING``.
 
     Args:
         old: config, or a part of one.
-        new: the same of another config.
+        new: the same part of another config.
         ignored: keys to leave out.
-        path: of ``old`` and ``new`` in their configs.
+        path: where ``old`` and ``new`` are in their configs.
     """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         pairs = {key: (old.get(key, MISSING), new.get(key, MISSING)) for key in (*old, *new) if key not in ignored}
@@ -66,7 +66,7 @@ def differences(old: Any, new: Any, ignored: Collection[str] = (), path: str = '
 
 
 def describe(change: tuple[str, Any, Any]) -> str:
-    """Write a difference as ``path old -> new``."""
+    """Format a difference as ``path old -> new``."""
     path, *values = change
     old, new = (text if len(text) <= LONGEST_VALUE else f'{text[:LONGEST_VALUE]} ...' for text in map(str, values))
     return f'{path} {old} -> {new}'

@@ -1,4 +1,4 @@
-"""Convert weights of RoPE-ViT's authors, timm, a Swin or mmrope to mmrope's layout or timm's, and say what it did."""
+"""Convert weights of RoPE-ViT's authors, timm, Microsoft's Swin or mmrope to the layout of mmrope or timm."""
 
 import argparse
 
@@ -7,22 +7,24 @@ from .errors import errors_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the arguments of the command."""
     parser.add_argument('src', metavar='SRC', help='a file, a URL, hf-hub:OWNER/NAME[@REVISION][/FILE] or timm:NAME')
     parser.add_argument('dst', metavar='DST', help='file to write, .pth or .safetensors')
-    parser.add_argument('--to', choices=['mmrope', 'timm'], default='mmrope', help='layout (default: %(default)s)')
-    parser.add_argument('--prefix', help='what the names of the backbone begin with (default: found out)')
-    parser.add_argument('--dry-run', action='store_true', help='say what would be done, write nothing')
+    parser.add_argument(
+        '--to', choices=['mmrope', 'timm'], default='mmrope', help='target layout (default: %(default)s)'
+    )
+    parser.add_argument('--prefix', help="prefix of the backbone's parameter names in SRC (default: detected)")
+    parser.add_argument('--dry-run', action='store_true', help='report what would be done, and write nothing')
     parser.add_argument(
         '--trust-checkpoint',
         action='store_true',
-        help='load SRC with all that it holds, which may run code: only for an old file of your own',
+        help='unpickle SRC in full, which can run code: only for a file that you wrote yourself',
     )
     add_overwrite(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Convert as the command line says."""
+    """Convert, and report what was done."""
     from ..weights.converting import check_suffix, convert, describe, save
     from .checks.config import check_checkpoint
 
@@ -34,4 +36,4 @@ def run(args: argparse.Namespace) -> None:
     print(describe(converted))
     if not args.dry_run:
         save(converted.state, args.dst)
-    print(f'{args.dst} would be written' if args.dry_run else f'{args.dst} is written')
+    print(f'{"would write" if args.dry_run else "wrote"} {args.dst}')

@@ -1,4 +1,4 @@
-"""Predict images with a detector, a segmenter or a classifier: draw what it finds, and write it as JSON."""
+"""Run a detector, a segmenter or a classifier on images: draw the predictions and write them as JSON."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the arguments of the command."""
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files, folders of images, or globs')
-    parser.add_argument('config', metavar='CONFIG', help='config file, or the name of one of mmrope')
+    parser.add_argument('config', metavar='CONFIG', help="path of a config, or the name of one of mmrope's")
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='a file, a URL, hf-hub:OWNER/NAME')
-    parser.add_argument('--size', type=parse_size, help='another image size: N, HEIGHTxWIDTH or short:N')
-    parser.add_argument('--out-dir', type=Path, default=Path('outputs'), help='where to write (default: %(default)s)')
+    parser.add_argument('--size', type=parse_size, help='test at another image size: N, HEIGHTxWIDTH or short:N')
+    parser.add_argument('--out-dir', type=Path, default=Path('outputs'), help='output folder (default: %(default)s)')
     parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='least score of a detection, drawn and in JSON (default: 0.3)'
+        '--score-thr', type=float, default=0.3, help='leave out detections with a lower score (default: 0.3)'
     )
-    parser.add_argument('--opacity', type=share, default=0.5, help='of masks and segments, 0 to 1 (default: 0.5)')
+    parser.add_argument(
+        '--opacity', type=share, default=0.5, help='opacity of masks and segments, 0 to 1 (default: 0.5)'
+    )
     add_overwrite(parser)
     add_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Predict as the command line says; an input that is no image, or cannot be predicted, is named and skipped."""
+    """Predict; an input that is not an image, or makes the model fail, is reported and skipped."""
     from .checks.config import check_checkpoint
     from .config import read_config
     from .images import find_images
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
         predictor = Predictor(cfg, args.checkpoint, args.score_thr)
         try:
             predict(predictor, files, args.out_dir, args.opacity, skips, results)
-        finally:  # what there is when a disk is full, or on Ctrl-C
+        finally:  # keep the results so far on a full disk or Ctrl-C, too
             described = dict(config=args.config, checkpoint=args.checkpoint, score_thr=args.score_thr)
             text = json.dumps({**described, 'classes': predictor.classes, 'images': results}, indent=2)
             (args.out_dir / 'predictions.json').write_text(f'{text}\n')
@@ -72,15 +74,15 @@ def predict(
     skips: Skips,
     results: dict[str, dict],
 ) -> None:
-    """Predict files and write what is drawn.
+    """Predict files and write the drawings.
 
     Args:
-        predictor: of the model.
-        files: images.
+        predictor: the model.
+        files: image files.
         out_dir: folder to write to.
         opacity: of masks and segments, from 0 to 1.
-        skips: takes in the files that cannot be predicted.
-        results: is given the record of each file.
+        skips: collects the files that cannot be predicted.
+        results: filled with the record of each file.
     """
     import sys
 
@@ -101,7 +103,7 @@ def predict(
                 prediction = predictor(image)
             except Exception as error:
                 height, width = image.shape[:2]
-                reason = f'{path} of {width} x {height} pixels was not predicted: {sentence(error)}'
+                reason = f'{path}, {width} x {height} pixels, could not be predicted: {sentence(error)}'
                 raise CommandError(reason) from error
             name = unused(f'{path.stem}.png', names)
             picture = predictor.draw(image, prediction, opacity)
@@ -117,7 +119,7 @@ def predict(
 
 
 def unused(name: str, names: set[str]) -> str:
-    """Number a name that another image of this call has, and remember it."""
+    """Return a file name that is not in ``names`` yet, numbered if need be, and add it."""
     stem, suffix = name[:-4], name[-4:]
     numbers = (f'{stem}_{number}{suffix}' for number in count(2))
     free = name if name not in names else next(other for other in numbers if other not in names)

@@ -1,4 +1,4 @@
-"""Make an embedded data set: handwritten digits in scenes, with COCO instances and ADE20k-style label maps."""
+"""Make a small data set: scenes of handwritten digits, with COCO instances and ADE20k-style label maps."""
 
 import argparse
 
@@ -7,22 +7,22 @@ from .errors import CommandError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
-    parser.add_argument('--out', help='folder to write (default: data/digits)')
+    """Add the arguments of the command."""
+    parser.add_argument('--out', help='output folder (default: data/digits)')
     parser.add_argument('--images', type=positive, help='scenes to train on (default: 4000)')
     parser.add_argument('--val-images', type=positive, help='scenes to validate on (default: 500)')
-    parser.add_argument('--size', type=parse_pixels, help='pixels, N or HEIGHTxWIDTH (default: 128)')
-    parser.add_argument('--seed', type=int, help='another seed, other scenes (default: 0)')
+    parser.add_argument('--size', type=parse_pixels, help='size of a scene in pixels, N or HEIGHTxWIDTH (default: 128)')
+    parser.add_argument('--seed', type=int, help='seed of all random choices (default: 0)')
     parser.add_argument(
         '--single',
         action='store_true',
-        help='draw images of one digit instead, a folder a class; defaults: --out data/single_digits '
+        help='make images of single digits instead, one folder per class; defaults: --out data/single_digits '
         '--images 10000 --val-images 900 --size 96',
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Make what the command line asks for."""
+    """Make the data set, unless it is there."""
     from ..datasets.digits import make_digits
     from ..datasets.single_digits import make_single_digits
 
@@ -35,4 +35,4 @@ def run(args: argparse.Namespace) -> None:
         made = make(out, **given)
     except ValueError as error:
         raise CommandError(str(error)) from error
-    print(f'{out} is {"made" if made else "complete"}')
+    print(f'wrote {out}' if made else f'{out} is complete')

@@ -1,4 +1,4 @@
-"""Errors of a command: one sentence on stderr, without frames."""
+"""Errors of a command: one sentence on stderr, without a traceback."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ class CommandError(ValueError):
 
 @dataclass
 class Run:
-    """The progress of a training or a test, which decides whether an error is still one of its config.
+    """The progress of a training or a test, which decides whether an error is blamed on its config.
 
     Attributes:
         started: whether everything is built and loaded.
@@ -34,19 +34,19 @@ class Run:
     written: int | None = None
 
     def start(self, work_dir: str | None = None, resumed: bool = False) -> None:
-        """Note that the run has started; of a training with its folder."""
+        """Note that the run has started; a training also names its folder."""
         self.started, self.work_dir = True, work_dir
         self.written = None if resumed or work_dir is None else _written(work_dir)
 
     def advice(self) -> str:
-        """Say what becomes of a training that ends early; nothing for other commands."""
+        """Return how to go on after a training that ended early; empty for other commands."""
         if not self.resumable:
             return ''
         if self.work_dir is None:
             return ' before the training began'
         if _written(self.work_dir) not in (None, self.written):
-            return '; the checkpoints in the work dir are whole: go on with --resume'
-        return '; this training has no checkpoint yet: the same command begins it again'
+            return '; the checkpoints in the work dir are complete: continue with --resume'
+        return '; this training has no checkpoint yet: the same command starts it again'
 
 
 @contextmanager
@@ -54,17 +54,17 @@ def errors_in_one_sentence(prog: str, run: Run | None = None, traceback: bool = 
     """Turn an error into one sentence on stderr and exit code 1.
 
     This applies until the run has started, and afterwards only to a full disk, to losses that are not finite and to
-    Ctrl-C, whose exit code is 130. When the reader of stdout has gone, as ``head`` does, the exit is silent.
+    Ctrl-C, whose exit code is 130. When the reader of stdout has gone, as in ``| head``, the exit is silent.
 
     Args:
         prog: name of the program, which the sentence begins with.
         run: how far the run is; without one every error becomes a sentence.
-        traceback: whether every error passes through.
+        traceback: whether to let every error pass through.
     """
     run = run or Run()
     try:
         yield
-        print(end='', flush=True)  # what cannot be written is an error of this command, not of Python's end
+        print(end='', flush=True)  # a write that fails is an error of the command, not of Python's exit
     except (KeyboardInterrupt, Exception) as error:
         if isinstance(error, BrokenPipeError) and not traceback and _reader_has_gone():
             sys.exit(1)
@@ -82,7 +82,7 @@ def errors_in_one_sentence(prog: str, run: Run | None = None, traceback: bool = 
 
 @contextmanager
 def errors_of(argument: str) -> Iterator[None]:
-    """Have errors about a value that came from the command line begin with the name of its argument.
+    """Begin errors about a value from the command line with the name of its argument.
 
     Raises:
         CommandError: for a ``ValueError``.
@@ -94,25 +94,25 @@ def errors_of(argument: str) -> Iterator[None]:
 
 
 def sentence(error: BaseException) -> str:
-    """Write an error in one line; one from elsewhere comes with its class, since its text may need it."""
+    """Format an error in one line; an error from elsewhere comes with its class, which its text may need."""
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     text = ' '.join(text.partition('. Please check whether the value of')[0].split())
     if len(text) > LONGEST_MESSAGE:
         text = f'{text[:LONGEST_MESSAGE]} ...'
     if 'registry' in text:
-        from .checks.config import suggest_type  # MMEngine comes with it
+        from .checks.config import suggest_type  # imports MMEngine
 
         text += suggest_type(text)
     return text if _explains_itself(error) else f'{type(error).__name__}: {text} (--traceback shows where)'
 
 
 def _explains_itself(error: BaseException) -> bool:
-    """Say whether a class of mmrope's own was raised, whose text is the whole explanation."""
+    """Say whether the error is a class of mmrope, whose text is the whole explanation."""
     return type(error).__module__.partition('.')[0] == 'mmrope'
 
 
 def _reader_has_gone() -> bool:
-    """Say whether stdout is a pipe that nobody reads; if so, drop what is left, which Python would write as it ends."""
+    """Say whether stdout is a pipe that nobody reads; if so, drop the output that Python would flush at exit."""
     stdout = select.poll()
     stdout.register(STDOUT, 0)
     gone = any(event & select.POLLERR for _, event in stdout.poll(0))
@@ -123,7 +123,7 @@ def _reader_has_gone() -> bool:
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
-    """Say whether Ctrl-C was behind it: workers that it ends, too, become an error while it is handled."""
+    """Say whether Ctrl-C caused an error: it also ends the workers, and their end raises another error."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None
@@ -131,5 +131,5 @@ def _was_interrupted(error: BaseException | None) -> bool:
 
 def _written(work_dir: str) -> int | None:
     """Return when the last checkpoint of a work dir was written, if one was."""
-    note = os.path.join(work_dir, 'last_checkpoint')  # follows each checkpoint
+    note = os.path.join(work_dir, 'last_checkpoint')  # written after each checkpoint
     return os.stat(note).st_mtime_ns if os.path.isfile(note) else None

@@ -12,34 +12,34 @@ if TYPE_CHECKING:
 
     from ..models import RoPESwin, RoPEViT
 
-NO_SIZE = (224, 224), 'since the config has none'
+NO_SIZE = (224, 224), 'the config has no test size'
 OPSET = 18
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the arguments of the command."""
     add_config(parser)
-    parser.add_argument('out', metavar='OUT', help='file to write')
-    parser.add_argument('--checkpoint', help="weights, in place of those the backbone's init_cfg names")
+    parser.add_argument('out', metavar='OUT', help='ONNX file to write')
+    parser.add_argument('--checkpoint', help="weights to load in place of those in the backbone's init_cfg")
     parser.add_argument(
         '--size',
         type=parse_pixels,
         metavar='SIZE',
-        help="N or HxW, of the images (default: that of the config's tests)",
+        help="image size, N or HxW (default: the config's test size)",
     )
-    parser.add_argument('--dynamic-batch', action='store_true', help='take any number of images')
+    parser.add_argument('--dynamic-batch', action='store_true', help='accept any batch size')
     parser.add_argument(
-        '--dynamic-size', action='store_true', help='take images of any size; for a ViT without windows'
+        '--dynamic-size', action='store_true', help='accept images of any size; only for a ViT without windows'
     )
-    parser.add_argument('--opset', type=int, default=OPSET, help='version of the operators (default: %(default)s)')
+    parser.add_argument('--opset', type=int, default=OPSET, help='ONNX opset version (default: %(default)s)')
     parser.add_argument(
-        '--check', action=argparse.BooleanOptionalAction, default=True, help='whether to compare with ONNX Runtime'
+        '--check', action=argparse.BooleanOptionalAction, default=True, help='compare the outputs with ONNX Runtime'
     )
     add_overwrite(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Export as the command line says."""
+    """Export, and compare with ONNX Runtime."""
     from ..analysis.onnx import export_onnx, output_names
     from ..checkpoints.files import write_whole
     from .checks.config import check_checkpoint
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         worst = export_onnx(model, str(part), size, args.dynamic_batch, args.dynamic_size, args.opset, args.check)
     checked = 'not checked' if worst is None else f'ONNX Runtime differs by {worst:.1e} at most'
     sizes = 'any size' if args.dynamic_size else f'{size[0]} x {size[1]} pixels ({source})'
-    print(f'{args.out} is written: images of {sizes} to {", ".join(output_names(model))}; {checked}')
+    print(f'wrote {args.out}: images of {sizes} to {", ".join(output_names(model))}; {checked}')
 
 
 def load_backbone(cfg: Config, checkpoint: str | None = None) -> RoPEViT | RoPESwin:
@@ -63,7 +63,7 @@ def load_backbone(cfg: Config, checkpoint: str | None = None) -> RoPEViT | RoPES
 
     Raises:
         CommandError: if the config has no backbone of mmrope.
-        CheckpointError: if the weights cannot be had or do not fit.
+        CheckpointError: if the weights cannot be found or do not fit.
     """
     from ..registry import MODELS
     from ..weights import load_pretrained

@@ -1,6 +1,6 @@
-"""Count the parameters and FLOPs of a config at any image size, and the share of the rotation.
+"""Count the parameters and FLOPs of a config at any image size, and the share that the rotation takes.
 
-A multiply-add is two FLOPs. Weights are random; none are downloaded.
+A multiply-add counts as two FLOPs. Weights are random; none are downloaded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PARTS = ('backbone', 'neck', 'heads', 'total')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the arguments of the command."""
     add_config(parser)
     parser.add_argument(
         '--size',
@@ -28,15 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=parse_pixels,
         default=[parse_pixels('1024')],
         metavar='SIZE',
-        help='N or HxW, any number of them (default: 1024)',
+        help='image sizes, N or HxW (default: 1024)',
     )
-    parser.add_argument('--out', type=Path, metavar='JSON', help='write the counts to this file, too')
+    parser.add_argument('--out', type=Path, metavar='JSON', help='also write the counts to this file')
     add_device(parser)
     add_overwrite(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Count as the command line says."""
+    """Count each size, and print a table."""
     import json
     from dataclasses import asdict
 
@@ -60,10 +60,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def count_config(cfg: Config, size: Size, device: str | None = None) -> Cost:
-    """Count for one image and the model of a config, with random weights.
+    """Count the cost of one image for the model of a config, with random weights.
 
     A detector and a classifier run to the outputs of their heads; the mask head takes the first 100 proposals, as
-    MMDetection's own counter has it. A segmenter runs to the class map, since one with queries has no other output.
+    in MMDetection's own counter. A segmenter runs to the class map, since one with queries has no other output.
     """
     import copy
 
@@ -83,7 +83,7 @@ def print_costs(costs: list[Cost]) -> None:
     """Print the table of all sizes."""
     from rich.table import Table
 
-    table = Table(caption='1 multiply-add = 2 FLOPs; rotation: of q and k; tables: of cosines and sines, once a block')
+    table = Table(caption='1 multiply-add = 2 FLOPs; rotation: q and k; tables: cosines and sines, once per block')
     for header in ('image (H x W)', 'part', 'parameters (M)', 'GFLOPs', 'rotation GFLOPs', 'share', 'tables GFLOPs'):
         table.add_column(header, justify='left' if header == 'part' else 'right')
     for cost in costs:

@@ -1,4 +1,4 @@
-"""Draw the frequencies of a model in the plane, and study what they can represent against axial ones.
+"""Plot the RoPE frequencies of a model, and compare what they can represent with axial frequencies.
 
 Writes frequencies.json, frequencies.png and reconstruction.png.
 """
@@ -27,28 +27,32 @@ FILES = ('frequencies.json', 'frequencies.png', 'reconstruction.png')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the arguments of the command."""
     add_config(parser)
     parser.add_argument(
-        'checkpoint', metavar='CHECKPOINT', help='a file, a URL, hf-hub:OWNER/NAME, timm:NAME; of the backbone or all'
+        'checkpoint',
+        metavar='CHECKPOINT',
+        help='of the model or its backbone: a file, a URL, hf-hub:OWNER/NAME, timm:NAME',
     )
     parser.add_argument(
-        '--initial', metavar='CHECKPOINT', help='where the training began (default: the nearest of all initial sets)'
+        '--initial', metavar='CHECKPOINT', help='of the start of the training (default: the nearest possible one)'
     )
     parser.add_argument(
-        '--grid', type=int, default=64, metavar='N', help='side of the functions (default: %(default)s)'
+        '--grid', type=int, default=64, metavar='N', help='side of the functions to represent (default: %(default)s)'
     )
-    parser.add_argument('--image', metavar='PATH', help='an image to represent, too, in grey')
+    parser.add_argument('--image', metavar='PATH', help='an image to represent as well, in grey')
     parser.add_argument(
-        '--block', type=int, metavar='I', help='block whose reconstructions are drawn (default: the middle)'
+        '--block', type=int, metavar='I', help='block whose reconstructions are drawn (default: the middle one)'
     )
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/frequencies'), help='folder (default: %(default)s)')
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/frequencies'), help='output folder (default: %(default)s)'
+    )
     add_device(parser)
     add_overwrite(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Analyse as the command line says."""
+    """Measure, draw and write."""
     from ..analysis.figures import draw_frequencies
     from ..analysis.frequencies import changes, freqs_of, reconstruction_errors, reconstruction_sets, thetas_of
     from .checks.config import check_checkpoint
@@ -63,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     initial = freqs_of(load_backbone(cfg, args.initial, args.device)) if args.initial else None
     names, block = list(freqs), len(freqs) // 2 if args.block is None else args.block
     if not 0 <= block < len(names):
-        raise CommandError(f'--block: the backbone has the blocks 0 to {len(names) - 1}, but got {block}')
+        raise CommandError(f'--block must be from 0 to {len(names) - 1}, got {block}')
     moved = {
         name: changes(part, theta, initial[name] if initial else None)
         for name, part in freqs.items()
@@ -98,22 +102,22 @@ def load_backbone(cfg: Config, checkpoint: str, device: str | None) -> RoPEViT |
     """Load the backbone of a config.
 
     Raises:
-        CommandError: if it has no frequencies, or cannot be loaded.
+        CommandError: if the backbone has no frequencies, or cannot be loaded.
     """
     from ..analysis.frequencies import freqs_of
     from .models import backbone_of, load_model
 
     backbone = backbone_of(load_model(cfg, checkpoint, device))
     if not freqs_of(backbone):
-        raise CommandError('CONFIG: its backbone has rope=None, and so no frequencies')
+        raise CommandError('CONFIG: the backbone has rope=None, and so no frequencies')
     return backbone
 
 
 def make_functions(size: int, image: str | None) -> dict[str, Tensor]:
-    """Make the functions to represent, ``(size, size)`` each: those of the study, and an image in grey.
+    """Make the functions to represent, ``(size, size)`` each: three analytic ones, and an image in grey.
 
     Raises:
-        CommandError: if the size has no room for them, or the image cannot be read.
+        CommandError: if the size is too small, or the image cannot be read.
     """
     import numpy as np
     import torch
@@ -135,7 +139,7 @@ def make_functions(size: int, image: str | None) -> dict[str, Tensor]:
 
 
 def draw_block(sets: Mapping[str, Sequence[Tensor]], functions: Mapping[str, Tensor], out: Path) -> None:
-    """Draw what the sets of one block keep of each function."""
+    """Draw each function and its reconstructions by the sets of one block."""
     from ..analysis.figures import draw_reconstructions
     from ..analysis.frequencies import error, reconstruct
 
@@ -163,10 +167,10 @@ def print_changes(of_blocks: Mapping[str, Sequence[HeadChange]], exact: bool) ->
 
 
 def print_errors(errors: Mapping[str, Mapping[str, float]]) -> None:
-    """Print what each set misses of each function."""
+    """Print the share of each function that each set misses."""
     from rich.table import Table
 
-    table = Table(caption='share of the variance that a set of frequencies misses, mean over its blocks')
+    table = Table(caption='share of the variance that a set of frequencies misses, averaged over the blocks')
     table.add_column('function')
     for kind in next(iter(errors.values())):
         table.add_column(kind, justify='right')

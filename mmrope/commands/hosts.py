@@ -1,4 +1,4 @@
-"""The libraries that mmrope's configs are for: MMDetection, MMSegmentation and MMPreTrain."""
+"""The host libraries: MMDetection, MMSegmentation and MMPreTrain."""
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -11,9 +11,9 @@ HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
 
 
 def scope_of(cfg: Config) -> str | None:
-    """Name the library that a config is for, or return ``None``.
+    """Return the name of the library that a config is for, or ``None``.
 
-    It is the ``default_scope``, or without one the library of the class ``model.type`` of a config in pure Python.
+    This is its ``default_scope`` or, in a pure-Python config without one, the library of the class ``model.type``.
     """
     kind = (cfg.get('model') or {}).get('type')
     packages = [base.__module__.partition('.')[0] for base in getattr(kind, '__mro__', ())]
@@ -23,9 +23,9 @@ def scope_of(cfg: Config) -> str | None:
 def leave_out_multimodal_models() -> None:
     """Import MMPreTrain without its multimodal models where transformers 5 is installed.
 
-    MMDetection imports MMPreTrain, and that these models, which need names that transformers 5 has removed: ``import
-    mmdet.models`` ends in ``TypeError: NoneType takes no arguments``. Without transformers MMPreTrain leaves them out
-    by itself. This may go when MMPreTrain has an upper bound for transformers.
+    MMDetection imports MMPreTrain, which imports these models. They need names that transformers 5 has removed, so
+    ``import mmdet.models`` fails with ``TypeError: NoneType takes no arguments``. Without transformers, MMPreTrain
+    leaves them out by itself. This function can go once MMPreTrain has an upper bound for transformers.
     """
     try:
         too_new = int(version('transformers').partition('.')[0]) >= 5

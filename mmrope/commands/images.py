@@ -1,4 +1,4 @@
-"""Image files: those that the names on a command line stand for, and what reading one gives."""
+"""Finding and reading the image files that a command line names."""
 
 import glob
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from ..text import few
 from .errors import CommandError
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif', '.tiff', '.webp')
-DARK = 64  # of 255: the brightest value of a file that uses 14 of its 16 bits
+DARK = 64  # of 255: the brightest value of a file that uses 14 of 16 bits
 
 
 class UnreadableImageError(CommandError):
-    """A file that is no image."""
+    """A file that cannot be read as an image."""
 
 
 def find_images(names: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """List the images that files, folders and globs (``**`` for folders below) name, each once.
+    """List the images that files, folders and globs (``**`` for subfolders) name, each once.
 
-    Hidden files of a folder, whose names begin with a dot, are no part of it.
+    Hidden files in a folder are left out.
 
     Returns:
         The files, and a sentence for each name that gives none and for each folder that holds other files too.
@@ -35,8 +35,8 @@ def find_images(names: Sequence[str]) -> tuple[list[Path], list[str]]:
             found = [other for other in inside if other.suffix.lower() in SUFFIXES]
             others = few(other.name for other in inside if other.suffix.lower() not in SUFFIXES)
             if others or not found:
-                holds = f'{others} in {name}: files' if others else f'{name} has no images: no files'
-                problems.append(f'{holds} that end in {"none of " if others else ""}{" ".join(SUFFIXES)}')
+                holds = f'{others} in {name}' if others else f'{name} has no images'
+                problems.append(f'{holds}: the name of an image must end in {", ".join(SUFFIXES)}')
         else:
             matches = [path] if path.exists() else map(Path, sorted(glob.glob(str(path), recursive=True)))
             found = [other for other in matches if not other.is_dir()]
@@ -53,22 +53,22 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     try:
         image = mmcv.imread(path)
-    except Exception:  # each decoder has its own
+    except Exception:  # each decoder raises its own errors
         image = None
     if image is None:
-        raise UnreadableImageError(f'{path} is no image that can be read')
+        raise UnreadableImageError(f'{path} cannot be read as an image')
     return image
 
 
 def note_on_depth(path: str | Path, image: np.ndarray) -> str | None:
-    """Say if an image of more than 8 bits becomes dark when it is read as 8 bits, as 12-bit data in 16-bit files does.
+    """Warn of an image of more than 8 bits that becomes dark when read as 8 bits, such as 12-bit data in a 16-bit file.
 
     Args:
         path: the file.
-        image: what :func:`read_image` made of it.
+        image: the same, from :func:`read_image`.
 
     Returns:
-        A sentence, or ``None`` for an image that is not dark, or is so by itself.
+        A sentence, or ``None`` for an image that is not dark or has 8 bits.
     """
     if image.max(initial=0) >= DARK:
         return None
@@ -77,5 +77,5 @@ def note_on_depth(path: str | Path, image: np.ndarray) -> str | None:
         return None
     return (
         f'{path} holds {stored.dtype} values up to {stored.max():g}, which the model sees as 0 to {image.max()} of '
-        '255: scale them to the whole range of the file first'
+        f'255: scale them to the whole range of {stored.dtype} first'
     )

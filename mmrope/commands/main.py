@@ -1,4 +1,4 @@
-"""``mmrope COMMAND``: finds the program and runs it. Torch and the hosts are imported when its work begins."""
+"""The program ``mmrope COMMAND``. Torch and the hosts are imported only when the work of a command begins."""
 
 import argparse
 import sys
@@ -11,29 +11,29 @@ from .errors import Run, errors_in_one_sentence
 
 COMMANDS = {
     'train': 'train a detector, a segmenter or a classifier',
-    'test': 'test one: mAP, mIoU or accuracy',
-    'demo': 'predict images, draw what is found and write it as JSON',
-    'sweep': 'test at other image sizes',
-    'attention': 'measure and draw what the attention of a trained model looks at',
-    'frequencies': 'measure and draw the frequencies of a trained model',
+    'test': 'test a checkpoint: mAP, mIoU or accuracy',
+    'demo': 'predict images: draw the predictions and write them as JSON',
+    'sweep': 'test models at many image sizes',
+    'attention': 'measure and draw the attention of a trained model',
+    'frequencies': 'measure and draw the RoPE frequencies of a trained model',
     'flops': 'count parameters and FLOPs at any image size',
-    'benchmark': 'measure time and memory of backbones side by side',
-    'export': 'write a backbone as ONNX',
+    'benchmark': 'compare time and memory of backbones',
+    'export': 'export a backbone to ONNX',
     'convert': 'convert weights between layouts',
     'weights': 'list the published weights that load by name',
-    'ops': 'say which operators MMCV calls, and make them available to every program',
+    'ops': 'show which operators MMCV calls, and make them available to every program',
     'digits': 'make the small data sets of the quickstart',
-    'plot': 'plot losses and metrics of a training',
+    'plot': 'plot the losses and metrics of a training',
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command that the command line begins with."""
+    """Run the command that the command line names."""
     names = '\n'.join(f'  {name:<13}{text}' for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog='mmrope',
         description=f'Rotary position embedding for detection and segmentation.\n\ncommands:\n{names}',
-        epilog='mmrope COMMAND --help describes the arguments of a command.',
+        epilog='mmrope COMMAND --help lists the arguments of a command.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage='mmrope COMMAND ...',
     )
@@ -50,12 +50,12 @@ def run(command: str, prog: str, arguments: Sequence[str] | None = None) -> None
     Args:
         command: its name in ``COMMANDS``.
         prog: name of the program in its messages.
-        arguments: of the command line; those of this process by default.
+        arguments: the command line after the command's name; this process's by default.
     """
     module = import_module(f'.{command}', __package__)
     parser = argparse.ArgumentParser(prog=prog, description=module.__doc__)
     module.add_arguments(parser)
-    parser.add_argument('--traceback', action='store_true', help='show the frames of an error, not only its message')
+    parser.add_argument('--traceback', action='store_true', help='show the full traceback of an error')
     args = parser.parse_args(arguments)
     args.prog, args.run = prog, Run(resumable=hasattr(args, 'resume'))
     with errors_in_one_sentence(prog, args.run, args.traceback):
@@ -63,5 +63,5 @@ def run(command: str, prog: str, arguments: Sequence[str] | None = None) -> None
 
 
 def tool(command: str, name: str) -> Callable[[Sequence[str] | None], None]:
-    """Return the program of a file of ``tools/``, whose messages begin with the name of the file."""
+    """Return the ``main`` of a file in ``tools/``, whose messages begin with the name of the file."""
     return partial(run, command, name)

@@ -1,4 +1,4 @@
-"""From a config and a checkpoint to a model in eval mode, and from an image file to the network's input."""
+"""Models in eval mode from configs and checkpoints, and network inputs from image files."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,8 +21,8 @@ def build_model(cfg: Config, device: str | None = None) -> nn.Module:
     """Build the model of a config, with random weights, in eval mode.
 
     Args:
-        cfg: of a detector, a segmenter or a classifier.
-        device: where to; ``None`` for a GPU where there is one, else the CPU.
+        cfg: config of a detector, a segmenter or a classifier.
+        device: torch device; ``None`` for a GPU if there is one, else the CPU.
     """
     model_cfg = dict(cfg.model)
     model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
@@ -35,12 +35,12 @@ def load_model(cfg: Config, checkpoint: str, device: str | None = None) -> nn.Mo
     """Build the model of a config and load its backbone, and nothing else, from a checkpoint.
 
     Args:
-        cfg: of a detector, a segmenter or a classifier with a backbone of mmrope.
+        cfg: config of a detector, a segmenter or a classifier with a backbone of mmrope.
         checkpoint: of the whole model or the backbone alone, by any name that ``init_cfg`` takes.
         device: as in :func:`build_model`.
 
     Raises:
-        CommandError: if there is no such checkpoint, or the backbone is none of mmrope's.
+        CommandError: if there is no such checkpoint, or the backbone is not mmrope's.
         CheckpointError: as :func:`mmrope.weights.load_pretrained`.
     """
     check_checkpoint(checkpoint, 'CHECKPOINT')
@@ -53,7 +53,7 @@ def backbone_of(model: nn.Module) -> RoPEViT | RoPESwin:
     """Return the backbone of a model.
 
     Raises:
-        CommandError: if it is none of mmrope's.
+        CommandError: if it is not mmrope's.
     """
     return check_backbone(getattr(model, 'backbone', None))
 
@@ -65,14 +65,12 @@ def check_backbone(backbone: nn.Module | None) -> RoPEViT | RoPESwin:
         CommandError: if it is not.
     """
     if not isinstance(backbone, (RoPEViT, RoPESwin)):
-        raise CommandError(
-            f'model.backbone must be mmrope.RoPEViT or mmrope.RoPESwin, but the config has {type(backbone).__name__}'
-        )
+        raise CommandError(f'model.backbone must be mmrope.RoPEViT or mmrope.RoPESwin, got {type(backbone).__name__}')
     return backbone
 
 
 def backbone_config(cfg: Config) -> dict[str, Any]:
-    """Return the part of a config that builds its backbone, with the ``_scope_`` of the library that it is for.
+    """Return the part of a config that builds its backbone, with the ``_scope_`` of its library.
 
     Raises:
         CommandError: if the config has none.
@@ -89,7 +87,7 @@ def backbone_config(cfg: Config) -> dict[str, Any]:
 
 
 def _plain(node: Any) -> Any:
-    """Make dicts and lists of a part of a config; classes stay, which ``Config.to_dict`` turns into text."""
+    """Turn a part of a config into plain dicts and lists; unlike ``Config.to_dict``, keep classes."""
     if isinstance(node, Mapping):
         return {key: _plain(value) for key, value in node.items()}
     return type(node)(map(_plain, node)) if isinstance(node, (list, tuple)) else node
@@ -115,7 +113,7 @@ def prepare_image(cfg: Config, model: nn.Module, path: str) -> Tensor:
 
 
 def blank_batch(cfg: Config, model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
-    """Make the arguments of ``forward`` for a grey ``(H, W)`` image, which the test pipeline's last step packs."""
+    """Make the arguments of ``forward`` for a grey ``(H, W)`` image, packed by the last step of the test pipeline."""
     image = torch.full((*size, 3), 127, dtype=torch.uint8).numpy()
     meta = dict(img_path='', img_id=0, img_shape=size, ori_shape=size, pad_shape=size, scale_factor=(1.0, 1.0))
     dataset = next(datasets_of(cfg.test_dataloader.dataset))

@@ -1,8 +1,8 @@
-"""Say which operators MMCV calls, and make torchvision's available to every program where MMCV has none compiled.
+"""Show which operators MMCV calls, and make torchvision's available to every program if MMCV has none compiled.
 
-`import mmrope` does that for one program. This command writes a line into site-packages that does it when Python
-starts, for scripts that import MMDetection or MMSegmentation before mmrope. Where MMCV has compiled operators the line
-is removed.
+`import mmrope` does this for one program. This command writes a file into site-packages that does it whenever Python
+starts, for scripts that import MMDetection or MMSegmentation before mmrope. If MMCV has compiled operators, the file is
+removed.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from ..checkpoints.files import write_whole
 from ..ops import compiled, describe
 from .errors import CommandError
 
-# Without mmrope, after it was uninstalled say, the line does nothing.
+# The line does nothing once mmrope is uninstalled.
 LINE = "import importlib.util; importlib.util.find_spec('mmrope') and __import__('mmrope')\n"
 
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the line or remove it, and say which operators there are.
+    """Write the file or remove it, and print which operators MMCV calls.
 
     Raises:
         CommandError: if there is no MMCV, or site-packages cannot be written to.
@@ -36,9 +36,9 @@ def run(args: argparse.Namespace) -> None:
         with write_whole(path) as part:
             part.write_text(LINE)
     except ModuleNotFoundError as error:
-        raise CommandError('there is no MMCV in this environment; docs/install.md says which one to install') from error
+        raise CommandError('MMCV is not installed; docs/install.md says which package to install') from error
     except OSError as error:
         raise CommandError(
-            f'{path} cannot be changed ({error}); without it, programs have to `import mmrope` before MMDetection'
+            f'{path} cannot be changed ({error}); without it, programs must `import mmrope` before MMDetection'
         ) from error
-    print(f'{describe()}\nEvery program of this environment finds them: {path}')
+    print(f'{describe()}\nEvery program in this environment finds them through {path}')

@@ -1,4 +1,4 @@
-"""Plot the losses and metrics of a training, over all its parts if it was resumed, and print its results."""
+"""Plot the losses and metrics of a training, with all its parts if it was resumed, and print its results."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ METRICS = ('bbox_mAP', 'segm_mAP', 'mIoU', 'top1')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the arguments of the command."""
     parser.add_argument('work_dir', type=Path, help='work dir of a training')
     parser.add_argument('--out', type=Path, help='image to write (default: WORK_DIR/curves.png)')
     add_overwrite(parser)
-    parser.add_argument('--predictions', type=Path, help='predictions of the training, to name them in the table')
+    parser.add_argument('--predictions', type=Path, help='drawn predictions, to list them in the table')
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draw and print as the command line says."""
+    """Draw the curves and print the results."""
     from rich.table import Table
 
     out = args.out or args.work_dir / 'curves.png'
-    if args.out is not None:  # the default belongs to the training, and follows it
+    if args.out is not None:  # the default file belongs to the training and is replaced
         check_output(out, args.overwrite)
     losses, metrics = read_history(args.work_dir)
     with errors_of('--out'):
@@ -45,11 +45,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def read_history(work_dir: Path) -> tuple[dict[int, float], dict[str, dict[int, float]]]:
-    """Read the scalars of all parts of a training, the later ones over the earlier ones.
+    """Read the scalars of all parts of a training; a resumed part replaces the iterations that it repeats.
 
     Returns:
-        The losses by iteration, and by the name of a metric its values, at the last logged iteration before each
-        validation.
+        The losses by iteration, and for each metric by name its values, each at the last iteration that was logged
+        before the validation.
 
     Raises:
         CommandError: if the folder holds no training.
@@ -59,9 +59,11 @@ def read_history(work_dir: Path) -> tuple[dict[int, float], dict[str, dict[int, 
     for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
         last = None
         lines = path.read_text().splitlines()
-        for record in (json.loads(line) for line in lines if line.endswith('}')):  # a killed process may cut its last
+        for record in (
+            json.loads(line) for line in lines if line.endswith('}')
+        ):  # a killed process may cut its last line
             if 'loss' in record and 'iter' in record:
-                if last is None:  # what follows was done again
+                if last is None:  # this part repeats what follows
                     losses = _before(record['iter'], losses)
                     metrics = {name: _before(record['iter'], series) for name, series in metrics.items()}
                 last = record['iter']
@@ -71,7 +73,7 @@ def read_history(work_dir: Path) -> tuple[dict[int, float], dict[str, dict[int, 
                     if (name := key.rpartition('/')[2]) in METRICS:
                         metrics.setdefault(name, {})[last] = value
     if not losses:
-        raise CommandError(f'{work_dir} holds no training: no */vis_data/scalars.json in it has a loss')
+        raise CommandError(f'{work_dir} holds no training: there is no loss in its */vis_data/scalars.json')
     return losses, {name: series for name, series in sorted(metrics.items()) if series}
 
 
@@ -80,7 +82,7 @@ def _before(iteration: int, series: dict[int, float]) -> dict[int, float]:
 
 
 def draw(losses: dict[int, float], metrics: dict[str, dict[int, float]], out: Path) -> None:
-    """Draw the training loss, as it was logged and smoothed, and beside it the validation metrics if there are any."""
+    """Draw the training loss, as logged and smoothed, and the validation metrics if there are any."""
     import numpy as np
 
     from ..analysis.plotting import COLOURS, STYLES, saved_figure
@@ -102,7 +104,7 @@ def draw(losses: dict[int, float], metrics: dict[str, dict[int, float]], out: Pa
 
 
 def find_checkpoints(work_dir: Path) -> list[Path]:
-    """Find the last checkpoint of a work dir and those that are called best."""
-    note = work_dir / 'last_checkpoint'  # holds the path of the time when it was written
+    """Find the last checkpoint of a work dir and the best ones."""
+    note = work_dir / 'last_checkpoint'  # the work dir may have moved since it was written
     last = [work_dir / PureWindowsPath(note.read_text().strip()).name] if note.is_file() else []
     return [path for path in [*last, *sorted(work_dir.glob('best_*.pth'))] if path.is_file()]

@@ -1,4 +1,4 @@
-"""From a config and a checkpoint to predictions of images, through the inferencers of the hosts."""
+"""Predictions of single images, through the hosts' inferencers."""
 
 import warnings
 from collections.abc import Iterator
@@ -17,16 +17,16 @@ from .checks.config import datasets_of
 from .errors import CommandError
 from .hosts import scope_of
 
-SOUGHT = ('LoadImageFromFile', 'LoadAnnotations')  # the steps that the inferencers replace, found by these names
+SOUGHT = ('LoadImageFromFile', 'LoadAnnotations')  # steps that the inferencers look up by name and replace
 
 
 class Prediction(NamedTuple):
     """A prediction of one image.
 
     Attributes:
-        record: plain numbers, texts and lists.
-        sample: as the host has it.
-        class_map: of a segmenter the class of each pixel, ``(H, W)`` integers.
+        record: plain numbers, strings and lists.
+        sample: the host's data sample.
+        class_map: class of each pixel, ``(H, W)`` integers; for segmenters only.
     """
 
     record: dict[str, Any]
@@ -38,13 +38,13 @@ class Predictor:
     """A model that predicts one image at a time.
 
     Args:
-        cfg: of MMDetection, MMSegmentation or MMPreTrain, by its ``default_scope`` or its model's class; it is changed.
-        checkpoint: name of the checkpoint, which has to hold every parameter.
-        score_thr: least score of a detection that is kept.
+        cfg: config of MMDetection, MMSegmentation or MMPreTrain; changed in place.
+        checkpoint: name of the checkpoint, which must hold every parameter.
+        score_thr: detections with a lower score are dropped.
 
     Attributes:
         scope: library of the config, ``'mmdet'``, ``'mmseg'`` or ``'mmpretrain'``.
-        classes: their names.
+        classes: names of the classes.
 
     Raises:
         CommandError: if the config is of another library.
@@ -55,7 +55,7 @@ class Predictor:
         scope = scope_of(cfg)
         makers = {'mmdet': _detector, 'mmseg': _segmenter, 'mmpretrain': _classifier}
         if scope not in makers:
-            raise CommandError(f'default_scope of the config must be one of {", ".join(makers)}, but is {scope!r}')
+            raise CommandError(f'default_scope of the config must be one of {", ".join(makers)}, got {scope!r}')
         self.scope, self.score_thr = scope, score_thr
         cfg.test_dataloader.dataset = next(datasets_of(cfg.test_dataloader.dataset))
         _name_steps(cfg.test_dataloader.dataset.pipeline)
@@ -78,12 +78,12 @@ class Predictor:
         return Prediction({**record, 'pred_scores': record['pred_scores'].tolist()}, out[0])
 
     def draw(self, image: np.ndarray, prediction: Prediction, opacity: float = 0.5) -> np.ndarray:
-        """Draw a prediction on its image, ``(H, W, 3)`` uint8 BGR; that of a classifier may be enlarged.
+        """Draw a prediction on its image, ``(H, W, 3)`` uint8 BGR; the image of a classifier may be enlarged.
 
         Args:
-            image: as it was predicted.
-            prediction: of the image.
-            opacity: of masks and segments, from 0 to 1.
+            image: the one that was predicted.
+            prediction: its prediction.
+            opacity: opacity of masks and segments, from 0 to 1.
 
         Raises:
             CommandError: if the config names no visualizer.
@@ -102,7 +102,7 @@ class Predictor:
         visualizer.alpha = opacity
         if self.scope == 'mmseg':
             visualizer.set_dataset_meta(**self.inferencer.model.dataset_meta)
-        options = dict(pred_score_thr=-1) if self.scope == 'mmdet' else {}  # all that are left
+        options = dict(pred_score_thr=-1) if self.scope == 'mmdet' else {}  # low scores are dropped already
         with _quiet(), _same_colours():
             visualizer.add_datasample('', rgb, prediction.sample, draw_gt=False, **options)
             return visualizer.get_image()[..., ::-1]
@@ -126,7 +126,7 @@ class Predictor:
 
 
 def _name_steps(pipeline: list[ConfigDict]) -> None:
-    """Name the steps of a test pipeline by text: the inferencers look for some of them so, and find no class."""
+    """Replace classes in a test pipeline by their names, by which the inferencers look up some steps."""
     for step in pipeline:
         kind = step['type']
         name = getattr(kind, '__name__', kind).rpartition('.')[2]
@@ -150,7 +150,7 @@ def _metainfo(cfg: Config) -> dict[str, Any]:
 
 
 class _Strict:
-    """An inferencer of MMEngine's that refuses a checkpoint with gaps, and takes classes from the config if need be."""
+    """Mixin of an inferencer: refuses an incomplete checkpoint, and takes classes from the config if that has none."""
 
     source: str
 
@@ -167,7 +167,7 @@ class _Strict:
 
 @contextmanager
 def _same_colours() -> Iterator[None]:
-    """Have the shades of masks drawn the same each time: MMDetection takes them from NumPy's global generator."""
+    """Draw masks in the same shades each time: MMDetection takes them from NumPy's global generator."""
     state = np.random.get_state()
     np.random.seed(0)
     try:
@@ -191,7 +191,7 @@ def _segmenter(cfg: Config, checkpoint: str) -> Any:
 
 
 def _classifier(cfg: Config, checkpoint: str) -> Any:
-    """Give MMPreTrain's inferencer a model: it loads no published classifier and accepts gaps."""
+    """Build the model for MMPreTrain's inferencer, which would not load a published classifier and accepts gaps."""
     from mmpretrain.apis import ImageClassificationInferencer
     from mmpretrain.utils import progress
 
@@ -209,7 +209,7 @@ def _classifier(cfg: Config, checkpoint: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the hosts' warnings about colours and names, which are no mistakes."""
+    """Silence the hosts' warnings about colours and names, which need no action."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         yield

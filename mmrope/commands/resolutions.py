@@ -1,4 +1,4 @@
-"""Test models at many image sizes: metric and time by size, each result kept as soon as it is there."""
+"""Tests of models at many image sizes: metrics and time by size. Each result is kept as soon as it is known."""
 
 import copy
 import csv
@@ -30,13 +30,13 @@ from ..engine.complete_checkpoint_hook import CompleteCheckpoint, unwrapped
 from .cli import Size
 from .errors import CommandError, Run
 from .hosts import scope_of
-from .runner import build_runner
+from .runner import build_runner, trust
 from .sizes import size_overrides
 from .skipping import Skips
 
-# What the table shows and the plot draws, by the last part of its name; the first that a test gives is drawn.
+# Metrics of the table, by the last part of their names; the first that a test gives is plotted.
 METRICS = ('bbox_mAP', 'segm_mAP', 'mIoU', 'top1')
-# The parts of a config that a measurement depends on.
+# Parts of a config that a measurement depends on.
 MEASURED = ('model', 'test_dataloader', 'test_evaluator', 'test_cfg')
 WINDOW = 'model.backbone.window_size'
 
@@ -46,20 +46,22 @@ class Model:
     """A config and a checkpoint.
 
     Attributes:
-        label: name of the model, of which there is no other.
-        cfg: ready for a test at its own size, after :func:`mmrope.commands.runner.prepare_test`.
+        label: unique name of the model.
+        cfg: config after :func:`mmrope.commands.runner.prepare_test`, ready for a test at its own size.
+        trusted: whether the checkpoint may run code while it loads.
     """
 
     label: str
     cfg: Config
+    trusted: bool = False
 
 
 @dataclass
 class Measurement:
-    """One model at one size: ``cfg`` is the model's with ``overrides``, and ``path`` keeps the ``result``.
+    """One model at one size: ``cfg`` is the model's with ``overrides``, and the file ``path`` keeps the ``result``.
 
-    The name of the file is made of all that the result depends on: what the config measures, the content of the
-    checkpoint, and the kind of device, for the time.
+    The file is named by all that the result depends on: the measured parts of the config, the content of the checkpoint
+    and, because of the time, the kind of device.
     """
 
     model: Model
@@ -73,13 +75,13 @@ class Measurement:
 def plan(
     models: Sequence[Model], sizes: Sequence[Size], folder: Path, skips: Skips, scale_windows: bool = False
 ) -> list[Measurement]:
-    """List the measurements of each model at each size, with the results that are there already.
+    """List the measurements of each model at each size, with the results of earlier calls.
 
     Args:
-        models: to test.
-        sizes: of the images.
-        folder: where results are kept.
-        skips: takes in the sizes that a model cannot be tested at.
+        models: models to test.
+        sizes: image sizes.
+        folder: folder of the results.
+        skips: collects the sizes at which a model cannot be tested.
         scale_windows: whether the ``window_size`` of a backbone grows along with the image.
     """
     measurements = []
@@ -98,20 +100,25 @@ def plan(
 
 
 def _kept(path: Path, present: Mapping[str, str]) -> dict[str, Any] | None:
-    """Read the result that a file keeps, with what it is called now; ``None`` for one of a version without pixels."""
+    """Read a result and give it its present names; ``None`` if there is none, or it is of a version without pixels."""
     result = json.loads(path.read_text()) if path.is_file() else {}
     return {**result, **present} if 'pixels' in result else None
 
 
-def sweep(measurements: Sequence[Measurement], run: Run, skips: Skips) -> None:
+def sweep(measurements: Sequence[Measurement], run: Run, skips: Skips, metric: str | None = None) -> None:
     """Make the measurements that have no result yet.
 
     Args:
-        measurements: from :func:`plan`; those of one model lie next to each other.
-        run: is told when a test starts.
-        skips: takes in the measurements that fail, which keep no result. Of several processes one may fail alone, and
-            the others would wait for it: there an error ends the sweep.
+        measurements: from :func:`plan`; those of one model follow each other.
+        run: notes when a test starts.
+        skips: collects the measurements that fail, which keep no result. With several processes an error ends the
+            sweep instead: one process may fail alone, and the others would wait for it.
+        metric: metric to plot, checked once each evaluator has given a result.
+
+    Raises:
+        CommandError: if no test gives the metric; the results so far are kept.
     """
+    check_metric_early(measurements, metric)
     todo = [measurement for measurement in measurements if measurement.result is None]
     columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, TimeRemainingColumn(), disable=not is_main_process()) as progress:
@@ -129,6 +136,8 @@ def sweep(measurements: Sequence[Measurement], run: Run, skips: Skips) -> None:
                 elif is_main_process():
                     with write_whole(measurement.path) as part:
                         part.write_text(json.dumps(measurement.result, indent=2) + '\n')
+                    run.started = False  # an error between two tests is not a test's
+                    check_metric_early(measurements, metric)
     skips.check([measurement for measurement in measurements if measurement.result])
 
 
@@ -136,21 +145,23 @@ class SizedTest(Hook):
     """A model, its checkpoint read once, tested at one size after the other.
 
     Args:
-        model: to test.
-        run: is told when a test starts.
+        model: model to test.
+        run: notes when a test starts.
         advance: called after each batch with its share of the test.
     """
 
     seconds: list[float]
     sides: list[float]
-    priority = 'HIGH'  # after the checkpoint has been checked, before the hooks that are no part of the time
+    priority = 'HIGH'  # after the check of the checkpoint, before the hooks whose time does not count
 
     def __init__(self, model: Model, run: Run, advance: Callable[[float], None]) -> None:
         run.started = False
+        if model.trusted:
+            trust(model.cfg)  # one checkpoint at a time
         self.advance = advance
         self.applied = self.wanted = model.cfg
         cfg = copy.deepcopy(model.cfg)
-        cfg.experiment_name = f'{model.label}_{time.time_ns()}'  # MMEngine keeps one runner a name
+        cfg.experiment_name = f'{model.label}_{time.time_ns()}'  # MMEngine keeps one runner per name
         self.runner = build_runner(cfg, run, training=False)
         self.complete = CompleteCheckpoint(model.cfg.load_from)
         self.weights: dict[str, torch.Tensor] = {}
@@ -161,7 +172,7 @@ class SizedTest(Hook):
         """Test at a size and return the result to keep."""
         runner, cfg = self.runner, measurement.cfg
         self.wanted, self.seconds, self.sides = cfg, [], []
-        # what MMEngine makes its test loop of
+        # MMEngine builds its test loop from these
         runner._test_dataloader, runner._test_evaluator, runner._test_loop = (
             copy.deepcopy(part) for part in (cfg.test_dataloader, cfg.test_evaluator, cfg.test_cfg)
         )
@@ -180,9 +191,9 @@ class SizedTest(Hook):
         }
 
     def before_test(self, runner: Runner) -> None:
-        """Give the model the windows and the padding of the size; the weights keep theirs."""
+        """Give the model the windows and the padding of the size, and keep its weights."""
         model, before, after = unwrapped(runner.model), self.applied.model, self.wanted.model
-        self.complete.versions.clear()  # checked once: parts that are replaced count anew
+        self.complete.versions.clear()  # checked once: a replaced part would count as not loaded
         if not self.weights and 'backbone' in after:
             self.weights = copy.deepcopy(model.backbone.state_dict())
         with DefaultScope.overwrite_default_scope(scope_of(self.wanted)):
@@ -200,20 +211,22 @@ class SizedTest(Hook):
         self.began = _now()
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Note the seconds an image and the sizes, and move the progress bar."""
+        """Note the seconds per image and the sizes, and move the progress bar."""
         self.seconds.append((_now() - self.began) / len(outputs))
-        self.sides += [sqrt(prod(image.shape[-2:])) for image in data_batch['inputs']]  # of squares of the same area
+        self.sides += [
+            sqrt(prod(image.shape[-2:])) for image in data_batch['inputs']
+        ]  # sides of squares of the same area
         self.advance(1 / len(runner.test_dataloader))
 
 
 def shown_metrics(results: Sequence[dict[str, Any]]) -> list[str]:
-    """Name the metrics that belong in a table: those of ``METRICS`` that a result has, or all."""
+    """List the metrics for the table: those of ``METRICS`` that a result has, or all if none has one."""
     names = list(dict.fromkeys(name for result in results for name in result['metrics']))
     return [name for key in METRICS for name in names if name.rpartition('/')[2] == key] or names
 
 
 def check_metric(name: str | None, results: Sequence[dict[str, Any]]) -> str:
-    """Return the metric to draw: the one asked for by its name or the last part of it, or the first one shown.
+    """Return the full name of the metric to plot: ``name`` may be its last part, ``None`` is the first of the table.
 
     Raises:
         CommandError: if no result has it.
@@ -223,12 +236,29 @@ def check_metric(name: str | None, results: Sequence[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(other for result in results for other in result['metrics']))
     found = [other for other in names if name in (other, other.rpartition('/')[2])]
     if not found:
-        raise CommandError(f'--metric: no test gives {name!r}; there are {", ".join(names)}')
+        raise CommandError(f'--metric must be one of {", ".join(names)}, got {name!r}')
     return found[0]
 
 
+def check_metric_early(measurements: Sequence[Measurement], name: str | None) -> None:
+    """Check the metric to plot once each evaluator has given a result, which alone tells its metrics.
+
+    Raises:
+        CommandError: if no evaluator gives it.
+    """
+    results = [measurement.result for measurement in measurements if measurement.result]
+    evaluators = [measurement.cfg.test_evaluator for measurement in measurements if measurement.result]
+    if (
+        name
+        and results
+        and is_main_process()
+        and all(measurement.cfg.test_evaluator in evaluators for measurement in measurements)
+    ):
+        check_metric(name, results)
+
+
 def make_table(results: Sequence[dict[str, Any]]) -> Table:
-    """Make a table of a line for each model and size."""
+    """Make a table with a line for each model and size."""
     metrics = shown_metrics(results)
     table = Table('model', 'size', *metrics, 'ms / image')
     for result in results:
@@ -250,7 +280,7 @@ def write_csv(results: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _name(cfg: Config, digest: str) -> str:
-    """Name a measurement by what it depends on; how many processes load the images is no part of that."""
+    """Name a measurement by a hash of all that it depends on, which the number of loader workers is not."""
     parts = {key: cfg._cfg_dict.get(key) for key in MEASURED}
     loader = {key: value for key, value in parts['test_dataloader'].items() if 'workers' not in key}
     described = json.dumps([{**parts, 'test_dataloader': loader}, digest, get_device()], sort_keys=True, default=str)
@@ -258,7 +288,7 @@ def _name(cfg: Config, digest: str) -> str:
 
 
 def _now() -> float:
-    """Return the time in seconds, once the device has finished what it was given."""
+    """Return the time in seconds, once the device has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

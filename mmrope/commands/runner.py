@@ -1,6 +1,6 @@
-"""From a config to a runner that fits the machine; ``train`` and ``test`` share it.
+"""Runners that fit the config and the machine, for the commands that train and test.
 
-Both serve detection, segmentation and classification configs; what differs between the hosts comes from the config.
+They serve detection, segmentation and classification; the differences between the hosts are left to the configs.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from .errors import CommandError, Run
 from .resume import ConfigCounts, latest_whole_checkpoint
 from .tta import use_tta
 
-# Where each launcher says the rank and the number of processes.
+# Environment variables that hold the rank and the number of processes, by launcher.
 RANK_VARIABLES = {
     'pytorch': ('RANK', 'WORLD_SIZE'),
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS'),
@@ -39,7 +39,7 @@ RANK_VARIABLES = {
 
 
 class RunStarted(Hook):
-    """Hook that notes that everything is built and loaded, so that an error from now on is not the config's."""
+    """Hook that notes that everything is built and loaded, so that later errors are not blamed on the config."""
 
     priority = 'LOWEST'
 
@@ -59,11 +59,13 @@ def join_launcher(launcher: str, local_rank: int = 0) -> None:
     """Check that a launcher has started this process, and tell MMEngine the rank within the machine.
 
     Raises:
-        CommandError: if it has not.
+        CommandError: if the launcher has not.
     """
     missing = [name for name in RANK_VARIABLES.get(launcher, ()) if name not in os.environ]
     if missing:
-        raise CommandError(f'--launcher {launcher}: {missing[0]} is not set; see the scripts in tools/')
+        raise CommandError(
+            f'--launcher {launcher}: the environment variable {missing[0]} is not set; start with a script of tools/'
+        )
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
 
 
@@ -75,11 +77,11 @@ def is_first_process(cfg: Config) -> bool:
 
 @contextmanager
 def processes(launcher: str) -> Iterator[None]:
-    """Leave the process group of a launcher's run once it has ended.
+    """Destroy the process group once the run of a launcher has ended.
 
-    Gloo's threads drop the tensors of the last calls after these have returned, and abort the process if Python is
-    shutting down by then: they get half a second. May go with a PyTorch whose ``destroy_process_group`` waits for them;
-    2.11 does not.
+    Gloo's threads free the tensors of the last calls after these have returned, and abort the process if Python is
+    shutting down by then, so they get half a second. The wait can go once ``destroy_process_group`` waits for them; in
+    PyTorch 2.11 it does not.
     """
     try:
         yield
@@ -91,7 +93,7 @@ def processes(launcher: str) -> Iterator[None]:
 
 
 def read_run_config(args: argparse.Namespace) -> Config:
-    """Read the config that the command line of a training or a test names, for this process of a launcher.
+    """Join the launcher, and read the config of a training or a test.
 
     Raises:
         CommandError: as :func:`mmrope.commands.config.load_config`, or if no launcher has started this process.
@@ -110,20 +112,20 @@ def prepare_training(
     resume: str | None = None,
     trust_checkpoint: bool = False,
 ) -> list[str]:
-    """Make a config ready for a training.
+    """Prepare a config for a training.
 
     Args:
-        cfg: of the training, with ``work_dir`` and ``launcher``; it is changed.
+        cfg: config with ``work_dir`` and ``launcher``; changed in place.
         amp: whether to train in mixed precision.
         auto_scale_lr: whether to scale the learning rate by the batch size.
         resume: a checkpoint, or ``'auto'`` for the latest in the work dir.
         trust_checkpoint: whether to load the checkpoint with Python's own pickle.
 
     Returns:
-        What to log.
+        Messages to log.
 
     Raises:
-        CommandError: if the arguments, the config and the files on this machine do not go together.
+        CommandError: if the arguments, the config and the files on this machine do not fit together.
     """
     notes = []
     if amp:
@@ -155,19 +157,19 @@ def prepare_test(
     wait_time: float = 2,
     trust_checkpoint: bool = False,
 ) -> None:
-    """Make a config ready for a test.
+    """Prepare a config for a test.
 
     Args:
-        cfg: of the model; it is changed.
-        checkpoint: to test.
+        cfg: config of the model; changed in place.
+        checkpoint: checkpoint to test.
         tta: whether to test with augmentation.
         show: whether to show the predictions.
-        show_dir: folder to draw the predictions into.
-        wait_time: seconds for which a prediction is shown.
+        show_dir: folder for the drawn predictions.
+        wait_time: seconds for which each prediction is shown.
         trust_checkpoint: whether to load the checkpoint with Python's own pickle.
 
     Raises:
-        CommandError: if the arguments, the config and the files on this machine do not go together.
+        CommandError: if the arguments, the config and the files on this machine do not fit together.
     """
     check_checkpoint(checkpoint, 'CHECKPOINT')
     cfg.load_from = checkpoint
@@ -184,29 +186,31 @@ def prepare_test(
 
 
 def trust(cfg: Config) -> None:
-    """Let the one checkpoint that ``load_from`` names be loaded with Python's own pickle.
+    """Let one checkpoint, the config's ``load_from``, be loaded with Python's own pickle.
 
     Raises:
-        CommandError: if it names none.
+        CommandError: if ``load_from`` names none.
     """
     if not cfg.get('load_from'):
-        raise CommandError('--trust-checkpoint wants the file by its name: --resume CHECKPOINT, or load_from')
+        raise CommandError(
+            '--trust-checkpoint needs the name of a checkpoint: give --resume CHECKPOINT, or set load_from'
+        )
     refuse_code_in_checkpoints(trusted=cfg.load_from)
 
 
 def resume_from_the_latest(cfg: Config) -> list[str]:
-    """Set a config to resume from the latest whole checkpoint of its work dir, or to begin as it says without one.
+    """Make a config resume from the latest whole checkpoint of its work dir, or start as usual if there is none.
 
     Returns:
-        What to log: how the training begins if there is no checkpoint.
+        Messages to log: how the training starts if there is no checkpoint.
 
     Raises:
-        CheckpointError: if there are checkpoints, and none is whole.
+        CheckpointError: if there are checkpoints but none is whole.
     """
     saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     folder = checkpoint_folder(cfg.work_dir, saving.get('out_dir'))
     if '://' in folder or (saving.get('backend_args') or {}).get('backend', 'local') != 'local':
-        path = last_checkpoint(cfg.work_dir, folder)  # not of this machine
+        path = last_checkpoint(cfg.work_dir, folder)  # not on this machine
     else:
         template = saving.get('filename_tmpl') or ('epoch_{}.pth' if saving.get('by_epoch', True) else 'iter_{}.pth')
         path = latest_whole_checkpoint(cfg.work_dir, template, folder)
@@ -214,12 +218,12 @@ def resume_from_the_latest(cfg: Config) -> list[str]:
     cfg.load_from = path or cfg.get('load_from')
     if cfg.resume:
         return []
-    weights = f'the weights of load_from, {cfg.load_from}' if cfg.load_from else 'its first weights'
-    return [f'--resume: {cfg.work_dir} has no checkpoint yet: the training begins as its config says, with {weights}.']
+    weights = f'the weights of load_from, {cfg.load_from}' if cfg.load_from else 'initial weights'
+    return [f'--resume: {cfg.work_dir} has no checkpoint yet; the training starts at iteration 0 with {weights}.']
 
 
 def use_amp(cfg: Config) -> None:
-    """Train in mixed precision, keeping the settings of a config that does already.
+    """Train in mixed precision; a config that does so already keeps its settings.
 
     Raises:
         CommandError: if the config's optimiser wrapper is neither ``OptimWrapper`` nor ``AmpOptimWrapper``.
@@ -228,43 +232,45 @@ def use_amp(cfg: Config) -> None:
     if name == 'OptimWrapper':
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     elif name != 'AmpOptimWrapper':
-        raise CommandError(f'--amp works with the optimizer wrapper OptimWrapper, and the config has {name}')
+        raise CommandError(f'--amp needs an optim_wrapper of type OptimWrapper or AmpOptimWrapper, got {name}')
 
 
 def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
-    """Show the predictions, or save them in a folder, with the options of the config's own hook for that.
+    """Show the predictions, or save them in a folder, with the options of the config's visualization hook.
 
     Raises:
         CommandError: if the config has no such hook.
     """
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
-        raise CommandError('--show and --show-dir: the config has no default_hooks.visualization to draw with')
+        raise CommandError('--show and --show-dir: the config has no default_hooks.visualization')
     shown = dict(show=show, wait_time=wait_time)
     if show_dir:
         kept = {key: hook[key] for key in ('score_thr', 'backend_args') if key in hook}
         cfg.default_hooks.visualization = dict(type='mmrope.DrawPredictionsHook', folder=show_dir, **kept, **shown)
     else:
-        switch = 'enable' if _type_name(hook) == 'VisualizationHook' else 'draw'  # the former is MMPreTrain's
+        switch = 'enable' if _type_name(hook) == 'VisualizationHook' else 'draw'  # MMPreTrain's, and the others'
         hook.update({switch: True, 'interval': 1, **shown})  # all images: MMSegmentation's default is one in 50
 
 
 def build_runner(cfg: Config, run: Run, training: bool, notes: Sequence[str] = ()) -> Runner:
-    """Build the runner, on a machine without an accelerator one that works there.
+    """Build a runner that works on this machine, with or without an accelerator.
 
     Args:
         cfg: after :func:`prepare_training` or :func:`prepare_test`.
-        run: is told when the run starts.
+        run: notes when the run starts.
         training: whether the optimiser will be used.
-        notes: what to log.
+        notes: messages to log.
     """
     notes = list(notes)
     if training and not has_accelerator():
         notes += use_full_precision(cfg)
     if cfg.launcher != 'none' and not has_accelerator():
         join_with_gloo(cfg)
-        if use_local_batch_norm(cfg._cfg_dict) and training:  # a test normalises by what was learned
-            notes.append('SyncBN needs an accelerator: each process normalises by its own batch, with BN.')
+        if use_local_batch_norm(cfg._cfg_dict) and training:  # a test normalises by the running statistics
+            notes.append(
+                'SyncBN needs an accelerator: BN takes its place, and each process normalises by its own batch.'
+            )
     if not images_have_one_size(cfg, training):
         attend_without_plans()
     if training:
@@ -285,59 +291,61 @@ def build_runner(cfg: Config, run: Run, training: bool, notes: Sequence[str] = (
 
 
 def images_have_one_size(cfg: Config, training: bool) -> bool:
-    """Say whether the data preprocessor makes all batches of one size: a training crop, or a square to pad to."""
+    """Say whether the data preprocessor makes all batches one size: a training crop, or a square to pad to."""
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     return (training and preprocessor.get('size') is not None) or preprocessor.get('pad_size_divisor', 1) >= 512
 
 
 def attend_without_plans() -> None:
-    """Keep PyTorch from cuDNN's attention, which it prefers on an H100 and later, in this process.
+    """Switch off cuDNN's attention, which PyTorch prefers on an H100 and later, in this process.
 
-    cuDNN plans for each new shape of queries, for tenths of a second, and images of many sizes make many shapes.
+    cuDNN takes tenths of a second to plan for each new shape of queries, and images of many sizes make many shapes.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def use_whole_checkpoints(cfg: Config) -> None:
-    """Replace MMEngine's ``CheckpointHook``, but none that a project has made of it."""
+    """Replace MMEngine's ``CheckpointHook``, but no subclass of it."""
     hook = (cfg.get('default_hooks') or {}).get('checkpoint')
     if hook and hook.get('type') in ('CheckpointHook', CheckpointHook):
         hook['type'] = 'mmrope.WholeCheckpointHook'
 
 
 def has_accelerator() -> bool:
-    """Say whether there is a device that MMEngine's mixed precision and process groups know."""
+    """Say whether there is a device that MMEngine supports for mixed precision and process groups."""
     return is_cuda_available() or is_npu_available() or is_mlu_available() or is_musa_available()
 
 
 def use_full_precision(cfg: Config) -> list[str]:
-    """Replace ``AmpOptimWrapper``, which refuses to work without an accelerator; return what to log about it."""
+    """Replace ``AmpOptimWrapper``, which needs an accelerator; return messages to log."""
     wrapper = cfg.get('optim_wrapper') or {}
     if _type_name(wrapper) != 'AmpOptimWrapper':
         return []
     for key in ('dtype', 'loss_scale', 'use_fsdp'):
         wrapper.pop(key, None)
     wrapper['type'] = 'OptimWrapper'
-    return ['AmpOptimWrapper needs an accelerator: this training is in full precision, with OptimWrapper.']
+    return [
+        'AmpOptimWrapper needs an accelerator: OptimWrapper takes its place, and the training is in full precision.'
+    ]
 
 
 def join_with_gloo(cfg: Config) -> None:
-    """Make the group of torchrun's processes, since MMEngine's own way binds each of them to a GPU.
+    """Create the process group of torchrun's processes, since MMEngine would bind each of them to a GPU.
 
     Raises:
         CommandError: if another launcher has started them.
     """
     if cfg.launcher != 'pytorch':
-        raise CommandError(f'--launcher {cfg.launcher} needs a GPU; processes without one are started by torchrun')
+        raise CommandError(f'--launcher {cfg.launcher} needs a GPU; without one, use torchrun and --launcher pytorch')
     if not torch.distributed.is_initialized():  # by an earlier runner of this process
         torch.distributed.init_process_group('gloo')
-    wrapper = {'type': 'MMDistributedDataParallel', 'broadcast_buffers': False}  # MMEngine's own, but for `device_ids`
+    wrapper = {'type': 'MMDistributedDataParallel', 'broadcast_buffers': False}  # MMEngine's own, without `device_ids`
     wrapper['find_unused_parameters'] = cfg.get('find_unused_parameters', False)
     cfg.model_wrapper_cfg = {**wrapper, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
 
 
 def use_local_batch_norm(node: Any) -> bool:
-    """Replace SyncBN below a node of a config, which DDP takes on accelerators only; return whether there was any."""
+    """Replace SyncBN, which needs an accelerator, by BN below a node of a config; return whether there was any."""
     found = isinstance(node, Mapping) and node.get('type') in ('SyncBN', 'MMSyncBN')
     if found:
         node['type'] = 'BN'
@@ -346,6 +354,6 @@ def use_local_batch_norm(node: Any) -> bool:
 
 
 def _type_name(cfg: dict[str, Any], default: str = '') -> str:
-    """Name the class that a config part is for, without its scope; configs in pure Python hold the class itself."""
+    """Return the class name in a config part, without its scope; pure-Python configs hold the class itself."""
     kind = cfg.get('type', default)
     return getattr(kind, '__name__', kind).rpartition('.')[2]

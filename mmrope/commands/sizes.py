@@ -1,4 +1,4 @@
-"""Another image size for the test of a config: what changes in its pipeline, its padding and its windows."""
+"""Changes to the pipeline, the padding and the windows of a config for a test at another image size."""
 
 import inspect
 import math
@@ -13,20 +13,20 @@ from .cli import Size
 from .errors import CommandError
 from .hosts import scope_of
 
-LARGEST_STRIDE = 64  # of a map; no divisor up to it is meant as the size of an image
-LONGEST = 100  # times the shorter side: as good as no limit, where a limit has to be given
+LARGEST_STRIDE = 64  # of a map: a padding divisor above it is the size of the image
+LONGEST = 100  # times the shorter side: in effect no limit, where an argument is required
 
 
 def size_overrides(cfg: Config, size: Size, scale_windows: bool = False) -> dict[str, Any]:
-    """Return what to override in a config to test at another size, as ``Config.merge_from_dict`` takes it.
+    """Return the overrides, for ``Config.merge_from_dict``, that test a config at another size.
 
-    A plain number keeps the config's own way to resize, all its sides in proportion, so that the shorter one gets the
-    number: of ``scale=(1333, 800)``, 400 makes ``(666, 400)``. ``HxW`` resizes to exactly that. ``short:N`` resizes the
-    shorter side to N, however long the other becomes.
+    ``N`` keeps the way that the config resizes, and scales all its sides so that the shorter one becomes N: 400 turns
+    ``scale=(1333, 800)`` into ``(666, 400)``. ``HxW`` resizes to exactly this size. ``short:N`` resizes the shorter
+    side to N, however long the other becomes.
 
     Args:
         cfg: the config, with a ``test_dataloader``.
-        size: the size.
+        size: the other size.
         scale_windows: whether the backbone's ``window_size`` grows along with the image.
 
     Raises:
@@ -47,7 +47,7 @@ def size_overrides(cfg: Config, size: Size, scale_windows: bool = False) -> dict
 
 
 def reference_size(pipeline: list[dict[str, Any]]) -> int:
-    """Return the size that a test pipeline has: the shorter side of its crop, or else of what it resizes to, in pixels.
+    """Return the size of a test pipeline: the shorter side, in pixels, of its crop or else of its resize.
 
     Raises:
         CommandError: if it does not resize images, or by a factor.
@@ -60,17 +60,17 @@ def reference_size(pipeline: list[dict[str, Any]]) -> int:
         return sides['ResizeEdge']['scale']
     names = ', '.join(sides) or 'nothing'
     raise CommandError(
-        'the test pipeline has no Resize with a scale, ResizeShortestEdge or ResizeEdge of the short edge, whose size '
-        f'could be changed; it has {names}'
+        'the test pipeline must have a Resize with a scale, a ResizeShortestEdge or a ResizeEdge of the short edge to '
+        f'change the size of, got {names}'
     )
 
 
 def size_of_tests(cfg: Config) -> tuple[tuple[int, int], str] | None:
-    """Find the size that a config tests images at, ``(H, W)`` in pixels of a landscape image, and what says so.
+    """Find the test size of a config, ``(H, W)`` in pixels of a landscape image, and what sets it.
 
-    Images that keep their proportions have many sizes. Of those that fit into (1333, 800) the largest is taken; where
-    the longer side is free, or may be more than twice the shorter one, a square of the shorter one. The size is rounded
-    up as the preprocessor pads images. Returns ``None`` for a config that has no size.
+    Images that keep their proportions have many sizes. Of those that fit into (1333, 800) this is the largest; if the
+    longer side is free, or may exceed twice the shorter one, it is the square of the shorter one. It is rounded up as
+    the preprocessor pads images. Returns ``None`` for a config without a size.
     """
     preprocessor = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     padding = preprocessor.get('test_cfg') or {}
@@ -129,7 +129,7 @@ def _resized(transform: Mapping[str, Any], reference: int, size: Size, cropped: 
     if size.kind == 'exact':
         return _exact(name, sides, reference, size, cropped)
     if name in ('CenterCrop', 'Pad'):
-        raise CommandError(f'{size.text}: the test pipeline has {name}, which gives all images one size; name it as N')
+        raise CommandError(f'{size.text}: the test pipeline has {name}, which gives all images one size: give it as N')
     resized: dict[str, dict[str, Any]] = {
         'Resize': dict(scale=(LONGEST * size.height, size.height), keep_ratio=True),
         'ResizeEdge': dict(scale=size.height),
@@ -141,21 +141,21 @@ def _resized(transform: Mapping[str, Any], reference: int, size: Size, cropped: 
 def _exact(name: str, sides: dict[str, Any], reference: int, size: Size, cropped: bool) -> dict[str, Any]:
     if name in ('CenterCrop', 'Pad'):
         return {key: (size.width, size.height) for key in sides}
-    shorter = min(_as_pair(sides['scale']))  # above the reference before a crop
+    shorter = min(_as_pair(sides['scale']))  # more than the reference if a crop follows
     if name == 'Resize':
         return dict(scale=_scaled((size.width, size.height), shorter, reference), keep_ratio=False)
     if cropped and name == 'ResizeEdge':
         return dict(scale=_scaled(max(size.height, size.width), shorter, reference))  # large enough for the crop
     raise CommandError(
-        f'{size.text}: the test pipeline has {name}, which keeps the shape of an image; name a size as N'
+        f'{size.text}: the test pipeline has {name}, which keeps the shape of an image: give a size as N'
     )
 
 
 def padding_overrides(cfg: Config, size: Size) -> dict[str, Any]:
-    """Have images padded to the size where the config pads all of them to one; divisors of strides stay as they are.
+    """Return the overrides that pad images to the size, for a config that pads all to one; divisors of strides stay.
 
     MMSegmentation's preprocessor may pad each image to a fixed ``(height, width)``; MMDetection's pads all of them to
-    one square if its divisor is as large as they are, as in ViTDet.
+    one square if its divisor is as large as the images, as in ViTDet.
 
     Raises:
         CommandError: if the size leaves one side free.
@@ -171,7 +171,7 @@ def padding_overrides(cfg: Config, size: Size) -> dict[str, Any]:
     for key, value in padding.items():
         if value and size.kind == 'short':
             raise CommandError(
-                f'{size.text}: model.data_preprocessor.{key}={value} gives all images one size; name it as N'
+                f'{size.text}: model.data_preprocessor.{key}={value} gives all images one size: give it as N'
             )
         if value:
             overrides[f'model.data_preprocessor.{key}'] = _padded(key, value, cfg, size)
@@ -182,19 +182,19 @@ def _padded(key: str, value: Any, cfg: Config, size: Size) -> Any:
     if size.kind == 'scaled':
         reference = reference_size(next(_pipelines(cfg.test_dataloader.dataset, ''))[1])
         return _scaled(tuple(value) if isinstance(value, list) else value, size.height, reference)
-    # the divisor of both sides adds nothing to either
+    # padding to a divisor of both sides adds nothing
     return (size.height, size.width) if key == 'test_cfg.size' else math.gcd(size.height, size.width)
 
 
 def _window_size(cfg: Config) -> int:
-    """Return the backbone's ``window_size``, its default where the config has none, 0 where the backbone has none."""
+    """Return the backbone's ``window_size``: its default if the config has none, 0 if the backbone has none."""
     backbone = cfg.model.get('backbone') or {}
     if 'window_size' in backbone or 'type' not in backbone:
         return backbone.get('window_size') or 0
     with MODELS.switch_scope_and_registry(scope_of(cfg)) as registry:
         kind = backbone['type'] if isinstance(backbone['type'], type) else registry.get(backbone['type'])
     if kind is None:
-        return 0  # building it says which type is unknown
+        return 0  # an unknown type is an error when the model is built
     parameter = inspect.signature(kind).parameters.get('window_size')
     return parameter.default if parameter and isinstance(parameter.default, int) else 0
 

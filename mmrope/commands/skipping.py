@@ -1,4 +1,4 @@
-"""Commands that go over several images, models or sizes: a bad one is named and skipped, and the rest is kept."""
+"""Errors of one image, model or size out of many: it is reported and skipped, and the command goes on."""
 
 import sys
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from .errors import DISK_IS_FULL, sentence
 
 
 class Skips:
-    """The inputs that a command passes over, each with the reason.
+    """Inputs that a command skips, each with the reason.
 
     Args:
-        prog: name of the program, which its lines on stderr begin with.
-        traceback: whether the first error passes through, as ``--traceback`` asks for.
+        prog: name of the program in its messages.
+        traceback: whether to let the first error pass through, for ``--traceback``.
 
     Attributes:
-        problems: a sentence for each.
+        problems: one sentence for each.
     """
 
     def __init__(self, prog: str, traceback: bool = False) -> None:
@@ -26,7 +26,7 @@ class Skips:
 
     @contextmanager
     def skipping(self, name: str | Path) -> Iterator[None]:
-        """Turn an error into a problem of the input that is called ``name``; a full disk is none of an input's."""
+        """Turn an error into a problem of the input ``name``; a full disk is not its problem, and passes through."""
         try:
             yield
         except Exception as error:
@@ -38,15 +38,15 @@ class Skips:
             self.problems.append(text if named else f'{name}: {text}')
 
     def check(self, kept: object) -> None:
-        """Raise the error of the only input, if nothing is left after it."""
+        """Raise the error itself if it is the only problem and nothing was kept."""
         if not kept and len(self.problems) == len(self.errors) == 1:
             raise self.errors[0]
 
     def report(self, done: str) -> None:
-        """Name on stderr what was skipped, and leave with exit code 1 if anything was.
+        """List the skipped inputs on stderr, and exit with code 1 if there are any.
 
         Args:
-            done: what was done with the rest, as ``'3 predicted'``.
+            done: the outcome for the rest, such as ``'3 predicted'``.
         """
         for problem in self.problems:
             sys.stderr.write(f'{self.prog}: skipped: {problem}\n')

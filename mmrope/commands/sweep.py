@@ -1,4 +1,4 @@
-"""Test one or more models at many image sizes: a table, a CSV and a JSON file, and curves of metric and time."""
+"""Test one or more models at many image sizes: print a table, write CSV and JSON, and plot metric and time."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the arguments of the command."""
     parser.add_argument(
         'pairs',
         nargs='+',
         metavar='CONFIG CHECKPOINT',
-        help='a config and a checkpoint (a file, a URL, hf-hub:OWNER/NAME), and more of these for one plot',
+        help='a config and a checkpoint (a file, a URL, hf-hub:OWNER/NAME); several pairs share one plot',
     )
     parser.add_argument(
         '--sizes',
@@ -29,11 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=parse_size,
         metavar='SIZE',
-        help="N: the config's way to resize, its shorter side made N; HEIGHTxWIDTH: exactly this; "
+        help='N: resize as the config does, with N as the shorter side; HEIGHTxWIDTH: exactly this size; '
         'short:N: the shorter side N, the longer one without limit',
     )
     parser.add_argument('--labels', nargs='+', metavar='NAME', help='a name for each pair (default: the config)')
-    parser.add_argument('--metric', help='what to draw (default: the first of box mAP, mask mAP, mIoU, top-1)')
+    parser.add_argument('--metric', help='metric to plot (default: the first of box mAP, mask mAP, mIoU, top-1)')
     parser.add_argument(
         '--scale-windows', action='store_true', help="scale the backbone's window_size along with the image, rounded"
     )
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Test as the command line says."""
+    """Test, and report the results."""
     from mmengine.dist import is_main_process
 
     from .resolutions import plan, sweep
@@ -50,27 +50,27 @@ def run(args: argparse.Namespace) -> None:
     from .skipping import Skips
 
     if len(args.pairs) % 2:
-        raise CommandError(f'each CONFIG needs a CHECKPOINT, and these are {len(args.pairs)}: {" ".join(args.pairs)}')
+        raise CommandError(f'CONFIG CHECKPOINT must come in pairs, got {len(args.pairs)}: {" ".join(args.pairs)}')
     pairs = list(zip(args.pairs[::2], args.pairs[1::2], strict=True))
     if args.labels is not None and len(set(args.labels)) != len(pairs):
-        raise CommandError(f'--labels: {len(pairs)} models need as many different names, not {" ".join(args.labels)}')
+        raise CommandError(f'--labels must be {len(pairs)} different names, got {" ".join(args.labels)}')
     skips = Skips(args.prog, args.traceback)
     with processes(args.launcher):
         models = read_models(args, pairs, skips)
         measurements = plan(models, args.sizes, Path(args.work_dir, 'results'), skips, args.scale_windows)
         skips.check(measurements)
-        sweep(measurements, args.run, skips)
+        sweep(measurements, args.run, skips, args.metric)
         speaks = is_main_process()
     results = [measurement.result for measurement in measurements if measurement.result]
     if speaks and results:
-        args.run.started = False  # an error from here on is none of a test
+        args.run.started = False  # an error from here on is not a test's
         report(results, Path(args.work_dir), args.metric)
     if speaks:
         skips.report(f'{len(results)} measured')
 
 
 def read_models(args: argparse.Namespace, pairs: Sequence[tuple[str, str]], skips: Skips) -> list[Model]:
-    """Read the configs of the command line, each ready for the test of its checkpoint."""
+    """Read the configs of the command line, and prepare each for a test of its checkpoint."""
     from .resolutions import Model
     from .runner import prepare_test, read_run_config
 
@@ -79,13 +79,13 @@ def read_models(args: argparse.Namespace, pairs: Sequence[tuple[str, str]], skip
         with skips.skipping(label):
             cfg = read_run_config(argparse.Namespace(**{**vars(args), 'config': config}))
             prepare_test(cfg, checkpoint, trust_checkpoint=args.trust_checkpoint)
-            cfg.log_level = 'WARNING'  # the terminal is the progress bar's
-            models.append(Model(label, cfg))
+            cfg.log_level = 'WARNING'  # leave the terminal to the progress bar
+            models.append(Model(label, cfg, args.trust_checkpoint))
     return models
 
 
 def default_labels(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Name each pair of a config and a checkpoint, by the file of the config where that is enough."""
+    """Name each pair of a config and a checkpoint: by its config if no other pair has that name."""
     configs = [Path(config).stem for config, _ in pairs]
     if len(set(configs)) == len(pairs):
         return configs
@@ -93,7 +93,7 @@ def default_labels(pairs: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def report(results: list[dict[str, Any]], folder: Path, metric: str | None) -> None:
-    """Print the table and write the files."""
+    """Print the table, write the files and plot the curves."""
     import json
 
     from ..analysis.plotting import add_tick, draw_panels
@@ -113,4 +113,4 @@ def report(results: list[dict[str, Any]], folder: Path, metric: str | None) -> N
         for axis, value in zip(curves, (result['metrics'][metric], result['ms_per_image']), strict=True):
             curves[axis].setdefault(result['label'], []).append((result['pixels'], value))
     draw_panels(curves, ticks, folder / 'resolutions.png')
-    print(f'{folder}/resolutions.csv, .json and .png are written')
+    print(f'wrote {folder}/resolutions.csv, .json and .png')

@@ -1,4 +1,4 @@
-"""Test a detector, a segmenter or a classifier: measure a checkpoint on the test set of a config."""
+"""Test a checkpoint of a detector, a segmenter or a classifier on the test set of its config."""
 
 import argparse
 
@@ -7,25 +7,27 @@ from .errors import CommandError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the arguments of the command."""
     add_config(parser)
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='a file, a URL, hf-hub:OWNER/NAME')
     parser.add_argument('--out', metavar='PKL', help='write the predictions to this pickle file')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', metavar='DIR', help='save the drawn predictions in this folder')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows an image')
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds for which --show shows an image (default: 2)'
+    )
     parser.add_argument('--tta', action='store_true', help="test with the config's test-time augmentation")
     add_run(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Test as the command line says."""
+    """Test, and print the metrics."""
     from ..engine.complete_checkpoint_hook import CompleteCheckpoint
     from ..engine.draw_predictions_hook import DumpPredictions
     from .runner import build_runner, prepare_test, processes, read_run_config
 
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
-        raise CommandError(f'--out: predictions go to a file that ends in .pkl or .pickle, not {args.out}')
+        raise CommandError(f'--out must end in .pkl or .pickle, got {args.out}')
     with processes(args.launcher):
         cfg = read_run_config(args)
         prepare_test(cfg, args.checkpoint, args.tta, args.show, args.show_dir, args.wait_time, args.trust_checkpoint)

@@ -6,7 +6,7 @@ from .cli import add_config, add_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the arguments of the command."""
     add_config(parser)
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate by the batch size')
@@ -15,13 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='resume from a checkpoint, or without one from the latest in the work dir',
+        help='resume from CHECKPOINT or, without a value, from the latest in the work dir',
     )
     add_run(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train as the command line says."""
+    """Train."""
     from .runner import build_runner, prepare_training, processes, read_run_config
 
     with processes(args.launcher):

@@ -17,7 +17,7 @@ DETECTOR = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_thresh
 def use_tta(cfg: Config) -> None:
     """Test with the augmentation of the config.
 
-    A detection config that has none is tested on each image and its mirror image, merged by NMS, as in MMDetection.
+    A detection config without one is tested on each image and its mirror image, merged by NMS, as in MMDetection.
 
     Raises:
         CommandError: if another config has none, or the model predicts masks, which MMDetection does not merge.
@@ -35,7 +35,7 @@ def use_tta(cfg: Config) -> None:
 
 
 def flipped(pipeline: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a pipeline of MMDetection whose last step packs each image twice, flipped and as it is."""
+    """Return a pipeline of MMDetection whose last step packs each image twice, flipped and unflipped."""
     pack = dict(type='PackDetInputs', meta_keys=PACKED)
     return [*pipeline[:-1], dict(type='TestTimeAug', transforms=[copy.deepcopy(FLIPS), [pack]])]
 
@@ -44,6 +44,6 @@ def _refuse_masks(cfg: Config) -> None:
     for path, part in (('model.roi_head', cfg.model.get('roi_head')), ('model', cfg.model)):
         if part and part.get('mask_head'):
             raise CommandError(
-                f'--tta: MMDetection merges boxes, and {path}.mask_head predicts masks: test the boxes alone with '
+                f'--tta merges boxes only, and {path}.mask_head predicts masks: test the boxes alone with '
                 f'--cfg-options {path}.mask_head=None test_evaluator.metric=bbox'
             )

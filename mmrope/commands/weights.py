@@ -12,12 +12,14 @@ HEADERS = (*LEFT, *RIGHT, 'timm', 'licence')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
-    parser.add_argument('--format', choices=['table', 'markdown', 'json'], default='table', help='default: table')
+    """Add the arguments of the command."""
+    parser.add_argument(
+        '--format', choices=['table', 'markdown', 'json'], default='table', help='output format (default: table)'
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """List as the command line says."""
+    """List the weights in the format asked for."""
     if args.format == 'json':
         print(json.dumps([dict(asdict(weights), checkpoint=weights.checkpoint) for weights in KNOWN], indent=2))
     elif args.format == 'markdown':
@@ -32,7 +34,7 @@ def list_weights() -> None:
     """Print the table of all checkpoints."""
     from rich.table import Table
 
-    caption = 'checkpoint: timm:NAME where rpb is yes, else hf-hub:naver-ai/NAME; blank: none, or none found'
+    caption = 'checkpoint: timm:NAME if rpb is yes, else hf-hub:naver-ai/NAME; blank: none, or none found'
     table = Table(title='ImageNet-1k weights, top-1 in %', caption=caption)
     for header in HEADERS:
         table.add_column(header, justify='right' if header in RIGHT else 'left')
@@ -42,7 +44,7 @@ def list_weights() -> None:
 
 
 def row(weights: KnownWeights) -> list[str]:
-    """Write one checkpoint as text, blank where nothing is known."""
+    """Format one checkpoint as cells, blank where nothing is known."""
     cells = [
         weights.name,
         f'{weights.backbone} {weights.arch}',

@@ -1,1 +1,1 @@
-"""The embedded data set: scenes of handwritten digits with boxes, masks and label maps."""
+"""The digits data sets: scenes with boxes, masks and label maps, and images of single digits."""

@@ -1,4 +1,4 @@
-"""The embedded data set: real handwriting in made scenes, as a COCO and as an ADE20k-style data set of the same images.
+"""The digits data set: real handwriting in synthetic scenes, annotated for COCO and in the style of ADE20k.
 
 The digits are scikit-learn's copy of the test set of E. Alpaydin and C. Kaynak, *Optical Recognition of Handwritten
 Digits*, UCI Machine Learning Repository, 1998: 1797 images of 8 x 8 pixels.
@@ -6,7 +6,7 @@ Digits*, UCI Machine Learning Repository, 1998: 1797 images of 8 x 8 pixels.
     images/{training,validation}/000000.png ...           RGB
     annotations/{training,validation}/000000.png ...      uint8: 0 unlabelled (none is), 1 background, 2 - 11 digits
     annotations/instances_{training,validation}.json      COCO, run-length masks of the visible parts
-    digits.json                                           the arguments
+    digits.json                                           the arguments of make_digits
 """
 
 import importlib
@@ -27,13 +27,13 @@ from rich.progress import track
 from .scenes import Scene, compose_scene, tight_boxes
 
 CLASSES = tuple('0123456789')
-# ten colours that stay apart under colour vision deficiencies: M. Petroff, arXiv 2107.02270
+# ten colours that colour-blind readers tell apart: M. Petroff, arXiv 2107.02270
 PALETTE = [
     (63, 144, 218), (255, 169, 14), (189, 31, 1), (148, 164, 162), (131, 45, 182),
     (169, 107, 89), (231, 99, 0), (185, 172, 112), (113, 117, 129), (146, 218, 221),
 ]  # fmt: skip
 SPLITS = ('training', 'validation')
-VERSION = 1  # another one draws other images
+VERSION = 1  # of the drawing code: another version draws other images
 
 
 def make_digits(
@@ -44,23 +44,23 @@ def make_digits(
     seed: int = 0,
     progress: bool = True,
 ) -> bool:
-    """Write the data set to a folder, unless it is there.
+    """Write the data set to a folder, unless the folder holds it already.
 
-    The same arguments give the same bytes, and scene i stays the same however many there are.
+    The same arguments give the same bytes, and scene i does not depend on the number of scenes.
 
     Args:
-        root: folder, which appears when it is complete and not before.
-        images: scenes to train on.
-        val_images: scenes to validate on.
-        size: (H, W) in pixels, or one number for both; from 64 on people can read the digits.
-        seed: another seed, other scenes.
+        root: folder, which appears only when it is complete.
+        images: number of training scenes.
+        val_images: number of validation scenes.
+        size: (H, W) in pixels, or one number for both; the digits are legible from 64 on.
+        seed: seed of all random choices.
         progress: whether to show a progress bar.
 
     Returns:
-        Whether it was written; ``False`` if it is there, made with the same arguments.
+        Whether it was written; ``False`` if it was there, made with the same arguments.
 
     Raises:
-        ValueError: if an argument is out of range, or the folder holds anything else.
+        ValueError: if an argument is out of range, or the folder holds something else.
         ImportError: if scikit-learn or pycocotools is missing.
     """
     parameters = check_parameters(images, val_images, size, seed)
@@ -73,28 +73,30 @@ def make_digits(
 
 
 def make_once(root: str | Path, name: str, parameters: dict[str, Any], write: Callable[[Path], None]) -> bool:
-    """Have a folder written that appears whole or not at all, unless it is there.
+    """Write a folder, which appears whole or not at all, unless it is there already.
 
     Args:
         root: the folder.
-        name: of the file in it that keeps ``parameters``.
+        name: name of the file in it that keeps ``parameters``.
         parameters: all that its content depends on.
-        write: fills the folder that it is given.
+        write: function that fills a given folder.
 
     Returns:
         Whether it was written.
 
     Raises:
-        ValueError: if the folder holds anything that was not made with these parameters.
+        ValueError: if the folder holds something that was not made with these parameters.
     """
     target = Path(root).resolve()  # a link to a folder stays one
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         try:
             noted = json.loads((target / name).read_text())
-            noted = noted.get('parameters', noted)  # beside which earlier versions kept checksums
+            noted = noted.get('parameters', noted)  # earlier versions kept checksums beside them
             differ = [f'{key}={noted[key]}, not {value}' for key, value in parameters.items() if noted[key] != value]
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            raise ValueError(f'{root} holds something else (it has no valid {name}): choose another folder') from None
+            raise ValueError(
+                f'{root} holds something else (there is no valid {name} in it): choose another folder'
+            ) from None
         if differ:
             raise ValueError(
                 f'{root} was made with {" and ".join(differ)}: choose another folder, or remove this one first'
@@ -111,10 +113,10 @@ def make_once(root: str | Path, name: str, parameters: dict[str, Any], write: Ca
 
 
 def check_parameters(images: int, val_images: int, size: int | tuple[int, int], seed: int) -> dict[str, Any]:
-    """Return the arguments of a data set as its folder keeps them.
+    """Check the arguments of a data set, and return them as its folder keeps them.
 
     Raises:
-        ValueError: if one is no integer or out of range.
+        ValueError: if one is not an integer or is out of range.
     """
     sides = [size, size] if isinstance(size, int) else list(size) if isinstance(size, tuple | list) else []
     if len(sides) != 2:
@@ -133,7 +135,7 @@ def check_parameters(images: int, val_images: int, size: int | tuple[int, int], 
 def load_handwriting(split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return glyphs (M, 8, 8) float64 from 0 to 1 and labels (M,) of a split: the first three quarters, or the rest.
 
-    The cut is in one place because neighbours come from one writer: the splits share no sample and next to no hand.
+    Neighbours come from one writer, so a single cut lets the splits share no sample and hardly any handwriting.
     """
     digits = _require('sklearn.datasets', 'scikit-learn').load_digits()
     cut = len(digits.target) * 3 // 4
@@ -167,7 +169,7 @@ def write_split(folder: Path, split: str, count: int, size: tuple[int, int], see
 
 
 def label_map(scene: Scene) -> np.ndarray:
-    """Return the class of each pixel as ADE20k counts, (H, W) uint8: 1 background, 2 - 11 the digits; no 0."""
+    """Return the class of each pixel with ADE20k's numbering, (H, W) uint8: 1 background, 2 - 11 the digits; no 0."""
     labels = np.ones(scene.image.shape[:2], np.uint8)
     for mask, label in zip(scene.masks, scene.labels, strict=True):
         labels[mask] = label + 2
@@ -179,7 +181,7 @@ def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[st
     masks = scene.masks
     boxes = tight_boxes(masks)
     boxes[:, 2:] -= boxes[:, :2]
-    columns_first = np.asfortranarray(masks.transpose(1, 2, 0), np.uint8)  # (H, W, N), as pycocotools wants it
+    columns_first = np.asfortranarray(masks.transpose(1, 2, 0), np.uint8)  # (H, W, N), as pycocotools needs it
     runs = _require('pycocotools.mask', 'pycocotools').encode(columns_first)
     return [
         {

@@ -1,7 +1,7 @@
 """Scenes of handwritten digits over clutter, drawn with numpy and Pillow alone.
 
-Every random choice comes from the generator that is handed in, so a scene is a pure function of that generator, the
-glyphs and the size.
+Every random choice comes from the generator passed in, so a scene is a pure function of the generator, the glyphs and
+the size.
 """
 
 import colorsys
@@ -11,24 +11,26 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-NUM_DIGITS = (3, 8)  # digits that a scene asks for, both ends included
+NUM_DIGITS = (3, 8)  # digits to place in a scene, both ends included
 DIGIT_HEIGHT = (0.19, 0.44)  # of the shorter side of the scene
-MAX_ANGLE = math.radians(30)  # 6 and 9 stay apart
+MAX_ANGLE = math.radians(30)  # keeps 6 and 9 apart
 MAX_SHEAR = 0.15
 MIN_VISIBLE = 0.6  # of a digit's own area
-MAX_BOX_OVERLAP = 0.25  # of the smaller of two boxes: strokes that only cross stay readable, a tangle does not
-MIN_CONTRAST = 85.0  # colour distance of ink to what lies around it, of at most 255
-INK_LEVEL = 0.5  # of a smooth glyph, from which on it is ink: higher draws thinner
+MAX_BOX_OVERLAP = 0.25  # of the smaller of two boxes: crossing strokes stay legible, a tangle does not
+MIN_CONTRAST = 85.0  # colour distance of ink to its surroundings, at most 255
+INK_LEVEL = 0.5  # threshold of ink in a smooth glyph: a higher one draws thinner strokes
 PLACING_TRIES = 30
-SUPERSAMPLING = 3  # subpixels along a side of a pixel, for smooth outlines
+SUPERSAMPLING = 3  # subpixels along each side of a pixel, for smooth outlines
 
 
 @dataclass(frozen=True)
 class Scene:
     """An image and its digits, in painting order: later ones lie over earlier ones.
 
-    image (H, W, 3) uint8 RGB; shapes (N, H, W) bool, each digit whole, as if nothing lay over it; labels (N,) int64,
-    0 - 9.
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        shapes: (N, H, W) bool, each digit whole, as if nothing covered it.
+        labels: (N,) int64, 0 - 9.
     """
 
     image: np.ndarray
@@ -42,7 +44,7 @@ class Scene:
 
 
 def compose_scene(rng: np.random.Generator, glyphs: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> Scene:
-    """Draw 3 - 8 digits over clutter; one that finds no free place is left out, so a scene holds at least one.
+    """Draw 3 - 8 digits over clutter. A digit without a free place is left out; the first always has one.
 
     glyphs (M, 8, 8), ink from 0 to 1; labels (M,); size (H, W) in pixels.
     """
@@ -77,14 +79,14 @@ def tight_boxes(masks: np.ndarray) -> np.ndarray:
 
 
 def draw_digit(rng: np.random.Generator, glyph: np.ndarray, side: int, max_angle: float = MAX_ANGLE) -> np.ndarray:
-    """Scale, slant and turn a glyph (8, 8) by random amounts for a scene with this shorter side; angle in radians.
+    """Scale, slant and turn a glyph (8, 8) at random, for a scene with this shorter side; angle in radians.
 
-    Returns the share of each pixel that ink covers, (h, w) float32 from 0 to 1, cut to the ink.
+    Returns the share of each pixel that ink covers, (h, w) float32 from 0 to 1, cropped to the ink.
     """
     height = side * math.exp(rng.uniform(*np.log(DIGIT_HEIGHT)))
     angle, shear, stretch = rng.uniform([-max_angle, -MAX_SHEAR, 0.9], [max_angle, MAX_SHEAR, 1.15])
     box = math.ceil(height * 1.6)
-    # subpixels of the output, from its centre, to pixels of the smooth glyph, whose 8 cells are 64 pixels high
+    # from subpixels of the output, about its centre, to pixels of the smooth glyph, whose 8 cells are 64 pixels high
     step = 64 / (height * SUPERSAMPLING)
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     matrix = step * np.array([[1 / stretch, shear], [0, 1]]) @ turn
@@ -104,7 +106,7 @@ def draw_digit(rng: np.random.Generator, glyph: np.ndarray, side: int, max_angle
 def smooth_glyph(glyph: np.ndarray) -> Image.Image:
     """Enlarge a glyph (8, 8) eight times, to 64 x 64 pixels in a margin of 16, as a float image.
 
-    It is sharpened first: that keeps loops open and faint strokes whole when the result is cut at a level.
+    It is sharpened first, which keeps loops open and faint strokes whole when a threshold is applied.
     """
     padded = np.pad(glyph, 3)
     around = np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).mean((2, 3))  # (12, 12)
@@ -113,9 +115,9 @@ def smooth_glyph(glyph: np.ndarray) -> Image.Image:
 
 
 def find_window(rng: np.random.Generator, ink: np.ndarray, shapes: np.ndarray) -> tuple[slice, slice] | None:
-    """Find rows and columns of the scene where ink (h, w) leaves every digit readable; None when no try finds them.
+    """Find rows and columns of the scene where ink (h, w) leaves every digit readable; None if no try succeeds.
 
-    shapes (N, H, W): the digits already there.
+    shapes (N, H, W) are the digits already there.
     """
     for _ in range(PLACING_TRIES):
         top, left = rng.integers(0, np.array(shapes.shape[1:]) - ink.shape + 1)
@@ -133,7 +135,7 @@ def add_shape(shapes: np.ndarray, ink: np.ndarray, window: tuple[slice, slice]) 
 
 
 def is_readable(shapes: np.ndarray) -> bool:
-    """Say whether every digit shows enough of itself and the last one's box leaves the others' free enough."""
+    """Say whether enough of every digit is visible, and the last one's box overlaps the others little enough."""
     boxes = tight_boxes(shapes)
     first, last = np.maximum(boxes[:-1, :2], boxes[-1, :2]), np.minimum(boxes[:-1, 2:], boxes[-1, 2:])
     shared = (last - first).clip(0).prod(1)
@@ -144,14 +146,14 @@ def is_readable(shapes: np.ndarray) -> bool:
 
 
 def paint(rng: np.random.Generator, ground: np.ndarray, ink: np.ndarray) -> np.ndarray:
-    """Lay ink (h, w) of one random colour, slightly shaded, over a piece of the scene (h, w, 3)."""
-    colour = pick_ink(rng, ground[::2, ::2].reshape(-1, 3))  # what lies around, neighbours included
+    """Lay ink (h, w) of one random colour, slightly shaded, over a part of the scene (h, w, 3)."""
+    colour = pick_ink(rng, ground[::2, ::2].reshape(-1, 3))  # the surroundings, neighbouring digits included
     shade = 1 + 0.12 * smooth_noise(rng, (ink.shape[0], ink.shape[1]), cells=3)[..., None]
     return ground + ink[..., None] * (colour * shade - ground)
 
 
 def pick_ink(rng: np.random.Generator, surround: np.ndarray) -> np.ndarray:
-    """Draw a random colour (3,) that stands out from nearly all pixels (P, 3): the first of twelve, or their best."""
+    """Draw twelve random colours and return the first (3,) that stands out from most pixels (P, 3), or the best."""
     colours = np.stack([random_colour(rng, saturation=(0.2, 1), value=(0.15, 1)) for _ in range(12)])
     distances = np.sqrt(((colours[:, None] - surround) ** 2) @ np.array([0.3, 0.5, 0.2]))
     contrast = np.quantile(distances, 0.05, axis=1)
@@ -159,12 +161,12 @@ def pick_ink(rng: np.random.Generator, surround: np.ndarray) -> np.ndarray:
 
 
 def random_colour(rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]) -> np.ndarray:
-    """Draw an RGB colour (3,), 0 - 255, of any hue and of saturation and value within the ranges."""
+    """Draw an RGB colour (3,), 0 - 255, of any hue, with saturation and value within the ranges."""
     return 255 * np.array(colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(*saturation), rng.uniform(*value)))
 
 
 def smooth_noise(rng: np.random.Generator, size: tuple[int, int], cells: int) -> np.ndarray:
-    """Draw noise (H, W), float32 of about unit variance, with this many bumps along the shorter side."""
+    """Draw noise (H, W), float32 of about unit variance, with ``cells`` bumps along the shorter side."""
     height, width = (max(2, round(cells * side / min(size))) for side in size)
     bumps = Image.fromarray(rng.standard_normal((height, width), dtype=np.float32))
     return np.asarray(bumps.resize(size[::-1], Image.Resampling.BICUBIC))
@@ -207,7 +209,7 @@ def draw_blobs(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: tuple[i
 
 
 def draw_strokes(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: tuple[int, int]) -> None:
-    """Draw curves from edge to edge, thinner and longer than those of digits, and specks; size (W, H)."""
+    """Draw specks, and curves from edge to edge that are thinner and longer than those of digits; size (W, H)."""
     along = np.linspace(0, 1, 24)[:, None]
     for _ in range(rng.integers(2, 9)):
         start, bend, end = rng.uniform(-0.3, 1.3, (3, 2)) * size

@@ -1,7 +1,7 @@
-"""Images of single digits, a folder a class: what a classifier learns from in minutes, on a CPU.
+"""Images of single digits in one folder per class, for a classifier that trains in minutes on a CPU.
 
 {training,validation}/{0, ..., 9}/000000.png ...        RGB, squares of one size
-single_digits.json                                      the arguments
+single_digits.json                                      the arguments of make_single_digits
 """
 
 import math
@@ -14,10 +14,10 @@ from rich.progress import track
 from .digits import SPLITS, check_parameters, load_handwriting, make_once
 from .scenes import draw_digit, draw_texture, random_colour
 
-ZOOM = 1.4  # of the digits, whose height is then 0.27 - 0.62 of the image's, before it is turned
+ZOOM = 1.4  # of the digits, whose height before turning is then 0.27 - 0.62 of the image's
 MAX_ANGLE = math.radians(10)
-OFFSET = 0.1  # of a digit's centre from the image's, at most, in sides of the image
-GROUND = 0.15  # brightness of the background: one that makes a digit easy to find
+OFFSET = 0.1  # at most, of a digit's centre from the image's, as a share of its side
+GROUND = 0.15  # brightness of the background, which makes digits easy to find
 
 
 def make_single_digits(
@@ -28,30 +28,30 @@ def make_single_digits(
     seed: int = 0,
     progress: bool = True,
 ) -> bool:
-    """Write the images to a folder, unless they are there.
+    """Write the images to a folder, unless the folder holds them already.
 
-    The same arguments give the same bytes, and image i stays the same however many there are. Training and validation
-    share no handwriting.
+    The same arguments give the same bytes, and image i does not depend on the number of images. Training and validation
+    share no sample of handwriting.
 
     Args:
-        root: folder, which appears when it is complete and not before.
-        images: images to train on.
-        val_images: images to validate on.
-        size: of a side in pixels.
-        seed: another seed, other images.
+        root: folder, which appears only when it is complete.
+        images: number of training images.
+        val_images: number of validation images.
+        size: side in pixels.
+        seed: seed of all random choices.
         progress: whether to show a progress bar.
 
     Returns:
-        Whether they were written; ``False`` if they are there, made with the same arguments.
+        Whether they were written; ``False`` if they were there, made with the same arguments.
 
     Raises:
-        ValueError: if an argument is out of range, or the folder holds anything else.
+        ValueError: if an argument is out of range, or the folder holds something else.
         ImportError: if scikit-learn is missing.
     """
     parameters = check_parameters(images, val_images, size, seed)
     side, width = parameters['size']
     if side != width:
-        raise ValueError(f'size must be one side, single digits are square, got {size!r}')
+        raise ValueError(f'size must be one integer or two equal ones, since single digits are square, got {size!r}')
 
     def write(folder: Path) -> None:
         for split, count in zip(SPLITS, (images, val_images), strict=True):
@@ -61,7 +61,7 @@ def make_single_digits(
 
 
 def write_split(folder: Path, split: str, count: int, side: int, seed: int, progress: bool) -> None:
-    """Write the images of a split, a folder a class; each glyph comes as often as any other, give or take one."""
+    """Write the images of a split, one folder per class; the numbers of uses of two glyphs differ by at most one."""
     glyphs, labels = load_handwriting(split)
     for label in range(10):
         (folder / str(label)).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Hooks and the optimiser constructor, as configs name them for MMEngine's runner."""
+"""Hooks and the optimiser constructor that configs name for MMEngine's runner."""
 
 from .checkpoint_hook import WholeCheckpointHook
 from .compile_hook import CompileBackboneHook

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a crash: written whole or not at all, and none removed before its successor is there."""
+"""Checkpoints that survive a crash: written whole or not at all, and removed only after their successor is there."""
 
 import os
 import re
@@ -19,13 +19,13 @@ from ..registry import HOOKS
 
 @register_backend('mmrope.whole_files')
 class WholeFileBackend(LocalBackend):
-    """MMEngine's access to local files, where a file appears under its name only when all of it is on the disk."""
+    """MMEngine's backend for local files, with files that get their name only once all of them is on the disk."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write ``obj`` to ``filepath``.
 
         Raises:
-            OSError: with the path, if it cannot be written; what was there before stays.
+            OSError: with the path, if it cannot be written; an earlier file stays.
         """
         try:
             with write_whole(filepath) as part:
@@ -35,10 +35,10 @@ class WholeFileBackend(LocalBackend):
 
 
 class RemoveLater:
-    """A storage backend that notes in ``outdated`` what to remove and how, and removes nothing.
+    """Storage backend that only notes in ``outdated`` what to remove and how.
 
     Args:
-        backend: the backend that does all else.
+        backend: the backend for all else.
     """
 
     def __init__(self, backend: Any) -> None:
@@ -55,15 +55,15 @@ class WholeCheckpointHook(CheckpointHook):
     """MMEngine's ``CheckpointHook``, with its arguments, for trainings that may be killed at any moment.
 
     Local files are written whole or not at all, and an outdated checkpoint is removed only after the new one is on the
-    disk; MMEngine's own hook removes it first. Files of other folders are never removed: a resumed checkpoint names the
-    best one by the path that it had when it was written, which may be that of another training since.
+    disk; MMEngine's own hook removes it first. Files in other folders are never removed: a resumed checkpoint holds the
+    path of the best one at that time, where another training may have written since.
     """
 
     backend_args: dict[str, Any] | None
     file_backend: Any
 
     def before_train(self, runner: Runner) -> None:
-        """Look for earlier checkpoints in the own folder only, and remove what a killed training left half-written."""
+        """Look for earlier checkpoints in this folder only, and remove half-written files of a killed training."""
         use_own_paths(runner.message_hub.runtime_info, checkpoint_folder(runner.work_dir, self.out_dir))
         if self.file_client_args is None and self.backend_args is None and '://' not in str(self.out_dir):
             self.backend_args = {'backend': 'mmrope.whole_files'}
@@ -74,12 +74,12 @@ class WholeCheckpointHook(CheckpointHook):
                 os.remove(path)
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Save where it is due, then remove outdated checkpoints."""
+        """Save a checkpoint if one is due, then remove outdated ones."""
         super().after_train_iter(runner, *args, **kwargs)
         self._remove_outdated()
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Save where it is due, then remove outdated checkpoints."""
+        """Save a checkpoint if one is due, then remove outdated ones."""
         super().after_train_epoch(runner)
         self._remove_outdated()
 
@@ -89,7 +89,7 @@ class WholeCheckpointHook(CheckpointHook):
         self._remove_outdated()
 
     def _remove_outdated(self) -> None:
-        """Remove what MMEngine's hook no longer keeps; a template without a number gives all checkpoints one name."""
+        """Remove files that MMEngine's hook no longer keeps, unless a new checkpoint has the same name."""
         best = getattr(self, 'best_ckpt_path_dict', {}).values()
         current = {self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best}
         while self.file_backend.outdated:
@@ -112,12 +112,12 @@ def checkpoint_folder(work_dir: str, out_dir: str | os.PathLike[str] | None) -> 
 
 
 def own_path(folder: str | os.PathLike[str], stored: str) -> str:
-    """Return the path in ``folder`` of a file whose stored path may be of another place, or of Windows."""
+    """Return the path in ``folder`` of a file whose stored path may be of another folder, or of Windows."""
     return os.path.join(folder, PureWindowsPath(stored.strip()).name)
 
 
 def use_own_paths(info: dict[str, Any], folder: str) -> None:
-    """Have what a checkpoint says of others mean the files of a folder; drop what is not there.
+    """Point the checkpoints that ``info`` names to a folder, and drop those that are not in it.
 
     Args:
         info: the ``runtime_info`` of MMEngine's message hub, changed in place.
@@ -130,9 +130,9 @@ def use_own_paths(info: dict[str, Any], folder: str) -> None:
 
 
 def last_checkpoint(work_dir: str | os.PathLike[str], folder: str | None = None) -> str | None:
-    """Return the path of the checkpoint that ``last_checkpoint`` in a work dir names, whether it is there or not.
+    """Return the path of the checkpoint that ``last_checkpoint`` in a work dir names, whether or not it exists.
 
-    The file holds a path of the time when it was written; only its name counts.
+    The path in the file may be out of date; only its last part counts.
 
     Args:
         work_dir: the work dir of a training.
@@ -149,11 +149,11 @@ def latest_checkpoints(work_dir: str, template: str, folder: str | None = None) 
 
     Args:
         work_dir: the work dir.
-        template: the names of the checkpoints, with ``{}`` for the number.
+        template: name of the checkpoints, with ``{}`` for the number.
         folder: the folder of the checkpoints; the work dir by default.
 
     Returns:
-        The one that ``last_checkpoint`` names, those of lower numbers, and the others by the time they were written.
+        The one that ``last_checkpoint`` names, then those of lower numbers, then the others by the time of writing.
     """
     folder = folder or work_dir
     pattern = re.compile(re.escape(template).replace(re.escape('{}'), r'(\d+)'))

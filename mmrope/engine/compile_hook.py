@@ -1,4 +1,4 @@
-"""A compiled backbone as an option of a config."""
+"""A hook that compiles the backbone."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ from .complete_checkpoint_hook import unwrapped
 class CompileBackboneHook(Hook):
     """Hook that compiles ``model.backbone`` with ``torch.compile``; neck, heads and losses run as they are.
 
-    MMEngine's own ``compile`` of a config compiles the whole training step, data preparation and all, which detectors
-    and segmentors do not get through. Windows are compiled once for each image size: see that there are few, or raise
+    MMEngine's own ``compile`` option compiles the whole training step, data preparation included, and fails on
+    detectors and segmenters. A backbone with windows is compiled anew for each image size: use few sizes, or raise
     ``torch._dynamo.config.recompile_limit``.
 
     Args:
-        options: what ``torch.nn.Module.compile`` takes, ``mode='max-autotune'`` say.
+        options: arguments of ``torch.nn.Module.compile``, such as ``mode='max-autotune'``.
     """
 
     priority = 'VERY_LOW'  # after the hooks that copy the model
@@ -27,7 +27,7 @@ class CompileBackboneHook(Hook):
         self.options = options
 
     def before_run(self, runner: Runner) -> None:
-        """Compile what a call of the backbone does; the module and the names in its checkpoints stay.
+        """Compile the backbone in place; the module and the names in its checkpoints stay.
 
         Raises:
             AttributeError: if the model has no backbone.

@@ -1,4 +1,4 @@
-"""A check that a checkpoint holds every parameter of the model to test."""
+"""A hook that checks that a checkpoint holds every parameter of the model to test."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ from ..weights.unwrapping import remove_wrappers
 
 
 class CompleteCheckpoint(Hook):
-    """Hook that refuses to test a model with random parameters, which MMEngine's runner only logs.
+    """Hook that refuses to test a model with random parameters; MMEngine's runner only logs them.
 
-    An ``ImageClassifier`` around a backbone of mmrope also takes the checkpoint of the published classifier as it is.
+    An ``ImageClassifier`` around a backbone of mmrope also takes the checkpoint of the published classifier.
 
     Args:
-        source: the name of the checkpoint.
+        source: name of the checkpoint in errors.
     """
 
     priority = 'VERY_HIGH'  # before hooks that read the checkpoint, and before the run counts as started
@@ -29,7 +29,7 @@ class CompleteCheckpoint(Hook):
         self.versions: dict[str, int] = {}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Give weights the model's names, and note the state of each parameter before it is set.
+        """Rename the weights to the model's names, and note the version of each parameter before loading.
 
         Raises:
             WeightsError: if the checkpoint holds no weights for this backbone.
@@ -40,7 +40,7 @@ class CompleteCheckpoint(Hook):
         """Check that all parameters have been set.
 
         Raises:
-            CheckpointError: if some have not.
+            CheckpointError: if some have not been set.
         """
         self.check(unwrapped(runner.model))
 
@@ -49,8 +49,8 @@ class CompleteCheckpoint(Hook):
         if is_image_classifier(model) and is_published_classifier(checkpoint):
             checkpoint['state_dict'] = classifier_state_dict(model, checkpoint, self.source)
         remove_wrappers(checkpoint.get('state_dict', checkpoint), model)
-        # PyTorch counts the changes of a tensor: whatever a model does to names and shapes while it loads, this tells
-        # which parameters were set.
+        # PyTorch counts the changes of a tensor, which tells the parameters that were set, whatever a model does to
+        # names and shapes while it loads.
         self.versions = {name: param._version for name, param in model.named_parameters()}
 
     def check(self, model: nn.Module) -> None:
@@ -59,13 +59,13 @@ class CompleteCheckpoint(Hook):
         unset = [name for name, version in self.versions.items() if params[name]._version == version]
         if unset:
             raise CheckpointError(
-                f'{self.source} does not fit the model of the config: no weights, or of another shape, for '
+                f'{self.source} does not fit the model of the config: weights are missing, or have another shape, for '
                 f'{len(unset)} of {len(params)} parameters: {few(unset)}'
             )
 
 
 def unwrapped(model: Any) -> Any:
-    """Return the model itself, without what distributes it or augments its tests."""
+    """Return the model without wrappers for distributed training or test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model

@@ -1,4 +1,4 @@
-"""Gradients that travel between GPUs in half precision."""
+"""A hook that sends gradients between GPUs in half precision."""
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -10,9 +10,9 @@ from ..registry import HOOKS
 
 @HOOKS.register_module()
 class CompressGradientsHook(Hook):
-    """Hook that sends gradients between processes as float16, as detectron2 and MMDetection's project train ViTDet.
+    """Hook that sends gradients between processes as float16, as detectron2's and MMDetection's ViTDet do.
 
-    This halves what goes over the network, which is worth it between machines; a single process has nothing to send.
+    This halves the traffic, which pays off between machines; it does nothing for a single process.
     """
 
     def before_train(self, runner: Runner) -> None:

@@ -1,4 +1,4 @@
-"""Predictions of a test, kept as drawings in a folder and in a file."""
+"""Predictions of a test, drawn into a folder or dumped into a file."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,16 +18,16 @@ from ..registry import HOOKS
 
 @HOOKS.register_module()
 class DrawPredictionsHook(Hook):
-    """Hook that draws the predictions of a test into a folder, a file for each image, in any host.
+    """Hook that draws the predictions of a test into a folder, one file per image, for any host.
 
-    A file has the path of its image below the image folder of the data set.
+    A file has the same path in this folder as its image has in the image folder of the data set.
 
     Args:
-        folder: the folder to draw into.
-        score_thr: the score from which on a detector's predictions are drawn.
-        show: whether to show them in a window, too.
-        wait_time: seconds to show each for.
-        backend_args: arguments of the storage that the images are read from.
+        folder: folder of the drawings.
+        score_thr: lowest score of a detector's predictions to draw.
+        show: whether to show them in a window as well.
+        wait_time: seconds for which each is shown.
+        backend_args: arguments of the storage backend that the images are read from.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class DrawPredictionsHook(Hook):
         self.score_thr, self.options = score_thr, dict(show=show, wait_time=wait_time)
 
     def before_test(self, runner: Runner) -> None:
-        """Have segmentation maps drawn faster."""
+        """Make the drawing of segmentation maps faster."""
         if hasattr(runner.visualizer, '_get_center_loc'):
             runner.visualizer._get_center_loc = label_place
 
@@ -58,7 +58,7 @@ class DrawPredictionsHook(Hook):
             self._draw(runner.visualizer, image, sample, name)
 
     def after_test(self, runner: Runner) -> None:
-        """Say where they are."""
+        """Log where the drawings are."""
         runner.logger.info(f'The drawn predictions are in {self.folder}')
 
     def _draw(self, visualizer: Visualizer, image: Any, sample: Any, name: str) -> None:
@@ -72,7 +72,7 @@ class DrawPredictionsHook(Hook):
 
 
 def name_below(path: str, folders: Mapping[str, str | None] | str) -> str:
-    """Return the path of a file below the folder of ``folders`` that it is in; its name if it is in none."""
+    """Return the path of a file relative to the one of ``folders`` that it is in, or its name if it is in none."""
     for folder in [folders] if isinstance(folders, str) else folders.values():
         below = os.path.relpath(path, folder) if folder else os.pardir
         if not below.startswith(os.pardir):
@@ -81,13 +81,13 @@ def name_below(path: str, folders: Mapping[str, str | None] | str) -> str:
 
 
 def label_place(mask: np.ndarray) -> np.ndarray:
-    """Return ``(x, y)`` of a class's name: the middle of the first row with most pixels of the class.
+    """Return the place ``(x, y)`` for a class's name: the middle of the row with most pixels of the class.
 
-    MMSegmentation's own ``_get_center_loc`` finds the same in a sorted list of all pixels, which takes longer than all
-    else in a test. May go when it does not.
+    MMSegmentation's own ``_get_center_loc`` finds the same place in a sorted list of all pixels, which takes longer
+    than the rest of a test. This function can go once that is faster.
 
     Args:
-        mask: ``(H, W)``, 1 where the class is, somewhere at least.
+        mask: ``(H, W)``, 1 at the pixels of the class, of which there is at least one.
     """
     y = (mask == 1).sum(1).argmax()
     columns = np.flatnonzero(mask[y] == 1)
@@ -95,7 +95,7 @@ def label_place(mask: np.ndarray) -> np.ndarray:
 
 
 class DumpPredictions(DumpResults):
-    """Predictions in a pickle file: masks as RLE, class maps as int16, no ground truth and no logits."""
+    """Metric that dumps predictions to a pickle file: masks as RLE, class maps as int16, no ground truth, no logits."""
 
     default_prefix = 'predictions'
     dropped = (

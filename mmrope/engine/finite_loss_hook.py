@@ -15,20 +15,20 @@ from .complete_checkpoint_hook import unwrapped
 
 
 class NonFiniteError(FloatingPointError):
-    """NaN or infinity in a training; the text is the whole explanation."""
+    """NaN or infinity in a training. The message is the whole explanation."""
 
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Hook that stops a training whose loss is NaN or infinite, before the optimiser takes it.
+    """Hook that stops a training whose loss is NaN or infinite, before the optimiser uses it.
 
-    The loss is looked at as the model returns it, so the weights are still those of the iteration before, and the
-    gradients of that very loss tell which parameters are concerned. Weights and buffers are looked at before a
-    checkpoint is written and an older one removed for it.
+    The loss is checked as soon as the model returns it, so the weights are still those of the previous iteration, and
+    the gradients of this loss tell which parameters are concerned. Weights and buffers are checked before a checkpoint
+    is written and replaces an older one.
 
     Args:
-        interval: iterations from one look at the loss to the next. A look waits for the forward pass; MMEngine waits
-            for the whole iteration anyway, to log its losses.
+        interval: iterations between two checks of the loss. A check waits for the forward pass; MMEngine waits for the
+            whole iteration anyway, to log its losses.
 
     Raises:
         NonFiniteError: with the iteration, the losses, the parameters concerned and the last checkpoint.
@@ -38,7 +38,7 @@ class FiniteLossHook(Hook):
 
     def __init__(self, interval: int = 1) -> None:
         if interval < 1:
-            raise ValueError(f'interval must be at least 1, but got {interval}')
+            raise ValueError(f'interval must be at least 1, got {interval}')
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:
@@ -67,12 +67,12 @@ class FiniteLossHook(Hook):
         names = _not_finite(unwrapped(runner.model).state_dict())
         if names:
             raise NonFiniteError(
-                f'after iteration {iteration} these are NaN or infinite, so no checkpoint is written: '
+                f'weights or buffers are NaN or infinite after iteration {iteration}, so no checkpoint is written: '
                 f'{few(names)}; {_last_checkpoint(runner)}'
             )
 
     def _look(self, runner: Runner, model: nn.Module, args: tuple, kwargs: dict, losses: Any) -> None:
-        """Look at what a call of the model returned; only the losses of a training come as a dict."""
+        """Check the return value of a forward pass; only the losses of a training are a dict."""
         if not model.training or not isinstance(losses, Mapping) or not self.every_n_train_iters(runner, self.interval):
             return
         losses = {name: _mean(value) for name, value in losses.items() if 'loss' in name}
@@ -87,18 +87,18 @@ class FiniteLossHook(Hook):
 
 
 def _concerned(model: nn.Module, total: Tensor) -> str:
-    """Name the parameters that are not finite, or if all are, those whose gradient is not."""
+    """Name the parameters that are not finite or, if all are, those whose gradient is not."""
     params = {name: param for name, param in model.named_parameters() if param.requires_grad}
     names = _not_finite(params)
     if names:
-        return f'weights were NaN or infinite already: {few(names)}'
+        return f'weights were NaN or infinite before it: {few(names)}'
     grads = torch.autograd.grad(total, list(params.values()), allow_unused=True) if total.requires_grad else ()
     names = _not_finite({name: grad for name, grad in zip(params, grads) if grad is not None})
-    return f'all weights are finite, and so are the gradients but for: {few(names) or "none"}'
+    return f'all weights are finite; gradients that are not: {few(names) or "none"}'
 
 
 def _images(kwargs: Mapping[str, Any]) -> str:
-    """Name the images of the batch, and say whether their pixels are finite, as far as the host says."""
+    """Name the images of the batch, and whether their pixels are finite, if the host tells."""
     inputs, samples = kwargs.get('inputs'), kwargs.get('data_samples')
     bad = isinstance(inputs, Tensor) and not torch.isfinite(inputs).all()
     given = [getattr(sample, 'img_path', None) for sample in samples] if isinstance(samples, Sequence) else []
@@ -112,7 +112,7 @@ def _last_checkpoint(runner: Runner) -> str:
 
 
 def _not_finite(tensors: Mapping[str, Any]) -> list[str]:
-    """List the names of the tensors that hold NaN or infinity; one wait for the device where there are none."""
+    """List the names of the tensors that hold NaN or infinity, with one wait for the device."""
     tensors = {name: x for name, x in tensors.items() if isinstance(x, Tensor) and x.is_floating_point()}
     if not tensors:
         return []

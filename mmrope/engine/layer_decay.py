@@ -13,16 +13,16 @@ NO_DECAY_NAMES = ('cls_token', 'pos_embed', 'freqs', 'relative_position_bias_tab
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Optimiser constructor: learning rates that fall from heads to patch embedding, weight decay for matrices only.
+    """Optimiser constructor: learning rates fall from heads to patch embedding, and only matrices decay.
 
-    A parameter of the layer at depth ``d`` of ``n`` (``backbone.get_layer_depth``) learns at
-    ``lr * decay_rate ** (n - 1 - d)``, heads and necks at ``lr`` (Clark et al., *ELECTRA*, ICLR 2020; as ViTDet uses
-    it). Norms, biases and all other vectors, embeddings and frequencies take no weight decay.
+    The parameters of the layer at depth ``d`` of ``n`` (``backbone.get_layer_depth``) learn at
+    ``lr * decay_rate ** (n - 1 - d)``, heads and necks at ``lr`` (Clark et al., *ELECTRA*, ICLR 2020; used in ViTDet).
+    Norms, biases and all other vectors, embeddings and frequencies take no weight decay.
 
-    ``paramwise_cfg`` holds ``decay_rate`` (in ``(0, 1]``; 1 if not given) and, as MMEngine has it, ``custom_keys``: of
-    those found in the name of a parameter the longest counts. Its ``lr_mult`` multiplies the rate of the layer, its
-    ``decay_mult`` multiplies the base weight decay and goes before the rule above, and what else it holds goes to the
-    optimiser. The groups are logged once, as a table.
+    ``paramwise_cfg`` holds ``decay_rate`` (in ``(0, 1]``; 1 by default) and MMEngine's ``custom_keys``. If several keys
+    match a parameter's name, the longest wins. Its ``lr_mult`` multiplies the layer's learning rate; its ``decay_mult``
+    multiplies the base weight decay and overrides the rule above; other entries are passed to the optimiser. The groups
+    are logged once, as a table.
 
     Raises:
         ValueError: for another key in ``paramwise_cfg``, a ``decay_rate`` out of range, an optimiser without ``lr``,
@@ -35,15 +35,17 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super()._validate_cfg()
         unknown = sorted(set(self.paramwise_cfg) - {'decay_rate', 'custom_keys'})
         if unknown:
-            raise ValueError(f'paramwise_cfg may have decay_rate and custom_keys, but got {", ".join(unknown)}')
-        # MMEngine takes an empty paramwise_cfg for "one group of all parameters".
+            raise ValueError(
+                f'paramwise_cfg must have no keys but decay_rate and custom_keys, got {", ".join(unknown)}'
+            )
+        # MMEngine would put all parameters in one group if paramwise_cfg were empty.
         self.paramwise_cfg = {'decay_rate': 1.0, **self.paramwise_cfg}
         if not 0 < self.paramwise_cfg['decay_rate'] <= 1:
             raise ValueError(
-                f'decay_rate of paramwise_cfg must be above 0 and at most 1, but got {self.paramwise_cfg["decay_rate"]}'
+                f'decay_rate of paramwise_cfg must be above 0 and at most 1, got {self.paramwise_cfg["decay_rate"]}'
             )
         if self.base_lr is None:
-            raise ValueError(f'optimizer must have an lr, but got {dict(self.optimizer_cfg)}')
+            raise ValueError(f'optimizer must have an lr, got {dict(self.optimizer_cfg)}')
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs: Any) -> None:
         """Append the parameter groups of a whole model to ``params``, from the lowest layer to the heads."""
@@ -51,7 +53,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if not hasattr(backbone, 'get_layer_depth'):
             raise ValueError(
                 f'{type(self).__name__} needs a model whose backbone has get_layer_depth, '
-                f'but got {type(module).__name__} with backbone {type(backbone).__name__}: set '
+                f'got {type(module).__name__} with backbone {type(backbone).__name__}: set '
                 "optim_wrapper.constructor='DefaultOptimWrapperConstructor' and leave out "
                 'optim_wrapper.paramwise_cfg.decay_rate'
             )

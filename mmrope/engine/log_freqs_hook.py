@@ -14,21 +14,21 @@ from .complete_checkpoint_hook import unwrapped
 
 @HOOKS.register_module()
 class LogFreqsHook(Hook):
-    """Hook that logs the learned frequencies with the losses: a drift or an explosion shows before the loss does.
+    """Hook that logs the learned frequencies with the losses, where a drift shows before the loss rises.
 
-    Over all blocks these are ``freqs_norm``, ``freqs_max`` (the largest, in radians a token step) and ``freqs_grad``,
-    the norm of their gradient in this process, before clipping.
+    The values are over all blocks: ``freqs_norm``, ``freqs_max`` (the largest, in radians per token step) and
+    ``freqs_grad``, the norm of the gradient in this process, before clipping.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Find the learned frequencies, and the interval of the log."""
+        """Find the learned frequencies and the log interval."""
         ropes = (module for module in unwrapped(runner.model).modules() if isinstance(module, RoPE))
         self.learned = [rope.freqs for rope in ropes if isinstance(rope.freqs, nn.Parameter)]
         self.interval = next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 50)
         self._handles: list = []
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Catch the gradients of an iteration that is logged."""
+        """Keep the gradients of an iteration that is logged."""
         if not (self.every_n_train_iters(runner, self.interval) or self.every_n_inner_iters(batch_idx, self.interval)):
             return
         scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)

@@ -1,8 +1,8 @@
-"""Random numbers that do not depend on when a training was interrupted: a resumed one equals a whole one to the bit.
+"""Random numbers that do not depend on interruptions: a resumed training equals an uninterrupted one to the bit.
 
-MMEngine restores weights, optimizer, schedules and averages. It does not restore random number generators, and could
-not: those of the workers have run ahead, and other ranks write no checkpoint. So every batch and every step is seeded
-anew, by the seed of the training, the rank, the epoch and the number of the batch.
+MMEngine restores weights, optimiser, schedules and averages. It cannot restore random number generators: those of the
+workers have run ahead, and other ranks write no checkpoint. So every batch and every step is seeded anew, by the seed
+of the training, the rank, the epoch and the number of the batch.
 """
 
 import random
@@ -20,7 +20,7 @@ LOADING, STEPPING = 0, 1
 
 
 def seed_all(*key: int) -> None:
-    """Seed ``random``, NumPy and PyTorch, on all devices, with a mixture of some numbers."""
+    """Seed ``random``, NumPy and PyTorch, on all devices, with a hash of some numbers."""
     seed = int(np.random.SeedSequence(key).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
@@ -28,7 +28,7 @@ def seed_all(*key: int) -> None:
 
 
 class SeededBatch(list):
-    """Indices of a batch. Iterating over them seeds the process that does, be it a worker or not."""
+    """Indices of a batch. Iterating over them seeds the process, a worker or the main one."""
 
     def __init__(self, indices: list[int], key: tuple[int, ...]) -> None:
         super().__init__(indices)
@@ -43,12 +43,12 @@ class SeededBatch(list):
 
 
 class SeededBatches:
-    """The batch sampler of a data loader, with numbered batches.
+    """Batch sampler of a data loader that numbers its batches.
 
     Args:
         batches: the batch sampler.
-        seed: of the training.
-        number: of the first batch.
+        seed: seed of the training.
+        number: number of the first batch.
     """
 
     def __init__(self, batches: Any, seed: int, number: int = 0) -> None:
@@ -70,11 +70,11 @@ class SeededBatches:
             self.number += 1
 
     def skip(self, iterator: Any, count: int) -> None:
-        """Leave out batches without loading them.
+        """Skip batches without loading them.
 
         Args:
-            iterator: of MMEngine's iteration-based loop, which starts a sampler again when it has come to its end.
-            count: of batches.
+            iterator: the one of MMEngine's iteration-based loop, which restarts a sampler at its end.
+            count: number of batches.
         """
         self.stream = iter(self.batches)
         self.number += count
@@ -96,20 +96,22 @@ class SeedEachIteration(Hook):
     batches: SeededBatches | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Number the batches, and order the samples by the seed of the checkpoint where the config has none."""
+        """Number the batches, and order the samples by the checkpoint's seed if the config has none."""
         loop = runner.train_loop
         loader = loop.dataloader
         if loader.batch_sampler is None:
-            runner.logger.warning('A data loader without batches: a resumed training will differ from a whole one.')
+            runner.logger.warning(
+                'The data loader has no batch sampler: a resumed training will differ from an uninterrupted one.'
+            )
             return
         sampler: Any = getattr(loader.batch_sampler, 'sampler', None)
         if hasattr(sampler, 'seed') and not (runner.cfg.get('randomness') or {}).get('diff_rank_seed'):
             sampler.seed = runner.seed
         iterator: Any = getattr(loop, 'dataloader_iterator', None)
-        # MMEngine 0.10.12 skips batches by the sampler, or else loads them if there are workers; 0.10.7 loads all.
+        # To skip batches, MMEngine 0.10.12 asks the sampler, or else loads them if there are workers; 0.10.7 loads all.
         skips, by_sampler = hasattr(iterator, 'skip_iter'), hasattr(loader.sampler, 'skip')
         self.batches = SeededBatches(loader.batch_sampler, runner.seed, runner.iter if skips and by_sampler else 0)
-        vars(loader)['batch_sampler'] = self.batches  # a loader refuses the assignment once it is built
+        vars(loader)['batch_sampler'] = self.batches  # the loader refuses a plain assignment
         if getattr(iterator, '_iterator', None) is not None:
             _restart(loop, sampler)
         elif skips and not by_sampler:
@@ -125,15 +127,15 @@ class SeedEachIteration(Hook):
         seed_all(STEPPING, runner.seed, get_rank(), runner.iter)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Note the number of processes, without which a training cannot be resumed to the bit."""
+        """Note the number of processes, which an exact resume needs."""
         checkpoint['meta']['processes'] = get_world_size()
 
 
 def _restart(loop: Any, sampler: Any) -> None:
-    """Have the loop draw from the numbered batches, from the first one on.
+    """Make the loop draw from the numbered batches, from the first one on.
 
-    MMEngine 0.10.7 starts its iterator, and the workers, when the loop is built. This may go with it: 0.10.12 starts
-    them for the first batch. A loader with persistent workers would keep the iterator and the batches it began with.
+    MMEngine 0.10.7 starts its iterator and the workers when the loop is built, 0.10.12 at the first batch: this
+    function can go with 0.10.7. A loader with persistent workers would keep the iterator and the batches it began with.
     """
     loop.dataloader._iterator = None
     if hasattr(sampler, '_indices_of_rank'):

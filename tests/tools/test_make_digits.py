@@ -38,19 +38,19 @@ def make_digits(
 def test_the_tool_runs_from_any_folder_and_names_its_output(tmp_path: Path) -> None:
     command = [sys.executable, str(TOOL), '--images', '2', '--val-images', '1', '--size', '32x64']
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.endswith('data/digits is made\n')
+    assert done.stdout.endswith('wrote data/digits\n')
     assert (tmp_path / 'data' / 'digits' / 'images' / 'training' / '000001.png').is_file()
 
 
 def test_second_run_finds_it_complete(make_digits: Callable[..., tuple[int, str, str]]) -> None:
     options = ('--out', 'here', '--images', '1', '--val-images', '1', '--size', '32')
-    assert make_digits(*options) == (0, 'here is made', '')
+    assert make_digits(*options) == (0, 'wrote here', '')
     assert make_digits(*options) == (0, 'here is complete', '')
 
 
 def test_single_digits(make_digits: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     options = ('--single', '--images', '1', '--val-images', '1', '--size', '32')
-    assert make_digits(*options) == (0, 'data/single_digits is made', '')
+    assert make_digits(*options) == (0, 'wrote data/single_digits', '')
     assert len(list((tmp_path / 'data' / 'single_digits').rglob('*.png'))) == 2
     assert 'size' in make_digits('--single', '--size', '32x64')[2]
 

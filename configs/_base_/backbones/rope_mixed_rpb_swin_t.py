@@ -1,4 +1,4 @@
-# Swin with both RoPE-Mixed and a bias table has no published weights: those of RoPE-Mixed, the tables start anew.
+# No weights with both RoPE-Mixed and a bias table are published: these are RoPE-Mixed's, and the tables start anew.
 backbone = dict(
     type='mmrope.RoPESwin',
     arch='tiny',

@@ -1,4 +1,4 @@
-# Microsoft's weights: the method's authors publish none of their baseline with a relative position bias alone.
+# Microsoft's weights: RoPE-ViT's authors publish none for their baseline with a relative position bias alone.
 backbone = dict(
     type='mmrope.RoPESwin',
     arch='small',

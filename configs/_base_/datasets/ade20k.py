@@ -1,5 +1,5 @@
-# ADE20k, 150 classes: the shorter side at 512, times 0.5 to 2.0 in training, crops of 512 x 512.
-# Tests see whole images; with --tta at six sizes, each flipped and not.
+# ADE20k, 150 classes, as MMSegmentation augments it: the shorter side at 512, in training times 0.5 to 2.0 and cropped
+# to 512 x 512. Tests see whole images, with --tta at six sizes, each flipped and unflipped.
 dataset_type = 'ADE20KDataset'
 data_root = 'data/ade/ADEChallengeData2016'
 crop_size = (512, 512)

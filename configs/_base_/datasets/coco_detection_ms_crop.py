@@ -1,5 +1,5 @@
 # COCO 2017 boxes as MMDetection's DINO augments them: the shorter side at 480 to 800, half of the images cropped
-# before; images without objects stay.
+# first; images without objects are kept.
 _base_ = 'mmdet::_base_/datasets/coco_detection.py'
 scales = [(side, 1333) for side in range(480, 801, 32)]
 

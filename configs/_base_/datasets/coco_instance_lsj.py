@@ -1,5 +1,5 @@
-# COCO 2017 instances with large-scale jitter at 1024 x 1024, scale 0.1 to 2.0; the model pads what is smaller. All
-# images of a training have one shape, so batches are not grouped by aspect ratio.
+# COCO 2017 instances with large-scale jitter at 1024 x 1024, scale 0.1 to 2.0, as ViTDet; the model pads smaller
+# images. All training images have one shape, so batches are not grouped by aspect ratio.
 dataset_type = 'CocoDataset'
 data_root = 'data/coco/'
 image_size = (1024, 1024)

@@ -1,4 +1,4 @@
-# COCO 2017 instances as DETR augments them: the shorter side at 480 to 800, half of the images cropped before.
+# COCO 2017 instances as DETR augments them: the shorter side at 480 to 800, half of the images cropped first.
 _base_ = 'mmdet::_base_/datasets/coco_instance.py'
 scales = [(side, 1333) for side in range(480, 801, 32)]
 

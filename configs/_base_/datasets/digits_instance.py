@@ -1,4 +1,4 @@
-# Handwritten digits in made scenes, as COCO instances: tools/make_digits.py.
+# Handwritten digits in synthetic scenes, as COCO instances: tools/make_digits.py.
 dataset_type = 'CocoDataset'
 data_root = 'data/digits/'
 image_size = (128, 128)

@@ -1,9 +1,9 @@
-# Handwritten digits in made scenes, as a segmentation set in ADE20k's layout: tools/make_digits.py.
+# Handwritten digits in synthetic scenes, for segmentation in ADE20k's layout: tools/make_digits.py.
 dataset_type = 'BaseSegDataset'
 data_root = 'data/digits/'
 metainfo = dict(
     classes=('background', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'),
-    # ten colours that stay apart under colour vision deficiencies: M. Petroff, arXiv 2107.02270
+    # ten colours that colour-blind readers tell apart: M. Petroff, arXiv 2107.02270
     palette=[
         [0, 0, 0],
         [63, 144, 218],
@@ -18,9 +18,9 @@ metainfo = dict(
         [146, 218, 221],
     ],
 )
-# Half the size of the scenes: what tells digits apart is still there, in a quarter of the pixels. Scores are those of
-# whole scenes: for validation labels are loaded after the image is resized, and keep their size. In training both are
-# resized, by Pillow: OpenCV's nearest pixel lies half a pixel too far up and left on average, too much for strokes.
+# Half the size of the scenes: digits are still told apart, with a quarter of the pixels. Scores are those of scenes at
+# full size: in validation, labels are loaded after the image is resized and keep their size. In training both are
+# resized by Pillow: OpenCV's nearest pixel is half a pixel too far up and left on average, too much for thin strokes.
 image_size = (64, 64)
 
 train_pipeline = [

@@ -1,6 +1,6 @@
-# ImageNet-1k, 1000 classes, for tests alone, as the authors test their ViTs: the shorter side at the size, and of that
-# the centre (deit/ of their repository, --eval-crop-ratio 1.0). Their Swins are tested with imagenet_swin.py.
-# Another size, here 384:
+# ImageNet-1k, 1000 classes, for tests only, as RoPE-ViT's authors test their ViTs (deit/ of their repository,
+# --eval-crop-ratio 1.0): the shorter side at the size, then a centre crop. For Swins see imagenet_swin.py.
+# To test at 384 pixels:
 #   --cfg-options test_dataloader.dataset.pipeline.1.scale=384 test_dataloader.dataset.pipeline.2.crop_size=384
 size = 224
 test_pipeline = [

@@ -1,6 +1,5 @@
-# ImageNet-1k as the authors test their Swins: the shorter side at 256 / 224 of the size, rounded down, and of that the
-# centre (SwinTransformer/ of their repository, data/build.py).
-# Another size, here 384, with windows of size / 32:
+# ImageNet-1k as RoPE-ViT's authors test their Swins (SwinTransformer/data/build.py of their repository): the shorter
+# side at 256 / 224 of the size, rounded down, then a centre crop. To test at 384 pixels, with windows of size / 32:
 #   --cfg-options test_dataloader.dataset.pipeline.1.scale=438 test_dataloader.dataset.pipeline.2.crop_size=384
 #   model.backbone.window_size=12
 _base_ = './imagenet.py'

@@ -1,6 +1,6 @@
-# Images of single handwritten digits, a folder a class: tools/make_digits.py --single.
-# They are kept at 96 x 96 pixels, twice the 48 that the models train at. As in the paper, training sees crops of many
-# scales and tests see whole images: an object looks larger in training than at the same size of image in a test.
+# Images of single handwritten digits, one folder per class: tools/make_digits.py --single.
+# They are stored at 96 x 96 pixels, twice the 48 that the models train at. As in the paper, training sees crops of many
+# scales and tests see whole images, so objects look larger in training than in a test at the same image size.
 data_root = 'data/single_digits'
 size = 48
 

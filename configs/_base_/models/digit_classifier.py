@@ -1,5 +1,5 @@
-# A classifier of single digits at 48 x 48 pixels; its last layer starts at ten times the usual 0.01, as the digits'
-# segmenters' does. An experiment merges a backbone into this.
+# A classifier of single digits at 48 x 48 pixels. Its last layer starts at ten times the usual 0.01, as in
+# upernet_digits.py. Experiments merge a backbone into this.
 model = dict(
     type='ImageClassifier',
     data_preprocessor=dict(

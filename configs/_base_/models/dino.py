@@ -1,4 +1,4 @@
-# DINO of four scales, as MMDetection has it; backbone and neck are dino_vit.py's or dino_swin.py's.
+# DINO with four scales, as in MMDetection; dino_vit.py or dino_swin.py add backbone and neck.
 model = dict(
     type='DINO',
     num_queries=900,

@@ -1,6 +1,6 @@
-# DINO on a hierarchical backbone: its last three maps, of a Swin-T or S. The drop path is this project's choice; the
-# paper does not say.
-# An experiment merges one of ../backbones into model.backbone.
+# DINO on the last three maps of a hierarchical backbone, a Swin-T or S. The drop path is this project's choice; the
+# paper gives none.
+# Experiments merge one of ../backbones into model.backbone.
 _base_ = './dino.py'
 model = dict(
     backbone=dict(out_indices=(1, 2, 3), drop_path_rate=0.2),

@@ -1,9 +1,8 @@
-# DINO on a plain backbone as detrex has it (projects/dino/configs/dino-vitdet): windowed blocks and drop path of
-# ViTDet, a pyramid of strides 8 to 64 from the last map at the backbone's learning rate, and a convolution with
-# GroupNorm for each of its maps. The paper does not say how it set these. What differs from detrex: position embedding
-# and weights; norms decay, as in MMDetection's DINO, and embeddings and frequencies do not; images are padded to
-# multiples of 32.
-# An experiment merges one of ../backbones into model.backbone.
+# DINO on a plain backbone as in detrex (projects/dino/configs/dino-vitdet): ViTDet's windows and drop path, a pyramid
+# of strides 8 to 64 from the last map at the backbone's learning rate, and a convolution with GroupNorm for each of its
+# maps. The paper does not give these. The differences from detrex are the position embedding and the weights; norms
+# decay, as in MMDetection's DINO, but embeddings and frequencies do not; images are padded to multiples of 32.
+# Experiments merge one of ../backbones into model.backbone.
 _base_ = './dino.py'
 model = dict(
     data_preprocessor=dict(pad_size_divisor=32),  # so that the maps of all strides fit the image to the pixel

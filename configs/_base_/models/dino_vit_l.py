@@ -1,5 +1,5 @@
-# DINO on ViT-L as detrex has it.
-# An experiment merges one of ../backbones into model.backbone.
+# DINO on ViT-L as in detrex.
+# Experiments merge one of ../backbones into model.backbone.
 _base_ = './dino_vit.py'
 model = dict(
     backbone=dict(global_attn_indexes=(5, 11, 17, 23), drop_path_rate=0.4),

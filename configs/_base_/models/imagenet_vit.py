@@ -1,5 +1,5 @@
 # The classifier that the ImageNet-1k weights come from.
-# An experiment merges one of ../backbones into model.backbone.
+# Experiments merge one of ../backbones into model.backbone.
 model = dict(
     type='ImageClassifier',
     data_preprocessor=dict(

@@ -1,5 +1,5 @@
-# Mask2Former on a hierarchical backbone, as MMSegmentation has it; the head is built from MMDetection's parts.
-# An experiment merges one of ../backbones into model.backbone.
+# Mask2Former on a hierarchical backbone, as in MMSegmentation; the head is built from MMDetection's parts.
+# Experiments merge one of ../backbones into model.backbone.
 custom_imports = dict(imports='mmdet.models', allow_failed_imports=False)
 num_classes = 150
 positional_encoding = dict(num_feats=128, normalize=True)

@@ -1,7 +1,7 @@
-# Mask R-CNN for images of 128 x 128 pixels with objects of 20 to 60: anchors half as large as for COCO, and slim where
-# time goes on a CPU: channels, convolutions, proposals. From scratch in minutes: BatchNorm in the heads learns several
-# times faster than LayerNorm, which suits a pretrained model.
-# An experiment merges a backbone of strides 4, 8 and 16, with its neck, into this.
+# Mask R-CNN for images of 128 x 128 pixels with objects of 20 to 60: anchors are half as large as for COCO, and
+# channels, convolutions and proposals are few, since they take the time on a CPU. To train from scratch in minutes, the
+# heads have BatchNorm, which learns several times faster there than LayerNorm. These numbers are this project's choice.
+# Experiments merge a backbone of strides 4, 8 and 16, with its neck, into this.
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 channels = 64
 strides = [4, 8, 16]

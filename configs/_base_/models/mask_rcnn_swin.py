@@ -1,5 +1,5 @@
-# Mask R-CNN on a hierarchical backbone, as MMDetection has it for Swin: the feature pyramid and heads of its R-50.
-# An experiment merges one of ../backbones into model.backbone.
+# Mask R-CNN on a hierarchical backbone, as in MMDetection's Swin configs: the feature pyramid and heads of its R-50.
+# Experiments merge one of ../backbones into model.backbone.
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 model = dict(
     backbone=dict(_delete_=True, drop_path_rate=0.2),

@@ -1,9 +1,9 @@
-# Mask R-CNN on a plain backbone as ViTDet has it (arXiv 2203.16527): a simple feature pyramid, two convolutions in the
-# RPN, four and a linear layer in the box head, LayerNorm in neck and heads, every image padded to 1024 x 1024 after it
-# was normalised, in training and in tests.
-# RoPE does without the padding: model.data_preprocessor.pad_size_divisor=32 tests images in their own shape. Models
-# with an absolute embedding (ape) have seen whole squares only.
-# An experiment merges one of ../backbones into model.backbone.
+# Mask R-CNN on a plain backbone as in ViTDet (arXiv 2203.16527): a simple feature pyramid, two convolutions in the RPN,
+# four and a linear layer in the box head, LayerNorm in neck and heads. In training and in tests every image is padded
+# to 1024 x 1024 after normalisation.
+# RoPE does not need the padding: model.data_preprocessor.pad_size_divisor=32 tests images in their own shape. Models
+# with an absolute embedding (ape) have only seen whole squares.
+# Experiments merge one of ../backbones into model.backbone.
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 norm_cfg = dict(type='mmrope.LayerNorm2d', eps=1e-6)
 

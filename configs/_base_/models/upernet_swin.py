@@ -1,5 +1,5 @@
-# UperNet on a hierarchical backbone, as MMSegmentation has it for Swin.
-# An experiment merges one of ../backbones into model.backbone.
+# UperNet on a hierarchical backbone, as in MMSegmentation's Swin configs.
+# Experiments merge one of ../backbones into model.backbone.
 _base_ = './upernet_vit.py'
 channels = [96, 192, 384, 768]
 model = dict(

@@ -1,11 +1,11 @@
-# UperNet on a plain backbone as MMSegmentation has it for ViT: four blocks' maps, resized to strides 4 to 32.
-# The paper does not say which neck it used; this one, and the norm of the last map, are this project's choice. Of
-# DeiT-III itself its authors say that its segmentation follows XCiT (github.com/facebookresearch/deit, issue 170),
-# which has the same optimiser and schedule, but transposed convolutions with SyncBN as neck (Feature2Pyramid here) and
-# the auxiliary head on the third map.
+# UperNet on a plain backbone as in MMSegmentation's ViT configs: the maps of four blocks, resized to strides 4 to 32.
+# The paper does not name its neck; this one, and the norm of the last map, are this project's choice. DeiT-III's
+# authors say that their segmentation follows XCiT (github.com/facebookresearch/deit, issue 170), which has the same
+# optimiser and schedule, but transposed convolutions with SyncBN as neck (Feature2Pyramid here) and the auxiliary head
+# on the third map.
 # Models with an absolute embedding learn it on the 32 x 32 grid of the crop (img_size=512), as MMSegmentation's ViT
 # does.
-# An experiment merges one of ../backbones into model.backbone.
+# Experiments merge one of ../backbones into model.backbone.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',

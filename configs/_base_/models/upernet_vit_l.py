@@ -1,6 +1,6 @@
-# UperNet on ViT-L. MMSegmentation has none on such a model: the drop path is that of its pretraining, this project's
+# UperNet on ViT-L, which MMSegmentation does not have: the drop path, that of the pretraining, is this project's
 # choice.
-# An experiment merges one of ../backbones into model.backbone.
+# Experiments merge one of ../backbones into model.backbone.
 _base_ = './upernet_vit.py'
 channels = 1024
 model = dict(

@@ -1,5 +1,5 @@
-# DINO on a hierarchical backbone: 12 epochs of COCO. The warm-up is this project's choice; the paper does not say, and
-# MMDetection and detrex have none here.
+# DINO on a hierarchical backbone: 12 epochs of COCO. The warm-up is this project's choice: the paper gives none, and
+# MMDetection and detrex use none here.
 _base_ = [
     '../models/dino_swin.py',
     '../datasets/coco_detection_ms_crop.py',

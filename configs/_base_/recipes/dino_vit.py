@@ -1,4 +1,4 @@
-# DINO on a plain backbone: 12 epochs of COCO, the pyramid at the backbone's learning rate.
+# DINO on a plain backbone: 12 epochs of COCO, with the pyramid at the backbone's learning rate.
 _base_ = [
     '../models/dino_vit.py',
     '../datasets/coco_detection_ms_crop.py',

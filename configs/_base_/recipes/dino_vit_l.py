@@ -1,5 +1,5 @@
-# DINO on ViT-L: 12 epochs of COCO with detrex's warm-up; but the rate falls in epoch 11 as that of B does, and detrex's
-# does not.
+# DINO on ViT-L: 12 epochs of COCO with detrex's warm-up. The learning rate falls in epoch 11 as for ViT-B, unlike in
+# detrex.
 _base_ = [
     '../models/dino_vit_l.py',
     '../datasets/coco_detection_ms_crop.py',

@@ -1,4 +1,4 @@
-# The classifiers that the ImageNet-1k weights come from, for tests alone.
+# The classifiers that the ImageNet-1k weights come from, for tests only.
 _base_ = [
     '../models/imagenet_vit.py',
     '../datasets/imagenet.py',

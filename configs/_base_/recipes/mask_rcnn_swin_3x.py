@@ -1,5 +1,5 @@
-# MMDetection's Mask R-CNN on Swin: 36 epochs of COCO in many scales. MMDetection trains Swin-S in mixed precision,
-# and Swin-T both ways (here with --amp).
+# MMDetection's Mask R-CNN on Swin: 36 epochs of COCO at many scales. MMDetection trains Swin-S in mixed precision
+# (here: --amp), and Swin-T with and without.
 _base_ = [
     '../models/mask_rcnn_swin.py',
     '../datasets/coco_instance_ms_crop.py',

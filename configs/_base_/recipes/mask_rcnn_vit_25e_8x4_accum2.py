@@ -1,4 +1,4 @@
-# ViTDet's Mask R-CNN: 25 epochs of COCO on 8 GPUs with 4 images each, two iterations a step.
+# ViTDet's Mask R-CNN: 25 epochs of COCO on 8 GPUs with 4 images each, two iterations per step.
 _base_ = [
     '../models/mask_rcnn_vitdet.py',
     '../datasets/coco_instance_lsj.py',

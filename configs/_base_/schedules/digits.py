@@ -1,4 +1,4 @@
-# From scratch on a CPU: a short warm-up, then down to zero along a cosine.
+# From scratch on a CPU: a short warm-up, then a cosine down to zero. All numbers are this project's choice.
 max_iters = 860
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 2)

@@ -1,5 +1,5 @@
-# 12 epochs of COCO in batches of 16, as MMDetection trains DINO, but without weight decay for embeddings and
-# frequencies. The paper does not say how it set it; that is this project's choice.
+# 12 epochs of COCO in batches of 16, as MMDetection trains DINO. The paper gives no weight decay for embeddings and
+# frequencies; none is this project's choice.
 max_epochs = 12
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')

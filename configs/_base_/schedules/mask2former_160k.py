@@ -1,5 +1,5 @@
-# 160,000 iterations of ADE20k in batches of 16, as MMSegmentation trains Mask2Former. The paper does not say how it set
-# these for RoPE: that norms, biases, queries and frequencies take no weight decay is this project's choice.
+# 160,000 iterations of ADE20k in batches of 16, as MMSegmentation trains Mask2Former. The paper gives no weight decay
+# for RoPE; none for norms, biases, queries and frequencies is this project's choice.
 _base_ = './upernet_160k.py'
 interval = 5000
 train_cfg = dict(val_interval=interval)

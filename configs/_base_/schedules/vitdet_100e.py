@@ -1,4 +1,4 @@
-# 100 epochs of COCO in batches of 64: 118,000 images / 64 = 1,844 iterations an epoch.
+# 100 epochs of COCO in batches of 64, as ViTDet: 118,000 images / 64 = 1,844 iterations per epoch.
 max_iters = 184375
 interval = 5000
 

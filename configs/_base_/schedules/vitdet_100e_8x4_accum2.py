@@ -1,5 +1,5 @@
 # 100 epochs of COCO on 8 GPUs with 4 images each: two iterations make a step of 64 images. MMEngine counts iterations,
-# so that all numbers of vitdet_100e.py are doubled: 368,750 x 32 images = 100 x 118,000.
+# so all numbers of vitdet_100e.py are doubled: 368,750 x 32 images = 100 x 118,000.
 _base_ = './vitdet_100e.py'
 max_iters = 368750
 interval = 10000

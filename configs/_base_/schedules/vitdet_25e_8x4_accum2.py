@@ -1,5 +1,5 @@
-# A quarter of vitdet_100e_8x4_accum2.py, with the same warm-up: 92,188 x 32 images = 25 x 118,000. ViTDet's authors
-# have no schedule so short; this one is this project's choice.
+# A quarter of vitdet_100e_8x4_accum2.py, with the same warm-up: 92,188 x 32 images = 25 x 118,000. ViTDet has no
+# schedule this short; it is this project's choice.
 _base_ = './vitdet_100e_8x4_accum2.py'
 max_iters = 92188
 
