@@ -45,7 +45,7 @@ IN_DOCS = {  # what to change for 384 pixels
 @pytest.mark.parametrize('size', [224, 384])
 @pytest.mark.parametrize('shape', [(500, 375), (301, 467), (224, 224)], ids=str)
 def test_imagenet_tensors_are_the_authors(family: str, size: int, shape: tuple[int, int], tmp_path: Path) -> None:
-    """By the options in README.md, which tools/test_resolutions.py has to find too."""
+    """By the options in docs/imagenet.md, which tools/test_resolutions.py has to find too."""
     cfg = Config.fromfile(CONFIGS[family])
     options = {f'test_dataloader.dataset.pipeline.{key}': value for key, value in IN_DOCS[family].items()}
     if size != 224:
