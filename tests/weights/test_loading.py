@@ -175,7 +175,7 @@ def test_a_bias_table_is_resized(saved: Callable) -> None:
     assert report.resized[name] == ((169, 1), (529, 1)) and len(report.resized) == 3
 
 
-# The arguments that the error advises, and the first key of each list in the report.
+# The arguments that the error advises, and keys that it lists, by their list in the report.
 WRONG = {
     'size': (
         lambda: vit('small'),
@@ -211,7 +211,7 @@ WRONG = {
         lambda: vit('small', 'axial', ape=True),
         lambda: RoPEViT('tiny', with_cls_token=True, final_norm=True, layer_scale_init_value=None),
         ["arch='small'", "rope='axial'", 'rope=None', 'ape=True', 'layer_scale_init_value=1e-4'],
-        dict(misfits='cls_token'),
+        {},
     ),
     'no cls token and no norm': (
         lambda: tiny_vit().state_dict(),
@@ -330,7 +330,7 @@ def test_weights_that_do_not_fit_are_refused_with_advice(
     assert same(ours, before)
     log.clear()
     report = load_pretrained(ours, name, strict=False)
-    assert {kind: next(iter(getattr(report, kind))) for kind in keys} == keys
+    assert all(key in getattr(report, kind) for kind, key in keys.items())
     (record,) = reports(log, name)
     assert record.levelno == logging.WARNING
 
