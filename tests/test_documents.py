@@ -122,7 +122,16 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         main(['digits', '--images', '8', '--val-images', '6'])
         options = ['train_cfg.max_iters=1', 'default_hooks.checkpoint.interval=1', 'train_dataloader.batch_size=2']
-        main(['train', 'mask_rcnn_rope_mixed_vit_tiny_digits', '--work-dir', 'work_dirs/quickstart', '--cfg-options', *options])
+        main(
+            [
+                'train',
+                'mask_rcnn_rope_mixed_vit_tiny_digits',
+                '--work-dir',
+                'work_dirs/quickstart',
+                '--cfg-options',
+                *options,
+            ]
+        )
     (folder / 'work_dirs/quickstart/iter_1.pth').rename(folder / 'work_dirs/quickstart/iter_860.pth')
     yield folder
 
@@ -207,3 +216,15 @@ def test_other_snippets_are_configs_and_their_backbones_build(text: str, tmp_pat
     if backbone:
         kinds = {'mmrope.RoPEViT': RoPEViT, 'mmrope.RoPESwin': RoPESwin}
         kinds[backbone.pop('type')](**backbone)
+
+
+@pytest.mark.parametrize('text', [text for text in blocks('python') if text.startswith("_base_ = './")])
+def test_configs_for_other_data_have_its_classes_everywhere(text: str, tmp_path: Path) -> None:
+    (tmp_path / 'child.py').write_text(text.replace("'./", f"'{ROOT}/configs/"))
+    cfg = Config.fromfile(tmp_path / 'child.py')
+    classes = cfg.metainfo.classes
+    heads = re.findall(r'num_classes=(\d+)', cfg.pretty_text)
+    assert len(heads) >= 2 and set(heads) == {str(len(classes))}
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        assert loader.dataset.metainfo.classes == classes
+        assert loader.dataset.data_root.strip('/') in ('data/fruit', 'data/street')

@@ -122,10 +122,10 @@ MISTAKES = {
     'empty folder': (['--images', 'empty'], r'--images.*\bempty\b'),
     'outside': (
         ['--query', '128', '0'],
-        '--query: .*127 and 0 .. 89, got x = 128, y = 0',
+        r'--query.*\b127\b.*\b89\b.*\bx\W+128\W+y\W+0\b',
     ),
-    'block': (['--query', '1', '0', '--blocks', '3'], r'--blocks .*0 to 2, .*\[3\]'),
-    'head': (['--query', '1', '0', '--heads', '2'], r'--heads .*0 to 1, .*\[2\]'),
+    'block': (['--query', '1', '0', '--blocks', '3'], r'--blocks.*\b0\b.*\b2\b.*\[3\]'),
+    'head': (['--query', '1', '0', '--heads', '2'], r'--heads.*\b0\b.*\b1\b.*\[2\]'),
     'option': (['--cfg-options', 'modle.x=1'], "'modle'.*model"),
 }
 
@@ -151,10 +151,10 @@ def test_a_missing_checkpoint_and_an_odd_name_are_refused(
     assert re.search(r'CHECKPOINT\b.*\bnone\.pth', capsys.readouterr().err)
     with pytest.raises(SystemExit):
         main(['attention', config, '--images', str(images)])
-    assert 'CONFIG CHECKPOINT must come in pairs, got 1' in capsys.readouterr().err
+    assert re.search(r'CONFIG CHECKPOINT\b.*\b1\b', capsys.readouterr().err)
     with pytest.raises(SystemExit):
         main(['attention', config, 'a.pth', config, 'b.pth', '--images', str(images)])
-    assert '--labels must be 2 different names' in capsys.readouterr().err
+    assert re.search(r'--labels\b.*\b2\b', capsys.readouterr().err)
 
 
 def test_a_bad_image_and_a_bad_model_are_named_and_the_rest_is_kept(
@@ -178,12 +178,12 @@ def test_a_bad_image_and_a_bad_model_are_named_and_the_rest_is_kept(
     assert re.match(r'mmrope attention: 6\b.*\b1\b.*\b3\b', stop.value.code)
     error = capsys.readouterr().err
     for words in (
-        f'{folder}/broken.png cannot be read',
-        f'notes.txt in {folder}',
-        f'good, {folder}/strip.png',
-        f'good, {folder}/c.png: --query: ',  # 128 x 82 pixels, as the network is fed it
-        'host: model.backbone must be mmrope.RoPEViT or mmrope.RoPESwin, got ResNetV1c',
-        'missing: there is no config none.py',
+        f'{folder}/broken.png',
+        f'notes.txt.* {folder}',
+        f'good.* {folder}/strip.png',
+        f'good.* {folder}/c.png.*--query',  # 128 x 82 pixels, as the network is fed it
+        r'host\b.*model\.backbone .*RoPEViT.*RoPESwin.*ResNetV1c',
+        r'missing\b.*config.* none\.py',
     ):
         assert re.search(f'mmrope attention: skipped: {words}', error)
     (row,) = json.loads(Path('out/attention.json').read_text())
@@ -216,5 +216,4 @@ def test_another_backbone_is_refused(
     config = write_config(tmp_path, 'detection')
     with pytest.raises(SystemExit):
         main(['attention', config, study('segmentation')[1], '--images', str(images)])
-    words = 'model.backbone must be mmrope.RoPEViT or mmrope.RoPESwin, got ResNet'
-    assert words in capsys.readouterr().err
+    assert re.search(r'model\.backbone .*RoPEViT.*RoPESwin.*ResNet', capsys.readouterr().err)

@@ -43,11 +43,11 @@ def test_to_mmrope_and_on_to_timm(
     source, theirs = small
     ours, back = str(tmp_path / f'ours.{suffix}'), str(tmp_path / f'back.{suffix}')
     convert([source, ours])
-    assert capsys.readouterr().out.splitlines() == [
-        f'RoPEViT: {len(theirs) + 1} tensors',
-        '  renamed: freqs -> blocks.*.attn.rope.freqs',
-        '  dropped: buffers that are computed (freqs_t_x)',
-        f'wrote {ours}',
+    expected = [
+        rf'RoPEViT\b.*\b{len(theirs) + 1}\b',
+        r' freqs -> blocks\.\*\.attn\.rope\.freqs$',
+        r'\(freqs_t_x\)$',
+        ours,
     ]
     for line, pattern in zip(capsys.readouterr().out.splitlines(), expected, strict=True):
         assert re.search(pattern, line)
@@ -68,7 +68,7 @@ def test_a_dry_run_says_the_same_and_writes_nothing(
     convert([small[0], str(tmp_path / 'ours.pth'), '--dry-run'])
     assert sorted(tmp_path.iterdir()) == before
     out = capsys.readouterr().out
-    assert 'renamed: freqs -> ' in out and out.endswith('ours.pth\n') and 'would write ' in out
+    assert ' freqs -> ' in out and re.search(r'\bwould\b.*\bours\.pth|\bours\.pth\b.*\bwould\b', out)
 
 
 def test_axial_frequencies_of_a_swin_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

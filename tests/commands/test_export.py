@@ -106,11 +106,11 @@ def test_one_image_of_one_size(run: Callable[..., Path], tmp_path: Path) -> None
 @pytest.mark.parametrize(
     'backbone, arguments, message',
     [
-        (SWIN, ['--dynamic-size'], r'dynamic_size=True .*window_size = 7'),
-        (dict(VIT, window_size=3), ['--dynamic-size'], r'dynamic_size=True .*window_size = 3'),
-        (VIT, ['--opset', '16'], 'opset must be at least 18, got 16'),
-        (dict(type='mmdet.ResNet', depth=18), [], 'model.backbone must be .*RoPEViT or mmrope.RoPESwin, .*ResNet'),
-        (VIT, ['--checkpoint', 'nowhere.pth'], '--checkpoint: .*nowhere.pth'),
+        (SWIN, ['--dynamic-size'], r'dynamic_size=True .*window_size\W+7\b'),
+        (dict(VIT, window_size=3), ['--dynamic-size'], r'dynamic_size=True .*window_size\W+3\b'),
+        (VIT, ['--opset', '16'], r'opset .*\b18\b.*\b16\b'),
+        (dict(type='mmdet.ResNet', depth=18), [], r'model\.backbone .*RoPEViT.*RoPESwin.*ResNet'),
+        (VIT, ['--checkpoint', 'nowhere.pth'], r'--checkpoint\b.*nowhere\.pth'),
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_no_file(
@@ -135,7 +135,7 @@ def test_values_that_differ_are_an_error_and_leave_the_old_file(
     monkeypatch.setattr(torch.onnx, 'export', lambda model, args, path, **kwargs: Path(path).write_text('new'))
     with pytest.raises(SystemExit):
         run(VIT, '--overwrite')
-    assert '2.0e-04, more than 1e-04' in capsys.readouterr().err
+    assert re.search(r'2\.0e-04.*1e-04', capsys.readouterr().err)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['config.py', 'out.onnx']
     assert (tmp_path / 'out.onnx').read_text() == 'old'
     run(VIT, '--no-check', '--overwrite')
@@ -163,7 +163,7 @@ SIZES = {
         'Resize',
     ),
     'option': (TEST.format("dict(type='Resize', scale=(100, 60))"), (40, 48), '--size'),
-    'none': ('', (224, 224), 'the config has no test size'),
+    'none': ('', (224, 224), 'config'),
 }
 
 

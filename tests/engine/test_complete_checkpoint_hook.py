@@ -71,8 +71,7 @@ def test_a_missing_parameter_and_one_of_another_shape_are_refused() -> None:
     state = make_model().state_dict()
     del state['0.bias']
     state['2.weight'] = torch.zeros(5, 4)
-    message = 'a.pth does not fit .* for 2 of 5 parameters: 0.bias, 2.weight$'
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match=r'a\.pth\b.*\b2\b.*\b5\b.* 0\.bias, 2\.weight$'):
         check(make_model(), state)
 
 

@@ -109,9 +109,9 @@ def is_finite(path: Path) -> bool:
 
 def test_a_loss_that_is_nan_stops_before_the_weights_learn_from_it(tmp_path: Path) -> None:
     runner = train(tmp_path, at(7, to_nan))
-    assert 'the loss of iteration 7 is NaN or infinite: loss_a = ' in runner.error and 'loss_b = nan;' in runner.error
-    assert 'all weights are finite; gradients that are not: backbone.patch_embed' in runner.error
-    assert 'images: 0.png, 1.png' in runner.error and f'the last checkpoint is {tmp_path}/iter_4.pth' in runner.error
+    assert re.search(r'\biteration 7\b.*\bloss_a = .*\bloss_b = nan\b', runner.error)
+    assert re.search(r'\bgradients\b.* backbone\.patch_embed', runner.error)
+    assert '0.png, 1.png' in runner.error and f'{tmp_path}/iter_4.pth' in runner.error
     assert 'head.' not in runner.error and 'unused' not in runner.error
     assert all(param.isfinite().all() for param in runner.model.parameters())
     assert runner.iter == 6 and is_finite(tmp_path / 'iter_4.pth')
@@ -120,8 +120,7 @@ def test_a_loss_that_is_nan_stops_before_the_weights_learn_from_it(tmp_path: Pat
 
 def test_an_infinite_loss_stops_and_says_that_there_is_no_checkpoint(tmp_path: Path) -> None:
     runner = train(tmp_path, at(2, lambda model, losses: losses.update(loss_a=losses['loss_a'] * math.inf)))
-    assert 'iteration 2 ' in runner.error and 'loss_a = inf' in runner.error
-    assert 'there is no checkpoint yet' in runner.error and 'gradients that are not: ' in runner.error
+    assert re.search(r'\biteration 2\b.*\bloss_a = inf\b.*\bgradients\b.*no checkpoint', runner.error)
 
 
 def test_weights_that_are_nan_already_are_told_from_a_loss_that_made_them(tmp_path: Path) -> None:
@@ -129,8 +128,7 @@ def test_weights_that_are_nan_already_are_told_from_a_loss_that_made_them(tmp_pa
         model.head.bias.data.fill_(math.nan)
 
     runner = train(tmp_path, at(5, break_a_weight))
-    assert 'the loss of iteration 6 ' in runner.error
-    assert 'weights were NaN or infinite before it: ' in runner.error and 'head.bias' in runner.error
+    assert re.search(r'\biteration 6\b.*\bweights\b.*\bhead\.bias\b', runner.error) and 'gradients' not in runner.error
 
 
 def test_pixels_that_are_nan_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,8 +148,7 @@ def test_weights_that_are_nan_replace_no_checkpoint(tmp_path: Path, by_epoch: bo
     """A step with a gradient that is NaN, of the iteration that a checkpoint follows; one checkpoint is kept."""
     runner = train(tmp_path, at(8, gradient_to_nan), by_epoch=by_epoch, max_keep_ckpts=1)
     last = 'epoch_1.pth' if by_epoch else 'iter_4.pth'
-    assert 'NaN or infinite after iteration 8' in runner.error
-    assert f'the last checkpoint is {tmp_path}/{last}' in runner.error
+    assert re.search(rf'\biteration 8\b.*{tmp_path}/{last}', runner.error) and 'loss_' not in runner.error
     assert [path.name for path in tmp_path.glob('*.pth')] == [last] and is_finite(tmp_path / last)
 
 

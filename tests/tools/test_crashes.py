@@ -181,10 +181,8 @@ def test_a_full_disk_leaves_the_last_checkpoint(write_config: Callable[..., str]
     )
     _, errors = full.communicate()
     assert full.returncode == 1
-    assert errors.splitlines()[-1] == (
-        f"train.py: error: OSError: [Errno 27] File too large: '{folder}/iter_4.pth' (--traceback shows where); "
-        'the checkpoints in the work dir are complete: continue with --resume'
-    )
+    file = rf"\[Errno 27\] File too large: '{folder}/iter_4\.pth'"
+    assert re.match(rf'train\.py: error: OSError: {file}.*--traceback.*--resume', errors.splitlines()[-1])
     assert (folder / 'iter_3.pth').read_bytes() == before
     assert not list(folder.glob('*.part')) and not (folder / 'iter_4.pth').exists()
     train(config, '--work-dir', str(folder), '--resume')

@@ -151,9 +151,13 @@ def test_files_folders_globs_and_other_files(
     code = run(tools, *inputs, *models['classification'], '--out-dir', tmp_path / 'out')
     assert re.match(r'demo\.py: 4\b.*\b3\b', code)  # Python prints it and leaves with 1
     err = capsys.readouterr().err
-    others = f'moving.GIF, notes.txt in {folder}: '
-    for words in (f'{broken} cannot be read', f'{tmp_path}/none.png does not exist', f'{empty} has no images', others):
-        assert f'demo.py: skipped: {words}' in err
+    for named in (
+        f'{broken} .*image',
+        f'{tmp_path}/none.png ',
+        f'{empty} .*images',
+        f'moving.GIF, notes.txt.* {folder}',
+    ):
+        assert re.search(f'demo.py: skipped: .*{named}', err)
     images = json.loads((tmp_path / 'out/predictions.json').read_text())['images']
     assert list(images) == [str(path) for path in (inputs[0], folder / '0.jpg', folder / 'deep/1.png')]
     assert [record['drawn'] for record in images.values()] == ['drawn/0.png', 'drawn/0_2.png', 'drawn/1.png']
@@ -199,8 +203,8 @@ def test_an_odd_image_is_named_and_the_others_are_kept(
     if kind == 'classification':  # which does not keep the proportions
         assert code == 0 and len(images) == 3
         return
-    assert code == 'demo.py: 1 skipped, 2 predicted'
-    assert f'demo.py: skipped: {folder}/strip.png, 3000 x 2 pixels, could not be predicted: ' in capsys.readouterr().err
+    assert re.match(r'demo\.py: 1\b.*\b2\b', code)
+    assert re.search(f'demo.py: skipped: .*{folder}/strip.png.*3000 x 2', capsys.readouterr().err)
     assert list(images) == [str(folder / 'a.png'), str(folder / 'z.png')]
 
 
@@ -302,9 +306,9 @@ class Malicious:
 @pytest.mark.parametrize(
     'checkpoint, words',
     [
-        ('malicious.pth', 'malicious.pth was not loaded: it asks for'),
-        ('part.pth', 'part.pth does not fit the model of the config: '),
-        ('none.pth', 'CHECKPOINT: there is no checkpoint none.pth'),
+        ('malicious.pth', r'malicious\.pth\b.*\bmkdir\b'),
+        ('part.pth', r'part\.pth\b.*\b1\b.*\.bias\b'),
+        ('none.pth', r'CHECKPOINT\b.*\bnone\.pth'),
     ],
 )
 def test_a_checkpoint_must_be_weights_and_all_of_them(
@@ -333,7 +337,7 @@ def test_a_checkpoint_must_be_weights_and_all_of_them(
     [
         (
             ['--size', '48x'],
-            "--size: a size must be N, HEIGHTxWIDTH or short:N, such as 128, 96x160 or short:800, got '48x'",
+            "--size.*HEIGHTxWIDTH.*'48x'",
             2,
         ),
         (

@@ -324,14 +324,14 @@ def test_two_processes_measure_what_one_does(
 @pytest.mark.parametrize(
     'arguments, words',
     [
-        (['detection.py', '--sizes', '64'], 'CONFIG CHECKPOINT must come in pairs, got 1: detection.py'),
-        (['a.py', 'b.pth', '--sizes', '64xx'], 'argument --sizes: '),
+        (['detection.py', '--sizes', '64'], r'CONFIG.*CHECKPOINT.*\b1\b.*\bdetection\.py'),
+        (['a.py', 'b.pth', '--sizes', '64xx'], "--sizes.*HEIGHTxWIDTH.*'64xx'"),
         (['a.py', 'b.pth'], 'the following arguments are required: --sizes'),
-        (['a.py', 'b.pth', '--sizes', '64', '--labels', 'x', 'y'], '--labels must be 1 different names, got x y'),
-        (['detectoin.py', 'b.pth', '--sizes', '64'], 'no config detectoin.py; did you mean detection.py?'),
-        (['detection.py', 'none.pth', '--sizes', '64'], 'CHECKPOINT: there is no checkpoint none.pth'),
-        (['segmentation.py', 'empty.pth', '--sizes', '64'], 'the test pipeline must have a Resize with a scale'),
-        (['detection.py', 'empty.pth', '--sizes', '64'], 'empty.pth does not fit the model of the config'),
+        (['a.py', 'b.pth', '--sizes', '64', '--labels', 'x', 'y'], r'--labels\b.*\b1\b'),
+        (['detectoin.py', 'b.pth', '--sizes', '64'], r'config.* detectoin\.py.* detection\.py'),
+        (['detection.py', 'none.pth', '--sizes', '64'], r'CHECKPOINT\b.*\bnone\.pth'),
+        (['segmentation.py', 'empty.pth', '--sizes', '64'], 'Resize.*ResizeShortestEdge.*ResizeEdge'),
+        (['detection.py', 'empty.pth', '--sizes', '64'], r'empty\.pth\b.* backbone\.'),
     ],
 )
 def test_a_mistake_ends_in_one_sentence(

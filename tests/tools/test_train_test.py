@@ -281,7 +281,7 @@ MISTAKES = {
     'trust in no file': (
         'train',
         ['detection.py', '--resume', '--trust-checkpoint'],
-        ['--trust-checkpoint', '--resume CHECKPOINT'],
+        ['--trust-checkpoint.*--resume CHECKPOINT'],
     ),
     'repository': (
         'test',
@@ -296,7 +296,7 @@ MISTAKES = {
     'checkpoint of nothing': (
         'test',
         ['detection.py', 'nothing.pth'],
-        ['nothing.pth does not fit the model of the config: ', ' parameters: backbone.'],
+        [r'nothing\.pth\b.* backbone\.'],
     ),
     'damaged': ('test', ['detection.py', 'empty.pth'], ['empty.pth.*empty']),
 }
@@ -366,8 +366,8 @@ def test_a_mistake_ends_in_one_sentence(
     ('arguments', 'words'),
     [
         (['detection.py', '--colour', 'red'], 'unrecognized arguments: --colour red'),
-        (['detection.py', '--cfg-options', 'work_dir'], "--cfg-options takes KEY=VALUE pairs, got 'work_dir'"),
-        (['detection.py', '--cfg-options', '=1'], "--cfg-options takes KEY=VALUE pairs, got '=1'"),
+        (['detection.py', '--cfg-options', 'work_dir'], "--cfg-options.*'work_dir'"),
+        (['detection.py', '--cfg-options', '=1'], "--cfg-options.*'=1'"),
         (['detection.py', '--cfg-options', 'a=[1,[2]'], '--cfg-options: Imbalanced brackets'),
         ([], 'the following arguments are required: CONFIG'),
     ],
