@@ -30,12 +30,11 @@ from ..engine.complete_checkpoint_hook import CompleteCheckpoint, unwrapped
 from .cli import Size
 from .errors import CommandError, Run
 from .hosts import scope_of
+from .plot import METRICS
 from .runner import build_runner
 from .sizes import size_overrides
 from .skipping import Skips
 
-# What the table shows and the plot draws, by the last part of its name; the first that a test gives is drawn.
-METRICS = ('bbox_mAP', 'segm_mAP', 'mIoU', 'top1')
 # The parts of a config that a measurement depends on.
 MEASURED = ('model', 'test_dataloader', 'test_evaluator', 'test_cfg')
 WINDOW = 'model.backbone.window_size'
