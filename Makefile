@@ -4,7 +4,7 @@ VENV := .venv$(if $(filter openmmlab,$(STACK)),-openmmlab)$(if $(filter compiled
 PY := $(VENV)/bin/python
 export STACK OPS PYTHON
 
-.PHONY: help setup quickstart quickstart-seg reproduce-resolution bench test test-all lint docs clean
+.PHONY: help setup quickstart quickstart-seg reproduce-resolution bench test test-all test-oldest lint docs wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -46,6 +46,9 @@ test-all: setup ## run all tests, in two processes, and `make test` with MMCV's 
 	$(PY) -m pytest tests/ -q -n 2 --dist loadfile
 	$(if $(filter torchvision,$(OPS)),$(MAKE) test OPS=compiled)
 
+test-oldest: ## test layers, models and weights with the oldest versions that setup.cfg promises, in .venv-oldest
+	@bash .ci/oldest
+
 lint: setup ## check the code's style and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -59,6 +62,9 @@ docs: .venv-docs/ready ## build the documentation into build/docs; a broken link
 	$(or $(PYTHON),python3) -m venv .venv-docs
 	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
 	@touch $@
+
+wheel: ## build the source distribution and the wheel into dist/, and try the wheel in a fresh environment
+	@bash .ci/wheel
 
 clean: ## remove caches and build leftovers; environments, data and work_dirs stay
 	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -19,7 +19,7 @@ from .plotting import COLOURS, GREY, MARKERS, saved_figure
 def draw_attention(curves: Mapping[str, Sequence[BlockStatistics]], out: Path) -> None:
     """Draw mean attention distance and entropy by block: a curve for each checkpoint, a dot for each head.
 
-    Dashed lines show uniform attention, with equal weight on all keys.
+    A dashed line shows uniform attention, with equal weight on all keys. It is grey where all checkpoints share it.
     """
     panels = {
         'mean attention distance (pixels)': lambda block: (block.distance_px, block.uniform_distance_px),
@@ -27,12 +27,13 @@ def draw_attention(curves: Mapping[str, Sequence[BlockStatistics]], out: Path) -
     }
     with saved_figure(out, 1, 2, (4.5, 3.6)) as axes:
         for axis, (label, read) in zip(axes[0], panels.items()):
+            shared = len({tuple(read(block)[1] for block in blocks) for blocks in curves.values()}) == 1
             for i, ((name, blocks), colour, marker) in enumerate(zip(curves.items(), cycle(COLOURS), cycle(MARKERS))):
                 heads, uniform = zip(*map(read, blocks))
                 at = np.arange(len(blocks)) + 0.12 * (i - (len(curves) - 1) / 2)
                 for x, values in zip(at, heads):
                     axis.plot([x] * len(values), values, '.', color=colour, alpha=0.45, markersize=5)
-                axis.plot(uniform, '--', color=colour, alpha=0.6, linewidth=1)
+                axis.plot(uniform, '--', color=GREY if shared else colour, linewidth=1)
                 axis.plot(at, [np.mean(values) for values in heads], color=colour, marker=marker, label=name)
             axis.set(xlabel='block', ylabel=label, ylim=(0, None))
             axis.xaxis.set_major_locator(MaxNLocator(12, integer=True))
@@ -63,14 +64,19 @@ def draw_maps(
         for row, (title, choose) in zip(axes, panels.items()):
             for axis, (name, of_heads) in zip(row, maps.items()):
                 weights = choose(of_heads).float().cpu().numpy()
+                weights = weights / np.nanmax(weights)
                 bottom, right = (np.ceil(side / n) * n - 0.5 for side, n in zip((height, width), weights.shape))
                 # only the query's window is tinted, and large weights cover the image
-                alpha = np.nan_to_num(0.2 + 0.6 * weights / np.nanmax(weights))
+                alpha = np.nan_to_num(0.2 + 0.6 * weights)
                 axis.imshow(grey, cmap='gray')
-                axis.imshow(weights, cmap='viridis', alpha=alpha, extent=(-0.5, right, bottom, -0.5))
-                axis.plot(*query, marker='x', color=COLOURS[1], markersize=8, markeredgewidth=2.5)
+                extent = (-0.5, right, bottom, -0.5)
+                shown = axis.imshow(weights, cmap='viridis', vmin=0, vmax=1, alpha=alpha, extent=extent)
+                axis.plot(*query, 'x', color=COLOURS[1], markersize=8, markeredgewidth=2.5, label='query')
+                axis.spines[:].set_visible(False)
                 axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
-                axis.set_title(f'{name}, {title}', fontsize=8)
+                axis.set_title(f'{name}, {title}', fontsize=9)
+        axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside lower center', frameon=False)
+        axes[0, 0].figure.colorbar(shown, ax=axes, label='weight (1: largest of the map)')
 
 
 def draw_frequencies(
@@ -103,8 +109,10 @@ def draw_frequencies(
             axis.plot(*part.flatten(1), '.', color=COLOURS[0], markersize=4, alpha=0.7, label='learned')
             axis.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect='equal')
             axis.set_title(name, fontsize=9)
-        for axis in axes[-1]:
-            axis.set_xlabel('x (rad / token)')
+        for col in range(cols):
+            lowest = axes[(len(freqs) - 1 - col) // cols, col]
+            lowest.set_xlabel('x (rad / token)')
+            lowest.tick_params(labelbottom=True)
         for axis in axes[:, 0]:
             axis.set_ylabel('y (rad / token)')
         axes[0, 0].plot([], [], color=GREY, linewidth=0.5, label='radii of the initial frequencies')
@@ -119,6 +127,8 @@ def draw_reconstructions(rows: Mapping[str, Sequence[tuple[str, Tensor]]], out: 
         for line, panels in zip(axes, rows.values()):
             low, high = float(panels[0][1].min()), float(panels[0][1].max())
             for axis, (title, values) in zip(line, panels):
-                axis.imshow(values.cpu().numpy(), cmap='viridis', vmin=low, vmax=high)
+                shown = axis.imshow(values.cpu().numpy(), cmap='viridis', vmin=low, vmax=high)
+                axis.spines[:].set_visible(False)
                 axis.set(xticks=[], yticks=[])
-                axis.set_title(title, fontsize=8)
+                axis.set_title(title, fontsize=10)
+            line[0].figure.colorbar(shown, ax=line, label='value')

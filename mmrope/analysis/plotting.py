@@ -22,6 +22,7 @@ MARKERS = 'os^Dv<>'
 STYLES = tuple(zip(COLOURS, MARKERS, strict=True))
 GREY = '#777777'
 SAME_PLACE = 0.005  # relative; closer sizes share a tick, since images are resized to whole pixels
+FROM_ZERO = ('time', 'memory')  # axes that begin at zero, because their ratios are of interest
 
 
 @contextmanager
@@ -67,20 +68,24 @@ def draw_panels(
         ticks: the image sizes in pixels, and the text of each.
         out: image to write.
         ylabel: the vertical axis of all panels, which then have one scale.
-        dashed: an image size to mark, such as the one of the training.
+        dashed: the image size of the training, which is marked.
     """
     with saved_figure(out, 1, len(panels), (4.5, 3.8), sharey=ylabel is not None) as axes:
         for axis, (label, curves) in zip(axes[0], panels.items(), strict=True):
             for (name, points), (colour, marker) in zip(curves.items(), cycle(STYLES)):
                 draw_curve(axis, points, colour, marker, name)
             if dashed is not None:
-                axis.axvline(dashed, color=GREY, linestyle='--', linewidth=1)
+                axis.axvline(dashed, color=GREY, linestyle='--', linewidth=1, label=f'trained at {dashed:g} pixels')
+            if any(len(points) > len(dict(points)) for points in curves.values()):
+                axis.plot([], [], '.', color=GREY, markersize=4, label='one measurement')
             axis.set(xlabel='image size (pixels)', xscale='log')
             axis.set(**({'ylabel': label} if ylabel is None else {'title': label, 'ylabel': ylabel}))
             axis.set_xticks(list(ticks), list(ticks.values()))
             axis.minorticks_off()
+            if label.startswith(FROM_ZERO):
+                axis.set_ylim(bottom=0)
             axis.grid(alpha=0.3)
-            axis.legend(frameon=False, fontsize=9)
+            axis.legend(edgecolor='none', framealpha=0.8, fontsize=9)
 
 
 def draw_curve(axis: Axes, points: Sequence[tuple[float, float]], colour: str, marker: str, name: str) -> None:

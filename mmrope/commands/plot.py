@@ -9,7 +9,8 @@ from pathlib import Path, PureWindowsPath
 from .cli import add_overwrite, check_output, print_table
 from .errors import CommandError, errors_of
 
-METRICS = ('bbox_mAP', 'segm_mAP', 'mIoU', 'top1')
+# What is drawn, by the last part of its name in the logs, and what a figure calls it; the most telling first.
+METRICS = {'bbox_mAP': 'box mAP', 'segm_mAP': 'mask mAP', 'mIoU': 'mIoU (%)', 'top1': 'top-1 accuracy (%)'}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,12 +95,14 @@ def draw(losses: dict[int, float], metrics: dict[str, dict[int, float]], out: Pa
         axes[0, 0].plot(list(losses), values, color=COLOURS[0], alpha=0.35, linewidth=1, label='logged')
         axes[0, 0].plot(list(losses), smooth, color=COLOURS[0], linewidth=2, label='smoothed')
         for (name, series), (colour, marker) in zip(metrics.items(), STYLES[1:], strict=False):
-            axes[0, 1].plot(list(series), list(series.values()), color=colour, marker=marker, linewidth=2, label=name)
+            points = list(series), list(series.values())
+            axes[0, 1].plot(*points, color=colour, marker=marker, linewidth=2, label=METRICS[name])
         for axis, label in zip(axes[0], ('training loss', 'validation'), strict=False):
             axis.set(xlabel='iteration', ylabel=label, xlim=(0, None))
             axis.grid(alpha=0.3)
             axis.legend(frameon=False, fontsize=9)
         if metrics:
+            axes[0, 1].margins(y=0.15)
             axes[0, 1].set_ylim(bottom=0)
 
 

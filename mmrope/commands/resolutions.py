@@ -30,12 +30,11 @@ from ..engine.complete_checkpoint_hook import CompleteCheckpoint, unwrapped
 from .cli import Size
 from .errors import CommandError, Run
 from .hosts import scope_of
+from .plot import METRICS
 from .runner import build_runner, trust
 from .sizes import size_overrides
 from .skipping import Skips
 
-# Metrics of the table, by the last part of their names; the first that a test gives is plotted.
-METRICS = ('bbox_mAP', 'segm_mAP', 'mIoU', 'top1')
 # Parts of a config that a measurement depends on.
 MEASURED = ('model', 'test_dataloader', 'test_evaluator', 'test_cfg')
 WINDOW = 'model.backbone.window_size'

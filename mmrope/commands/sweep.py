@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cli import add_options, add_run, parse_size, print_table
 from .errors import CommandError
+from .plot import METRICS
 
 if TYPE_CHECKING:
     from .resolutions import Model
@@ -107,7 +108,8 @@ def report(results: list[dict[str, Any]], folder: Path, metric: str | None) -> N
         part.write_text(json.dumps(results, indent=2) + '\n')
     drawn = [result for result in results if metric in result['metrics']]
     ticks: dict[float, str] = {}
-    curves: dict[str, dict[str, list[tuple[float, float]]]] = {metric: {}, 'time (ms / image)': {}}
+    label = METRICS.get(metric.rpartition('/')[2], metric)
+    curves: dict[str, dict[str, list[tuple[float, float]]]] = {label: {}, 'time (ms / image)': {}}
     for result in drawn:
         add_tick(ticks, result['pixels'], result['size'])
         for axis, value in zip(curves, (result['metrics'][metric], result['ms_per_image']), strict=True):

@@ -108,8 +108,10 @@ def test_several_checkpoints_share_a_plot_and_a_query_is_drawn(
         'attention.json', 'attention.png', 'maps_axial_a.png', 'maps_mixed_a.png',
     ]  # fmt: skip
     maps, curves = drawn[0], drawn[-1]
-    titles = [axis.get_title() for axis in maps.axes]
+    *panels, scale = maps.axes
+    titles = [axis.get_title() for axis in panels]
     assert titles == [f'blocks.{i}, {what}' for what in ('mean of heads', 'head 0') for i in (2, 1)]
+    assert scale.get_ylabel() == 'weight (1: largest of the map)'
     left, right = curves.axes
     assert (left.get_xlabel(), left.get_ylabel()) == ('block', 'mean attention distance (pixels)')
     assert right.get_ylabel() == 'attention entropy (nats)'

@@ -63,7 +63,7 @@ def test_frequencies_and_their_changes_are_written(
     plane, reconstruction = drawn
     assert [axis.get_title() for axis in plane.axes] == list(result['blocks'])
     assert [text.get_text() for text in plane.legends[0].get_texts()][:3] == ['axial', 'initial', 'learned']
-    assert len(reconstruction.axes) == 4 * 6
+    assert len(reconstruction.axes) == 4 * (6 + 1)  # a scale of colours for each row
     printed = capsys.readouterr().out
     assert 'blocks.2' in printed and 'at least' not in printed and f'{missed["ring"]["axial"]:.3f}' in printed
 

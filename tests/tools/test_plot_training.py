@@ -80,7 +80,8 @@ def test_the_picture_and_the_table(
     left, right = drawn[0].axes
     assert [axis.get_xlabel() for axis in (left, right)] == ['iteration'] * 2
     assert left.get_ylabel() == 'training loss'
-    assert [text.get_text() for text in right.get_legend().get_texts()] == ['bbox_mAP', 'segm_mAP']
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ['box mAP', 'mask mAP']
+    assert right.get_ylim()[0] == 0 and right.get_ylim()[1] > 0.315
     table = capsys.readouterr().out
     for words in (
         'bbox_mAP      │ 0.300 (best 0.300, iteration 104)',

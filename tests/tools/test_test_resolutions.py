@@ -217,7 +217,10 @@ def test_equal_sizes_lie_at_one_place_of_the_plot(
     axis = drawn[-1].axes[0]
     ticks = [text.get_text() for text in axis.get_xticklabels()]
     assert ticks == ['32\n32x32', '32x48', 'short:48']
-    assert list(axis.get_lines()[-1].get_xdata()) == list(axis.get_xticks())
+    (curve,) = [line for line in axis.get_lines() if line.get_linestyle() == '-']
+    assert list(curve.get_xdata()) == list(axis.get_xticks())
+    assert [axis.get_ylabel() for axis in drawn[-1].axes] == ['mIoU (%)', 'time (ms / image)']
+    assert drawn[-1].axes[1].get_ylim()[0] == 0
 
 
 def test_a_model_and_a_size_that_fail_are_named_and_the_rest_is_measured(
