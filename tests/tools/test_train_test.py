@@ -232,7 +232,7 @@ MISTAKES = {
     'option through a value': (
         'train',
         ['detection.py', '--cfg-options', 'train_cfg.max_epochs.x=1'],
-        ['train_cfg.max_epochs is 1'],
+        ['max_epochs', "<class 'int'>"],
     ),
     'learning rate': ('train', ['segmentation.py', '--auto-scale-lr'], ['--auto-scale-lr', 'base_batch_size']),
     'amp': ('train', ['segmentation.py', '--amp', '--cfg-options', 'optim_wrapper.type=Other'], ['--amp', 'Other']),

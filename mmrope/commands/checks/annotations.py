@@ -60,9 +60,7 @@ def check_coco(path: str, reading: Reading) -> Findings:
     coco = _parse(path)
     images, categories = _by_id('images', coco['images']), _by_id('categories', coco['categories'])
     _check_order(coco['categories'], reading.classes)
-    taken = {i for i, cat in categories.items() if reading.classes is None or cat['name'] in reading.classes}
-    kept = _filter(images, coco, taken, reading.filter_cfg or {})
-    used, uses = _sort(coco.get('annotations', ()), images, categories, taken, kept, reading)
+    used, uses = _sort(coco, images, categories, reading)
     if reading.images is not None:
         check_exist([os.path.join(reading.images, image['file_name']) for image in images.values()])
     notes = _check_sizes(images, used, reading)
@@ -138,7 +136,7 @@ def _check_order(categories: list[dict], classes: Sequence[str] | None) -> None:
         # order, would then be read with the wrong names.
         first = next(i for i, pair in enumerate(zip(ordered, classes)) if pair[0] != pair[1])
         raise DataError(
-            f'lists its categories in another order than the classes of the data set, and labels follow the file: '
+            'lists its categories in another order than the classes of the data set, and labels follow the file: '
             f'from {first} on, the file has {few(ordered[first:])} and the classes are {few(classes[first:])}; sort '
             'the list "categories" in the file like the classes, and keep the ids'
         )
@@ -159,12 +157,7 @@ def _filter(images: Mapping[Any, dict], coco: Mapping[str, Any], taken: set, rul
 
 
 def _sort(
-    annotations: Sequence[dict],
-    images: Mapping[Any, dict],
-    categories: Mapping[Any, dict],
-    taken: set,
-    kept: set,
-    reading: Reading,
+    coco: Mapping[str, Any], images: Mapping[Any, dict], categories: Mapping[Any, dict], reading: Reading
 ) -> tuple[list[dict], Counter[str]]:
     """Sort annotations by what a training does with them.
 
@@ -175,9 +168,10 @@ def _sort(
     Raises:
         DataError: if some are broken, with the number and a few ids for each fault.
     """
-    used, uses = [], Counter[str]()
-    faults = defaultdict(list)
-    for ann in annotations:
+    taken = {i for i, cat in categories.items() if reading.classes is None or cat['name'] in reading.classes}
+    kept = _filter(images, coco, taken, reading.filter_cfg or {})
+    used, uses, faults = [], Counter[str](), defaultdict(list)
+    for ann in coco.get('annotations', ()):
         try:
             image, mask = images.get(ann['image_id']), ann.get('segmentation')
             if image is None or ann['category_id'] not in categories:

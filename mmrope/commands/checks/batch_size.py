@@ -38,7 +38,7 @@ def describe_mismatch(
     length, scheduled = f'{epochs} epochs are seen', 'param_scheduler'
     if iterations is not None:
         seen, scheduled = iterations * processes * batch_size / images, 'train_cfg and param_scheduler'
-        length = f'{iterations} iterations see {seen:.4g} epochs instead of {seen * base / total:.4g}'
+        length = f'{iterations} iterations see {seen:.4g} epochs, in place of {seen * base / total:.4g}'
     factor, remedy = f'{base / total:.4g}', ''
     if not scaled:
         remedy = (

@@ -3,6 +3,7 @@
 Every mistake is a ``CommandError`` of one sentence that says how to correct it.
 """
 
+import copy
 import difflib
 import inspect
 import os
@@ -35,15 +36,15 @@ STAGES = ('train', 'val', 'test')
 
 
 def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Check the top-level keys of ``--cfg-options``; MMEngine accepts them all and checks the rest of their paths.
+    """Check that ``--cfg-options`` fit the config that they override.
 
-    A key that MMEngine does not read is a variable of the config file, which is copied to where it is used before an
-    override can change it.
+    MMEngine knows all keys of the top level. Any other is a variable of the config file, which is copied to where it is
+    used before an override can change it. Further down, a new key may be an argument that the config does not set.
 
     Raises:
-        CommandError: if nothing would read a key.
+        CommandError: if nothing would read a key, or MMEngine cannot set it.
     """
-    for path in options:
+    for path, value in options.items():
         first = path.partition('.')[0]
         start = f'--cfg-options {path}: '
         if first == 'data_root' and first in cfg:
@@ -53,6 +54,10 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
         if first not in RUNNER_KEYS:
             hint = did_you_mean(first, RUNNER_KEYS | set(cfg))
             raise CommandError(f'{start}unknown config key {first!r}{hint}')
+        try:
+            copy.deepcopy(cfg).merge_from_dict({path: value})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise CommandError(f'{start}MMEngine cannot set it: {error.args[0]}') from None
 
 
 def did_you_mean(key: str, known: Iterable[str], cutoff: float = 0.6) -> str:

@@ -189,7 +189,7 @@ def test_crowds_alone_are_found_in_a_large_file_too(tmp_path: Path, monkeypatch:
 
 def test_masks_that_polygons_leave_out_are_nothing_to_learn_from(tmp_path: Path) -> None:
     path = write(tmp_path, make_coco(segmentation=dict(size=[48, 64], counts=[48 * 64])))
-    assert '8 masks are no polygons, and poly2mask=False' in check_coco(path, Reading(CLASSES, masks='polygons'))[1]
+    assert '8 masks are no polygons, which poly2mask=False' in check_coco(path, Reading(CLASSES, masks='polygons'))[1]
     assert check_coco(path, Reading(CLASSES, masks='all')) == ([], None)
 
 
@@ -249,7 +249,7 @@ def test_backgrounds_are_right_beside_another_data_set_and_wrong_alone(tmp_path:
         check_data(cfg, ('train',))
     cfg = config(tmp_path, 'val')
     cfg.val_evaluator = dict(type='CocoMetric', ann_file=str(tmp_path / 'a.json'))
-    with pytest.warns(UserWarning, match=r'a\.json, which has no annotations: the metrics'):
+    with pytest.warns(UserWarning, match=r'a\.json, which has no annotations .*: the metrics'):
         check_data(cfg, ('val',))
 
 
@@ -336,6 +336,6 @@ def test_a_subclass_is_checked_as_its_base_unless_it_reads_by_rules_of_its_own(t
     coco = make_coco()
     del coco['annotations'][0]['area']
     write(tmp_path, coco)
-    with pytest.raises(CommandError, match=r'no area \(id 11\)'):
+    with pytest.raises(CommandError, match=r'no area \(id 11;'):
         check_data(config(tmp_path, type=Fruits, metainfo=None, data_prefix=dict(img='')), ('train',))
     check_data(config(tmp_path, type=Others, metainfo=None, data_prefix=dict(img='')), ('train',))

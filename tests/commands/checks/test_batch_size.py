@@ -28,12 +28,12 @@ def test_nothing_is_said_of_the_batch_of_the_learning_rate(training: dict) -> No
 
 
 WORDS: list[tuple[dict, list[str]]] = [
-    (dict(VITDET, processes=8), ['32 (8 processes x 4 images)', '64 (auto_scale_lr', 'see 50 epochs instead of 100',
+    (dict(VITDET, processes=8), ['32 (8 processes x 4 images)', '64 (auto_scale_lr', 'see 50 epochs, in place of 100',
         'batch_size by 2,', 'accumulative_counts and the iterations in train_cfg and param_scheduler by 2']),
-    (dict(VITDET, processes=8, scaled=True), ['by 0.5 from that of 64', 'see 50 epochs instead of 100', 'by 2']),
+    (dict(VITDET, processes=8, scaled=True), ['by 0.5 from that of 64', 'see 50 epochs, in place of 100', 'by 2']),
     (dict(VITDET, processes=1), ['is 4 ', 'see 6.25 epochs', 'batch_size by 16', 'param_scheduler by 16']),
     (dict(VITDET, processes=16, counts=2, iterations=368750), ['128 (16 processes x 4 images x 2 accumulated)',
-        'see 200 epochs instead of 100', 'batch_size by 0.5, or', 'param_scheduler by 0.5']),
+        'see 200 epochs, in place of 100', 'batch_size by 0.5, or', 'param_scheduler by 0.5']),
     (dict(SWIN, processes=1), ['is 2 ', 'of 16 ', '12 epochs are seen', 'the iterations in param_scheduler by 8']),
     (dict(SWIN, processes=4, scaled=True), ['is 8 ', 'by 0.5 from that of 16', '12 epochs are seen']),
     (dict(SWIN, processes=3), ['is 6 ', 'of 16 ', '12 epochs are seen', 'use --auto-scale-lr']),
@@ -79,7 +79,7 @@ def loader(size: int | None = 2) -> SimpleNamespace:
 @pytest.mark.parametrize(
     ('loop', 'words'),
     [
-        (Loops.iterations(dataloader=loader(), _max_iters=80, _max_epochs=1), '80 iterations see 8 epochs instead'),
+        (Loops.iterations(dataloader=loader(), _max_iters=80, _max_epochs=1), '80 iterations see 8 epochs, in place'),
         (Loops.epochs(dataloader=loader(), _max_epochs=3), '3 epochs are seen'),
     ],
 )  # fmt: skip

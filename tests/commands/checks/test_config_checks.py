@@ -54,8 +54,7 @@ def make_config(root: str = 'data/coco/', **extra: Any) -> Config:
     'path',
     [
         'train_dataloader.batch_size',
-        'param_scheduler.1.milestones.0',
-        'val_evaluator.metric.1',
+        'param_scheduler.1.milestones',
         'optim_wrapper.clip_grad.max_norm',  # new, and so is its parent
         'model.backbone.norm_eval',  # an argument that the config leaves at its default
         'model.num_channels',  # resembles `in_channels`, as the next three resemble other keys
@@ -81,6 +80,11 @@ def test_an_option_that_can_be_meant_passes(path: str) -> None:
         ('data_root', ['--data-root DIR']),
         ('optimizer.lr', ['optimizer is a variable', 'set the keys made from it']),
         ('max_epochs', ['max_epochs is a variable']),
+        ('train_cfg.max_epochs.value', ["<class 'int'>"]),
+        ('model.backbone.init_cfg.checkpoint', ["<class 'NoneType'>"]),
+        ('val_evaluator.metric.1', ['MMEngine cannot set it']),  # an item that is no dict
+        ('param_scheduler.2.end', ['Index 2 exceeds']),
+        ('param_scheduler.end', ['list indices must be integers']),
     ],
 )
 def test_an_option_that_cannot_be_meant_is_refused(path: str, words: list[str]) -> None:
