@@ -21,7 +21,7 @@ from mmengine.config import Config
 from mmrope import LayerDecayOptimWrapperConstructor, RoPESwin, RoPEViT, SimpleFeaturePyramid
 from mmrope.checkpoints.loading import load_checkpoint
 from mmrope.checkpoints.sources import CheckpointError
-from mmrope.commands.checks import annotations
+from mmrope.commands.checks import annotations, files
 from mmrope.commands.checks.config import check_data, check_keys
 from mmrope.commands.errors import CommandError
 from mmrope.engine.finite_loss_hook import FiniteLossHook
@@ -207,29 +207,27 @@ BROKEN_ANNOTATIONS: dict[str, tuple[Callable[[dict], Any], str]] = {
     'no annotations': (lambda d: d.pop('annotations'), 'has no annotations'),
     'no categories': (lambda d: d.pop('categories'), 'has no categories'),
     'images a dict': (lambda d: d.update(images={'1': 'a'}), 'has no images'),
-    'an image without a name': (spoil('images', 0, file_name=...), 'images without file_name'),
-    'an image of no width': (spoil('images', 1, width=0), 'images of size 0 x 48: 2.png'),
-    'an image listed twice': (spoil('images', 1, id=1), 'several images of the same id: 1'),
-    'a missing image': (spoil('images', 1, file_name='9.png'), r'names images that do not exist: .*/images/9\.png'),
+    'an image without a name': (spoil('images', 0, file_name=...), "cannot read: KeyError: 'file_name'"),
+    'an image without a width': (spoil('images', 1, width=...), "cannot read: KeyError: 'width'"),
+    'an image listed twice': (spoil('images', 1, id=1), 'several images with the same id: 1'),
+    'a missing image': (spoil('images', 1, file_name='9.png'), r'lists images that do not exist: .*/images/9\.png'),
     'an image in a missing folder': (spoil('images', 1, file_name='b/2.png'), r'do not exist: .*/images/b/2\.png'),
-    'a category without a name': (spoil('categories', 0, name=...), 'categories without name'),
-    'a category twice': (spoil('categories', 1, id=1), 'several categories of the same id: 1'),
-    'a misspelt category': (spoil('categories', 1, name='dogg'), 'no category dog, .* it has cat, dogg'),
-    'categories in another order': (lambda d: d['categories'].reverse(), 'in another order .*: dog, cat'),
-    'an annotation without a box': (spoil('annotations', 0, bbox=...), r'no bbox \(id 7\)'),
-    'an annotation without an area': (spoil('annotations', 1, area=...), r'no area \(id 8\)'),
-    'an annotation without an id': (spoil('annotations', 1, id=...), 'annotations without id'),
-    'an annotation twice': (spoil('annotations', 1, id=7), 'several annotations of the same id: 7'),
-    'an annotation of no image': (spoil('annotations', 2, image_id=5), r'image_id .*\(id 9; the first is 5\)'),
-    'an annotation of no category': (spoil('annotations', 2, category_id=0), r'category_id .*\(id 9; the first is 0\)'),
-    'a box of three numbers': (spoil('annotations', 0, bbox=[1, 2, 3]), r'bbox .*\(id 7; the first is \[1, 2, 3\]\)'),
-    'a box with NaN': (spoil('annotations', 0, bbox=[1, 2, 3, float('nan')]), r'bbox .*\(id 7; .* \[1, 2, 3, nan\]\)'),
-    'no mask': (spoil('annotations', 0, segmentation=...), r'no mask \(id 7\)'),
-    'an empty mask': (spoil('annotations', 0, segmentation=[]), r'no mask \(id 7\)'),
-    'a polygon of two points': (spoil('annotations', 0, segmentation=[[1, 2, 3, 4]]), r'polygon .*\(id 7; .* 3, 4\]'),
-    'a polygon with half a point': (spoil('annotations', 0, segmentation=[[1] * 7]), r'polygon .*\(id 7;'),
-    'a polygon not in a list': (spoil('annotations', 0, segmentation=[1, 2, 3, 4, 5, 6]), r'polygon .*\(id 7;'),
-    'a mask without its size': (spoil('annotations', 0, segmentation=dict(counts=[1])), 'neither polygons nor counts'),
+    'a category without a name': (spoil('categories', 0, name=...), "cannot read: KeyError: 'name'"),
+    'a category twice': (spoil('categories', 1, id=1), 'several categories with the same id: 1'),
+    'a misspelt category': (spoil('categories', 1, name='dogg'), "no category dog, .*'cat', 'dogg'"),
+    'categories in another order': (lambda d: d['categories'].reverse(), 'in another order .* dog, cat and'),
+    'an annotation without a box': (spoil('annotations', 0, bbox=...), r'no bbox \(id 7;'),
+    'an annotation without an area': (spoil('annotations', 1, area=...), r'no area \(id 8;'),
+    'an annotation of no image': (spoil('annotations', 2, image_id=5), r"image_id .*\(id 9; .*'image_id': 5"),
+    'an annotation of no category': (spoil('annotations', 2, category_id=0), r"\(id 9; .*'category_id': 0"),
+    'a box of three numbers': (spoil('annotations', 0, bbox=[1, 2, 3]), r'got 3\) \(id 7; .*\[1, 2, 3\]'),
+    'a box with NaN': (spoil('annotations', 0, bbox=[1, 2, 3, float('nan')]), r'bbox .*\(id 7; .*\[1, 2, 3, nan\]'),
+    'no mask': (spoil('annotations', 0, segmentation=...), r'segmentation .*\(id 7;'),
+    'an empty mask': (spoil('annotations', 0, segmentation=[]), r'segmentation .*\(id 7; .*\[\]'),
+    'a polygon of two points': (spoil('annotations', 0, segmentation=[[1, 2, 3, 4]]), r'polygons .*\(id 7; .*3, 4\]'),
+    'a polygon with half a point': (spoil('annotations', 0, segmentation=[[1] * 7]), r'polygons .*\(id 7;'),
+    'a polygon not in a list': (spoil('annotations', 0, segmentation=[1, 2, 3, 4, 5, 6]), r'\(id 7;'),
+    'a mask without its size': (spoil('annotations', 0, segmentation=dict(counts=[1])), r'no size \(id 7;'),
     'boxes all without an area': (
         lambda d: [ann.update(bbox=[0, 0, 0, 0]) for ann in d['annotations']],
         'no box of the classes that lies in an image and has an area',
@@ -253,10 +251,10 @@ def refused(cfg: Config, words: str) -> None:
 
 
 BROKEN_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    'cut short': (lambda p: p.write_bytes(p.read_bytes()[:-40]), 'a.json, which is no JSON, or is cut short'),
+    'cut short': (lambda p: p.write_bytes(p.read_bytes()[:-40]), 'cannot read: JSONDecodeError'),
     'of no bytes': (lambda p: p.write_bytes(b''), 'a.json, which is empty'),
-    'an image': (lambda p: p.write_bytes(b'\x89PNG\r\n\x1a\n' + bytes(range(256))), 'a.json, which is no JSON'),
-    'a list': (lambda p: p.write_text('[1, 2]'), 'must hold images, annotations and categories, but holds a list'),
+    'an image': (lambda p: p.write_bytes(b'\x89PNG\r\n\x1a\n' + bytes(range(256))), 'cannot read: UnicodeDecodeError'),
+    'a list': (lambda p: p.write_text('[1, 2]'), "a.json, which CocoDataset cannot read: TypeError: 'list'"),
     'missing': (lambda p: p.unlink(), 'a.json, which does not exist: put the data set there'),
     'a link to nothing': (lambda p: (p.unlink(), p.symlink_to('none')), 'a.json, which does not exist'),
 }  # fmt: skip
@@ -273,7 +271,7 @@ def test_a_large_annotation_file_is_not_parsed_but_its_end_and_file_names_are_re
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(annotations, 'LARGEST_PARSED', 0)
-    monkeypatch.setattr(annotations, 'MOST_SIZED', 0)
+    monkeypatch.setattr(files, 'MOST_SIZED', 0)
     data = coco()
     data['images'][0]['file_name'] = 'ö"1.png'
     (root / 'images' / '1.png').rename(root / 'images' / 'ö"1.png')
@@ -340,7 +338,9 @@ def test_masks_that_are_not_read_may_be_missing(root: Path) -> None:
 
 
 def test_a_class_that_is_a_text_is_named(root: Path) -> None:
-    refused(config(root, metainfo=dict(classes=('cat'))), r"classes 'cat', which must be several names.* \('cat',\)")
+    refused(
+        config(root, metainfo=dict(classes=('cat'))), r"classes 'cat', which must be a sequence of names.* \('cat',\)"
+    )
 
 
 # Folders.
@@ -348,7 +348,7 @@ def test_a_class_that_is_a_text_is_named(root: Path) -> None:
 
 def test_an_image_of_no_bytes_and_an_empty_folder_are_named(root: Path) -> None:
     (root / 'images' / '2.png').write_bytes(b'')
-    refused(config(root), r'names images that are empty files: .*/images/2\.png')
+    refused(config(root), r'lists images that are empty files: .*/images/2\.png')
     for path in (root / 'images').iterdir():
         path.unlink()
     refused(config(root), 'images, which is empty')
@@ -375,7 +375,7 @@ def test_a_data_root_without_rights_is_named(closed: str) -> None:
         if me == 0:
             os.seteuid(65534)
         try:
-            refused(config(root), 'which may not be read: permission denied')
+            refused(config(root), 'which cannot be read: permission denied')
         finally:
             os.seteuid(me)
             os.chmod(root / closed, 0o755)
@@ -384,8 +384,8 @@ def test_a_data_root_without_rights_is_named(closed: str) -> None:
 @pytest.mark.parametrize(
     'spoil_it, words',
     [
-        (lambda maps, images: (maps / 'b' / '2.png').unlink(), r'without a class map \(\*.png\) in .*/maps: b/2'),
-        (lambda maps, images: (images / '3.jpg').write_bytes(b'x'), r'without a class map .*: 3'),
+        (lambda maps, images: (maps / 'b' / '2.png').unlink(), r'class maps that do not exist: .*/maps/b/2\.png'),
+        (lambda maps, images: (images / '3.jpg').write_bytes(b'x'), r'class maps that do not exist: .*/3\.png'),
         (lambda maps, images: [p.rename(p.with_suffix('.jpeg')) for p in images.rglob('*.jpg')], 'no images .*jpg'),
     ],
     ids=['a map is missing', 'an image too many', 'another suffix'],
@@ -400,7 +400,7 @@ def test_a_segmentation_set_with_gaps_is_named(tmp_path: Path, spoil_it: Callabl
     cfg = Config(dict(default_scope='mmseg', train_dataloader=dict(dataset=dataset), train_cfg=dict(type='Loop')))
     check_data(cfg, ('train',))
     spoil_it(tmp_path / 'maps', tmp_path / 'images')
-    refused(cfg, f'train_dataloader reads {re.escape(str(tmp_path))}/images, which has .*{words}')
+    refused(cfg, f'train_dataloader reads {re.escape(str(tmp_path))}/images, which lists .*{words}')
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png'])

@@ -1,7 +1,7 @@
-"""Resuming under another config than that of the checkpoint, or from a checkpoint that lacks a part.
+"""Resuming with a config that has changed since the checkpoint was written, or from an incomplete checkpoint.
 
-MMEngine takes learning rates, schedules and the other settings of the optimiser from the checkpoint, and begins anew
-with the parts that it lacks, both in silence. Here the config counts: its schedules are followed from the start to the
+MMEngine silently takes learning rates, schedules and other optimizer settings from the checkpoint, and silently resets
+the parts that the checkpoint lacks. Here the config takes precedence: its schedules are followed from the start to the
 iteration of the checkpoint, and the log lists the changes.
 """
 
@@ -28,49 +28,49 @@ COMPARED = (
     'model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'custom_hooks',
     'randomness',
 )  # fmt: skip
-# Settings that change no result, and the first weights, which a resumed training does not use.
+# Settings that do not change the result, and the initial weights, which a resumed training does not use.
 IGNORED = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory', 'init_cfg')
-# State of a scheduler; the rest are its arguments.
+# State of a scheduler; its other entries are arguments.
 PROGRESS = {'last_step', '_global_step', '_last_value', 'verbose'}
 PARTS = {
-    'optimizer': 'the state of the optimiser begins anew',
+    'optimizer': 'the state of the optimizer is reset',
     'param_schedulers': 'the schedules of the config are followed from the start to the iteration of the checkpoint',
-    'message_hub': 'logs, best score and best checkpoint begin anew',
+    'message_hub': 'logs, best score and best checkpoint are reset',
 }
 Change = tuple[str, Any, Any]
 
 
 def latest_whole_checkpoint(work_dir: str, template: str, folder: str) -> str | None:
-    """Find the checkpoint to resume from, the latest that is whole; log a warning for each later one.
+    """Return the path of the latest complete checkpoint, and log a warning for each later one.
 
     Args:
         work_dir: work dir of the training.
         template: names of its checkpoints, with ``{}`` for the number.
-        folder: of the checkpoints.
+        folder: folder of the checkpoints.
 
     Returns:
-        Its path, in ``folder``; ``None`` if there are no checkpoints.
+        A path in ``folder``; ``None`` if there are no checkpoints.
 
     Raises:
-        CheckpointError: if there are checkpoints, and none is whole.
+        CheckpointError: if there are checkpoints, but none is complete.
     """
     paths = latest_checkpoints(work_dir, template, folder)
     for path in paths:
         if is_whole(path):
             return path
-        print_log(f'{path} is missing or cut short: passed over for the one before', 'current', logging.WARNING)
+        print_log(f'{path} is missing or cut short: passed over for the one before it', 'current', logging.WARNING)
     if paths:
         raise CheckpointError(
-            f'--resume: no checkpoint in {folder} is whole, of {len(paths)}: start without it, or name the one to '
-            'resume from by --resume CHECKPOINT'
+            f'--resume: no checkpoint in {folder} is whole, of {len(paths)}: start without --resume, or name another '
+            'with --resume CHECKPOINT'
         )
     return None
 
 
 class ConfigCounts(Hook):
-    """Hook by which the config counts where the checkpoint of a resumed training differs, with a line in the log.
+    """Hook that gives the config precedence over the checkpoint of a resumed training, and logs the differences.
 
-    The seed and the state of the optimiser are those of the checkpoint.
+    The seed and the state of the optimizer are those of the checkpoint.
 
     Args:
         source: name of the checkpoint.
@@ -86,14 +86,14 @@ class ConfigCounts(Hook):
         """Change the checkpoint that MMEngine is about to resume from.
 
         Raises:
-            CheckpointError: if it has no iteration, or the optimiser is another one.
+            CheckpointError: if it has no iteration, or is of another optimizer.
         """
         meta = checkpoint.get('meta') or {}
         if not {'epoch', 'iter'} <= set(meta):
             raise CheckpointError(
-                f'{self.source} says no iteration to resume at: to begin a training with its weights, set load_from'
+                f'{self.source} has no iteration to resume at; to start a training from its weights, set load_from'
             )
-        meta.pop('config', None)  # a text that MMEngine would run
+        meta.pop('config', None)  # MMEngine would execute it
         self.complete.note(unwrapped(runner.model), checkpoint)
         missing = [part for part in PARTS if part not in checkpoint]
         for part in missing:
@@ -107,17 +107,17 @@ class ConfigCounts(Hook):
         length = 0 if _by_iteration(runner) else len(runner.train_loop.dataloader)
         if length and meta['iter'] != meta['epoch'] * length:
             runner.logger.warning(
-                f'{self.source} is of iteration {meta["iter"]}, which is not the end of epoch {meta["epoch"]} with '
-                f'{length} iterations each: the training goes on with a whole epoch, number {meta["epoch"] + 1}'
+                f'{self.source} is of iteration {meta["iter"]}, which is not the end of epoch {meta["epoch"]} of '
+                f'{length} iterations: the training continues at the start of epoch {meta["epoch"] + 1}'
             )
         if changes:
             runner.logger.warning(
-                f'The config has changed since {self.source} was written, and counts from now on, but for the seed: '
+                f'The config has changed since {self.source} was written, and is used except for the seed: '
                 f'{few(map(describe, changes), 8)}'
             )
 
     def before_train(self, runner: Runner) -> None:
-        """Check that the whole model has been resumed, and warn if nothing is left to train.
+        """Check that the whole model was loaded, and warn if nothing is left to train.
 
         Raises:
             CheckpointError: if the checkpoint is of another model.
@@ -142,18 +142,13 @@ class ConfigCounts(Hook):
             reasons.append(f'groups of {few(theirs)} parameters -> {few(ours)}')
         if reasons:
             raise CheckpointError(
-                f'{self.source}: the optimizer is another one than that of the config ({", ".join(reasons)}): set it '
-                'back, or begin a training with the weights alone, by load_from without --resume'
+                f'{self.source} is of another optimizer than the config ({", ".join(reasons)}): restore it, or start '
+                'a training from the weights alone, with load_from and without --resume'
             )
 
 
 def changes_since(meta: dict[str, Any], runner: Runner) -> list[Change]:
-    """List the changes since a checkpoint was written: of the config and of the number of processes.
-
-    Args:
-        meta: of the checkpoint.
-        runner: to resume.
-    """
+    """List the changes of the config and of the number of processes since a checkpoint was written."""
     old, new = read_config(meta.get('cfg', '')), read_config(runner.cfg.pretty_text)
     changes = []
     if old:
@@ -164,9 +159,9 @@ def changes_since(meta: dict[str, Any], runner: Runner) -> list[Change]:
 
 
 def _is_another_schedule(runner: Runner, checkpoint: dict[str, Any], changes: Sequence[Change]) -> bool:
-    """Say whether optimiser or schedules of the config differ from those of the checkpoint in their settings.
+    """Say whether the settings of optimizer or schedules differ from those of the checkpoint.
 
-    These depend on the number of images and processes too, by the length of an epoch and ``auto_scale_lr``.
+    They also depend on the number of images and processes, by the length of an epoch and ``auto_scale_lr``.
     """
     if any(path.partition('.')[0] in ('optim_wrapper', 'param_scheduler') for path, *_ in changes):
         return True
@@ -180,10 +175,10 @@ def _is_another_schedule(runner: Runner, checkpoint: dict[str, Any], changes: Se
 
 
 def follow_config(runner: Runner, checkpoint: dict[str, Any]) -> None:
-    """Make MMEngine resume settings and schedules as if the config had counted from the start.
+    """Make MMEngine resume optimizer settings and schedules as if the training had used the config from the start.
 
     Args:
-        runner: with a new optimiser and new schedulers, as the config makes them.
+        runner: with the optimizer and schedulers that the config makes.
         checkpoint: changed in place.
     """
     schedulers, meta = runner.param_schedulers or [], checkpoint['meta']
@@ -201,23 +196,23 @@ def follow_config(runner: Runner, checkpoint: dict[str, Any]) -> None:
 
 
 def advance(schedulers: Sequence[_ParamScheduler], iterations: int, epochs: int = 0) -> None:
-    """Step schedulers as MMEngine's hook does in a training, except those that wait for metrics.
+    """Step schedulers as MMEngine's hook does in a training, except those that need metrics.
 
     Args:
         schedulers: in the order of the config.
-        iterations: of the training, a multiple of the epochs.
-        epochs: of the training; 0 in an iteration-based loop.
+        iterations: number of iterations, a multiple of the epochs.
+        epochs: number of epochs; 0 in an iteration-based loop.
     """
-    schedulers = [scheduler for scheduler in schedulers if not getattr(scheduler, 'need_val_args', False)]
-    by_epoch = [scheduler for scheduler in schedulers if scheduler.by_epoch]
-    by_iteration = [scheduler for scheduler in schedulers if not scheduler.by_epoch]
+    due = [scheduler for scheduler in schedulers if not getattr(scheduler, 'need_val_args', False)]
+    due.sort(key=lambda scheduler: scheduler.by_epoch)
     length = iterations // epochs if epochs else iterations + 1
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # that the optimiser has taken no steps
+        warnings.simplefilter('ignore')  # the optimizer has taken no steps
         for iteration in range(1, iterations + 1):
-            for scheduler in by_iteration + (by_epoch if iteration % length == 0 else []):
-                scheduler.step()
+            for scheduler in due:
+                if not scheduler.by_epoch or iteration % length == 0:
+                    scheduler.step()
 
 
 def _by_iteration(runner: Runner) -> bool:
-    return hasattr(runner.train_loop, 'dataloader_iterator')  # of MMEngine's loop and its subclasses
+    return hasattr(runner.train_loop, 'dataloader_iterator')

@@ -199,7 +199,7 @@ def test_a_checkpoint_of_an_iteration_loop_has_no_epochs(middle: Path, tmp_path:
     assert len(resumed.rates) == 6
     said = ''.join(warnings_of(tmp_path / 'resumed'))
     assert [
-        word for word in ('of iteration 3', 'epoch 0', 'number 1', 'by_epoch False -> True') if word not in said
+        word for word in ('of iteration 3', 'epoch 0', 'epoch 1', 'by_epoch False -> True') if word not in said
     ] == []
 
 
@@ -227,7 +227,7 @@ def test_the_seed_and_the_number_of_processes(middle: Path, tmp_path: Path) -> N
     checkpoint = edited(middle, lambda checkpoint: checkpoint['meta'].update(processes=8))
     train(tmp_path / 'resumed', checkpoint, randomness__seed=5)
     line = warnings_of(tmp_path / 'resumed')[-1]
-    assert 'randomness.seed 0 -> 5' in line and 'processes 8 -> 1' in line and 'but for the seed' in line
+    assert 'randomness.seed 0 -> 5' in line and 'processes 8 -> 1' in line and 'except for the seed' in line
     assert load_checkpoint(tmp_path / 'resumed' / 'iter_6.pth')['meta']['seed'] == 0
 
 
@@ -248,7 +248,7 @@ def test_another_optimiser_or_model_is_refused(
 
 def test_weights_alone_are_refused(tmp_path: Path) -> None:
     torch.save(ToyOfResume().state_dict(), tmp_path / 'weights.pth')
-    with pytest.raises(CheckpointError, match='weights.pth says no iteration.*load_from'):
+    with pytest.raises(CheckpointError, match='weights.pth has no iteration.*load_from'):
         train(tmp_path / 'resumed', tmp_path / 'weights.pth')
 
 

@@ -237,7 +237,7 @@ MISTAKES = {
     'option through a value': (
         'train',
         ['detection.py', '--cfg-options', 'train_cfg.max_epochs.x=1'],
-        [r'train_cfg\.max_epochs\b.*\b1\b'],
+        ['max_epochs', "<class 'int'>"],
     ),
     'learning rate': ('train', ['segmentation.py', '--auto-scale-lr'], ['--auto-scale-lr', 'base_batch_size']),
     'amp': ('train', ['segmentation.py', '--amp', '--cfg-options', 'optim_wrapper.type=Other'], ['--amp', 'Other']),

@@ -1,40 +1,35 @@
-"""Checks of COCO annotations and of the files of a data set: what MMDetection is silent about, or fails on late."""
+"""Checks of COCO annotations: what MMDetection passes over in silence, or fails on late or without a name."""
 
 import json
+import math
 import mmap
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...text import few
-from .images import read_sizes, remedy, spread
-from .instances import Instances, look_at_instances
+from .files import DataError, check_exist
+from .images import ImageReader, describe_unlike, spread, unlike
 
 # Of larger files only images and categories are parsed: COCO's own 450 MB would take 10 s and 3 GB.
 LARGEST_PARSED = 32 * 2**20
-# Of more files than this only the names are looked up.
-MOST_SIZED = 20_000
-# More categories than this are not written out for a config.
-MOST_WRITTEN = 20
-
-
-class DataError(ValueError):
-    """A fault of a data set. The message is a predicate: callers put the name of the file before it."""
+# Share of crowds that is worth a warning: COCO has 1 %.
+MANY_CROWDS = 0.2
+CROWDS_ONLY = 'has nothing to learn from: all boxes are marked iscrowd=1, which training ignores'
 
 
 class Reading(NamedTuple):
-    """The rules by which a data set reads a file of COCO annotations and the images it names.
+    """How a data set reads a file of COCO annotations and its images.
 
     Attributes:
-        classes: names that the data set takes, in order; ``None`` if it does not say.
+        classes: names of the classes, in order; ``None`` if the data set does not say.
         images: folder of the images; ``None`` if it is not on this machine.
         masks: which masks are read: ``'none'``, ``'polygons'`` (others are ignored) or ``'all'``.
-        training: whether a training reads the file, which needs boxes.
-        filter_cfg: rules by which the data set leaves images out; ``None`` if it leaves none out.
-        read: decodes an image as the pipeline does, and returns its width and height; ``None`` if sizes do not matter.
+        training: whether a training reads the file, rather than a metric.
+        filter_cfg: rules by which the data set leaves out images.
+        read: the pipeline's reader of images; ``None`` if sizes do not matter.
     """
 
     classes: Sequence[str] | None
@@ -42,267 +37,252 @@ class Reading(NamedTuple):
     masks: str = 'none'
     training: bool = True
     filter_cfg: Mapping[str, Any] | None = None
-    read: Callable[[str], tuple[int, int]] | None = None
+    read: ImageReader | None = None
 
 
 class Findings(NamedTuple):
-    """Notes about a file, and why a training has nothing to learn from it, or ``None`` if it has."""
+    """Notes about a file, and why a training cannot learn from it; ``None`` if it can."""
 
     notes: list[str]
     nothing: str | None
 
 
-def check_readable(path: str) -> None:
-    """Check that a file or folder can be read and holds something.
-
-    Raises:
-        FileNotFoundError: if it is not there.
-        DataError: if it is empty or may not be read.
-    """
-    try:
-        if os.path.isdir(path):
-            with os.scandir(path) as entries:
-                filled = next(entries, None) is not None
-        else:
-            with open(path, 'rb') as file:
-                filled = bool(file.read(1))
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(path) from None
-    except PermissionError:
-        raise DataError('may not be read: permission denied; look at its rights and those of its folders') from None
-    except OSError as error:
-        raise DataError(f'cannot be read: {error.strerror}') from None
-    if not filled:
-        raise DataError('is empty')
-
-
-def check_images_exist(paths: Sequence[str]) -> None:
-    """Check that the images that a file names exist.
-
-    Raises:
-        DataError: if some are missing or empty.
-    """
-    missing, empty = absent_files(paths)
-    if missing:
-        raise DataError(f'names images that do not exist: {few(missing)}')
-    if empty:
-        raise DataError(f'names images that are empty files: {few(empty)}')
-
-
-def absent_files(paths: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return which of some files are missing and which are empty.
-
-    Up to ``MOST_SIZED`` files are looked at one by one. Of more only their folders are listed, which does not tell
-    empty files.
-    """
-    if len(paths) <= MOST_SIZED:
-        sizes = {path: os.path.getsize(path) if os.path.exists(path) else None for path in paths}
-        return [path for path, size in sizes.items() if size is None], [path for path in sizes if sizes[path] == 0]
-    folders = {os.path.dirname(path) for path in paths}
-    there = {(head, tail) for head in folders if os.path.isdir(head) for tail in os.listdir(head)}
-    return [path for path in paths if os.path.split(path) not in there], []
-
-
 def check_coco(path: str, reading: Reading) -> Findings:
-    """Check a file of COCO annotations and the images it names.
-
-    Of a file of more than ``LARGEST_PARSED`` bytes only images and categories are parsed.
+    """Check a file of COCO annotations and the images that it lists.
 
     Args:
-        path: the file.
+        path: the file. Of one of more than ``LARGEST_PARSED`` bytes, annotations are not parsed.
         reading: how the data set reads it.
 
     Raises:
-        DataError: for the first thing that is wrong.
+        DataError: for the first fault.
     """
     coco = _parse(path)
-    images, annotations = coco['images'], coco.get('annotations')
-    _check_images(images)
-    _check_categories(coco['categories'], reading.classes)
-    _check_entries('annotations', annotations or [], ['id'])
-    taken = {cat['id'] for cat in coco['categories'] if reading.classes is None or cat['name'] in set(reading.classes)}
-    kept = _filter(images, annotations, taken, reading.filter_cfg or {})
-    sizes = {image['id']: (image['width'], image['height']) for image in images}
-    known = {category['id'] for category in coco['categories']}
-    found = look_at_instances(annotations or [], sizes, known, taken, kept, reading.masks, reading.training)
-    if faults := found.describe_faults():
-        raise DataError(faults)
-    notes = found.notes() if reading.training else []
+    images, categories = _by_id('images', coco['images']), _by_id('categories', coco['categories'])
+    _check_order(coco['categories'], reading.classes)
+    used, uses = _sort(coco, images, categories, reading)
     if reading.images is not None:
-        check_images_exist([os.path.join(reading.images, image['file_name']) for image in images])
-    notes += _check_sizes(images, annotations or [], found, reading)
-    if annotations is None:
-        return Findings(notes, coco['nothing'])
-    return Findings(notes, found.nothing() if annotations else 'has no annotations')
+        check_exist([os.path.join(reading.images, image['file_name']) for image in images.values()])
+    notes = _check_sizes(images, used, reading)
+    if 'annotations' not in coco:
+        return Findings(notes, CROWDS_ONLY if coco['only_crowds'] else None)
+    return Findings([*notes, *(_notes(uses) if reading.training else ())], _nothing(uses))
 
 
 def check_categories(path: str, classes: Sequence[str] | None) -> None:
-    """Check the categories of a file alone, as for a metric that reads the file too.
+    """Check the categories alone, of a file that a metric reads.
 
     Raises:
-        DataError: if they are not the classes in their order.
+        DataError: if they do not have the order of the classes.
     """
-    _check_categories(_parse(path)['categories'], classes)
+    _check_order(_parse(path)['categories'], classes)
 
 
-def _parse(path: str) -> Mapping[str, Any]:
-    """Return images, categories and annotations; of a large file ``nothing`` in place of the annotations."""
-    if os.path.getsize(path) > LARGEST_PARSED:
-        return _parse_large(path)
+def _parse(path: str) -> dict[str, Any]:
+    """Parse a file; for the annotations of a large one there is ``only_crowds``, whether all boxes are crowds."""
     with open(path, 'rb') as file:
-        try:
-            coco = json.load(file)
-        except ValueError as error:
-            raise DataError(f'is no JSON, or is cut short: {error}') from None
-    if not isinstance(coco, Mapping):
-        raise DataError(f'must hold images, annotations and categories, but holds a {type(coco).__name__}')
-    for part in ('images', 'categories'):
-        if not isinstance(coco.get(part), list) or not coco[part]:
+        if os.path.getsize(path) > LARGEST_PARSED:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _parse_large(data)
+        coco = {'annotations': [], **json.load(file)}
+    for part in ('images', 'categories', 'annotations'):
+        if not isinstance(coco.get(part), list) or not (coco[part] or part == 'annotations'):
             raise DataError(f'has no {part}')
-    annotations = coco.get('annotations') or []
-    if not isinstance(annotations, list):
-        raise DataError(f'must hold a list of annotations, but holds a {type(annotations).__name__}')
-    return {**coco, 'annotations': annotations}
+    return coco
 
 
-def _parse_large(path: str) -> Mapping[str, Any]:
-    """Parse images and categories of a large file, and look whether all of its boxes are crowds."""
-    with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if not data[-64:].rstrip().endswith(b'}'):
-            raise DataError('is no JSON, or is cut short: it does not end in }')
-        parts = {part: _list_in(data, part) for part in ('images', 'categories')}
-        crowds = re.search(rb'"iscrowd":\s*1', data) and not re.search(rb'"iscrowd":\s*0', data)
-    nothing = 'has nothing to learn from: all boxes are marked iscrowd=1, which training ignores' if crowds else None
-    return {**parts, 'nothing': nothing}
+def _parse_large(data: mmap.mmap) -> dict[str, Any]:
+    if not data[-64:].rstrip().endswith(b'}'):
+        raise DataError('is cut short: it does not end in }')
+    coco: dict[str, Any] = {}
+    for part in ('images', 'categories'):
+        start = re.search(rb'"%s"\s*:\s*\[\s*\{' % part.encode(), data)
+        end = start and re.compile(rb'\}\s*\](?=\s*[,}])').search(data, start.end())
+        if not start or not end:
+            raise DataError(f'has no {part}')
+        coco[part] = json.loads(b'[{' + data[start.end() : end.end()])
+    coco['only_crowds'] = bool(re.search(rb'"iscrowd":\s*1', data) and not re.search(rb'"iscrowd":\s*0', data))
+    return coco
 
 
-def _list_in(data: mmap.mmap, part: str) -> list:
-    """Parse one of the lists of objects at the top of a large file."""
-    start = re.search(rb'"%s"\s*:\s*\[\s*\{' % part.encode(), data)
-    end = start and re.compile(rb'\}\s*\](?=\s*[,}])').search(data, start.end())
-    if not start or not end:
-        raise DataError(f'has no {part}')
-    try:
-        return json.loads(b'[{' + data[start.end() : end.end()])
-    except ValueError as error:
-        raise DataError(f'has {part} that are no JSON: {error}') from None
-
-
-def _check_entries(part: str, entries: list, keys: Sequence[str]) -> None:
-    """Check that entries have their keys, and ids of their own: COCO's API takes the last of several, in silence."""
-    broken = [entry for entry in entries if not isinstance(entry, Mapping) or not {*keys} <= entry.keys()]
-    if broken:
-        missing = few([key for key in keys if not isinstance(broken[0], Mapping) or key not in broken[0]], len(keys))
-        raise DataError(f'has {part} without {missing}: {few(str(entry)[:80] for entry in broken)}')
+def _by_id(part: str, entries: list[dict]) -> dict[Any, dict]:
+    """Return entries by id; of several with one id, COCO's API would take the last without a word."""
     double = [str(i) for i, count in Counter(entry['id'] for entry in entries).items() if count > 1]
     if double:
-        raise DataError(f'has several {part} of the same id: {few(double)}')
+        raise DataError(f'has several {part} with the same id: {few(double)}')
+    return {entry['id']: entry for entry in entries}
 
 
-def _check_images(images: list) -> None:
-    _check_entries('images', images, ['id', 'file_name', 'width', 'height'])
-    sized = [all(isinstance(image[side], Real) and image[side] > 0 for side in ('width', 'height')) for image in images]
-    broken = [f'{i["width"]} x {i["height"]}: {i["file_name"]}' for i, right in zip(images, sized) if not right]
-    if broken:
-        raise DataError(f'has images of size {few(broken)}')
-
-
-def _check_categories(categories: list, classes: Sequence[str] | None) -> None:
-    """Check that the classes are among the categories in their order, by which MMDetection numbers them."""
-    _check_entries('categories', categories, ['id', 'name'])
+def _check_order(categories: list[dict], classes: Sequence[str] | None) -> None:
+    """Check that categories have the order of the classes: MMDetection numbers labels by the categories."""
     if classes is None:
         return
     names = [category['name'] for category in categories]
     missing = [name for name in classes if name not in names]
     if missing:
-        listed = f'metainfo=dict(classes={tuple(names)})' if len(names) <= MOST_WRITTEN else 'its categories as classes'
         raise DataError(
-            f'has no category {few(missing)}, which the classes of the data set name; it has {few(names)}: '
-            f'write {listed} into each data set, or name the categories as the classes'
+            f'has no category {few(missing)}, which the classes of the data set name; set its own categories in each '
+            f'data set, as metainfo=dict(classes=({few(map(repr, names), 20)})), or rename them'
         )
     ordered = [name for name in names if name in set(classes)]
     double = [name for name, count in Counter(ordered).items() if count > 1]
     if double:
         ids = few([str(category['id']) for category in categories if category['name'] == double[0]])
-        raise DataError(
-            f'has several categories that are named {double[0]}: ids {ids}; each class needs one of its own'
-        )
+        raise DataError(f'has several categories named {double[0]}: ids {ids}; give each class one category')
     if len(set(classes)) < len(classes):
         raise DataError(f'is read with classes that repeat a name: {few(classes)}')
     if ordered != list(classes):
-        # To rename the classes would be right for a new training alone: a trained model, and another file in the old
+        # Reordering the classes instead would only suit a new training: a trained model, and other files in the old
         # order, would then be read with the wrong names.
         first = next(i for i, pair in enumerate(zip(ordered, classes)) if pair[0] != pair[1])
         raise DataError(
-            f'has its categories in another order than the classes of the data set ({few(classes[first:])}), and '
-            f'labels follow the file, from {first} on: {few(ordered[first:])}; sort the list "categories" in the file '
-            'as the classes, each with the id it has'
+            'lists its categories in another order than the classes of the data set, and labels follow the file: '
+            f'from {first} on, the file has {few(ordered[first:])} and the classes are {few(classes[first:])}; sort '
+            'the list "categories" in the file like the classes, and keep the ids'
         )
 
 
-def _filter(images: list, annotations: list | None, taken: set, rules: Mapping[str, Any]) -> set:
+def _filter(images: Mapping[Any, dict], coco: Mapping[str, Any], taken: set, rules: Mapping[str, Any]) -> set:
     """Return the ids of the images that ``CocoDataset.filter_data`` keeps.
-
-    Args:
-        images: of the file.
-        annotations: of the file; ``None`` if they are not known.
-        taken: ids of the categories that the data set takes.
-        rules: ``filter_cfg`` of the data set.
 
     Raises:
         DataError: if it keeps none.
     """
-    least, empty = rules.get('min_size', 0), set()
-    if rules.get('filter_empty_gt') and annotations is not None:
-        annotated = {ann.get('image_id') for ann in annotations if ann.get('category_id') in taken}
-        empty = {image['id'] for image in images} - annotated
-    small = {image['id'] for image in images if min(image['width'], image['height']) < least}
-    kept = {image['id'] for image in images} - small - empty
+    kept = {i for i, image in images.items() if min(image['width'], image['height']) >= rules.get('min_size', 0)}
+    if rules.get('filter_empty_gt') and 'annotations' in coco:
+        kept &= {ann.get('image_id') for ann in coco['annotations'] if ann.get('category_id') in taken}
     if not kept:
-        reasons = [f'{len(small)} are smaller than min_size={least} on a side'] if small else []
-        reasons += [f'{len(empty)} have no annotation of the classes (filter_empty_gt=True)'] if empty else []
-        raise DataError(f'has {len(images)} images, of which filter_cfg leaves none: {" and ".join(reasons)}')
+        raise DataError(f'has {len(images)} images, of which filter_cfg={dict(rules)} leaves none')
     return kept
 
 
-def _check_sizes(images: list, annotations: list, found: Instances, reading: Reading) -> list[str]:
-    """Compare the sizes of images and masks in a file with those of the images as they are read: of all, or a sample.
+def _sort(
+    coco: Mapping[str, Any], images: Mapping[Any, dict], categories: Mapping[Any, dict], reading: Reading
+) -> tuple[list[dict], Counter[str]]:
+    """Sort annotations by what a training does with them.
+
+    Returns:
+        The annotations with a box that the data set takes, and how many boxes of the kept images are ``'good'``,
+        ``'outside'`` (without an area in their image), ``'crowds'`` and ``'unread'`` (of masks that are no polygons).
+
+    Raises:
+        DataError: if some are broken, with the number and a few ids for each fault.
+    """
+    taken = {i for i, cat in categories.items() if reading.classes is None or cat['name'] in reading.classes}
+    kept = _filter(images, coco, taken, reading.filter_cfg or {})
+    used, uses, faults = [], Counter[str](), defaultdict(list)
+    for ann in coco.get('annotations', ()):
+        try:
+            image, mask = images.get(ann['image_id']), ann.get('segmentation')
+            if image is None or ann['category_id'] not in categories:
+                raise ValueError('an image_id or category_id that the file does not list')
+            if not reading.training:
+                ann['iscrowd']  # only a metric needs it
+            if ann['category_id'] not in taken or ann.get('ignore'):
+                continue
+            use = 'crowds' if ann.get('iscrowd') else 'good'
+            if not _is_inside(ann, image):
+                use = 'outside'
+            elif reading.masks != 'none':
+                _check_mask(mask)
+                use = 'unread' if use == 'good' and reading.masks == 'polygons' and isinstance(mask, dict) else use
+        except (KeyError, TypeError, ValueError) as error:
+            faults[f'no {error.args[0]}' if isinstance(error, KeyError) else str(error)].append(ann)
+            continue
+        used += [ann] if use != 'outside' else []
+        uses[use] += ann['image_id'] in kept
+    if faults:
+        kinds = [
+            f'{len(anns)} with {fault} (id {few(str(ann.get("id")) for ann in anns)}; the first is '
+            f'{str({key: anns[0][key] for key in anns[0] if key in fault} or anns[0])[:80]})'
+            for fault, anns in faults.items()
+        ]
+        raise DataError(f'has {sum(map(len, faults.values()))} broken annotations: {"; ".join(kinds)}')
+    return used, uses
+
+
+def _is_inside(ann: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
+    """Say whether ``CocoDataset`` takes a box, which it does not without an area in its image."""
+    x, y, width, height = ann['bbox']
+    if not math.isfinite(x + y + width + height):
+        raise ValueError('a bbox that is not finite')
+    inside = min(x + width, image['width']) > max(x, 0) and min(y + height, image['height']) > max(y, 0)
+    return inside and width >= 1 and height >= 1 and ann['area'] > 0
+
+
+def _check_mask(mask: Any) -> None:
+    """Check that a mask is one or more polygons, or has the run lengths of its size.
+
+    Raises:
+        KeyError, TypeError, ValueError: if not; ``LoadAnnotations`` ignores some of these without a word.
+    """
+    if isinstance(mask, dict):
+        height, width = mask['size']
+        if isinstance(mask['counts'], list) and sum(mask['counts']) != height * width:
+            raise ValueError('a segmentation whose counts do not add up to its size')
+    elif not mask or any(len(part) < 6 or len(part) % 2 or not math.isfinite(sum(part)) for part in mask):
+        raise ValueError('a segmentation that is neither counts nor polygons of three or more pairs')
+
+
+def _nothing(uses: Counter[str]) -> str | None:
+    """Say why a training has nothing to learn; ``None`` if it has."""
+    if uses['good']:
+        return None
+    if not uses.total():
+        return 'has no annotations of the classes'
+    if uses['unread']:
+        return (
+            f'has nothing to learn from: {uses["unread"]} masks are no polygons, which poly2mask=False in '
+            'LoadAnnotations ignores; leave it out'
+        )
+    return 'has no box of the classes that lies in an image and has an area' if uses['outside'] else CROWDS_ONLY
+
+
+def _notes(uses: Counter[str]) -> list[str]:
+    """List how many boxes a training ignores, where that may be a mistake."""
+    texts = {
+        'outside': 'boxes have no area or lie outside their image: training skips them',
+        'crowds': 'boxes are marked iscrowd=1: training ignores them',
+        'unread': 'masks are no polygons: poly2mask=False ignores them in training',
+    }
+    least = {'crowds': MANY_CROWDS * uses.total()}
+    return [f'{uses[use]} of {uses.total()} {texts[use]}' for use in texts if uses[use] > least.get(use, 0)]
+
+
+def _check_sizes(images: Mapping[Any, dict], used: Sequence[dict], reading: Reading) -> list[str]:
+    """Compare the sizes in a file with those of the images as they are read: of all, or of a sample.
 
     Raises:
         DataError: if masks do not fit, or boxes reach out of an image and so must belong to one of another size.
     """
-    sizes = {image['id']: (image['width'], image['height']) for image in images}
-    actual, wrong, notes = sizes, {}, []
+    sizes = {i: (image['width'], image['height']) for i, image in images.items()}
+    masked = [ann for ann in used if reading.masks == 'all' and isinstance(ann['segmentation'], dict)]
+    odd: list[dict] = [ann for ann in masked if _mask_size(ann) != sizes[ann['image_id']]]
+    texts = {}
     if reading.images is not None and reading.read is not None:
-        odd = {image for image, _, size in found.run_lengths if size != sizes[image]}
-        chosen = spread(images) + spread([image for image in images if image['id'] in odd])
-        by_path = {os.path.join(reading.images, image['file_name']): image['id'] for image in chosen}
-        read = read_sizes({path: sizes[i] for path, i in by_path.items()}, reading.read)
-        wrong = {by_path[path]: path for path, size in read.items() if size[:2] != sizes[by_path[path]]}
-        actual = sizes | {by_path[path]: size[:2] for path, size in read.items()}
-    masks = {i: (image, size) for image, i, size in found.run_lengths if size != actual[image]}
-    if wrong:
-        beyond = [image for image, _ in masks.values() if image in wrong]
-        beyond += [ann['image_id'] for ann in annotations if ann['image_id'] in wrong and _reaches_out(ann, actual)]
-        image = next(iter(beyond or wrong))
-        path, (width, height) = wrong[image], sizes[image]
-        text = (
-            f'has images of another size than their files, {len(wrong)} of {len(read)} looked at, as {path}: '
-            f'{width} x {height} in the annotations and {read[path]} as it is read{remedy(read[path], (width, height))}'
-        )
-        if beyond:
-            raise DataError(text)
-        notes = [text]
-    if masks:
-        width, height = next(iter(masks.values()))[1]
-        raise DataError(
-            f'has {len(masks)} masks of another size than their image: ids {few(map(str, masks))}, '
-            f'the first of {width} x {height}'
-        )
-    return notes
+        chosen = dict.fromkeys(spread(list(images)) + spread([ann['image_id'] for ann in odd]))
+        paths = {i: os.path.join(reading.images, images[i]['file_name']) for i in chosen}
+        expected = {path: sizes[i] for i, path in paths.items()}
+        wrong = unlike(expected, reading.read)
+        texts = {i: describe_unlike(p, wrong, expected, 'annotations') for i, p in paths.items() if p in wrong}
+        sizes |= {i: wrong[paths[i]][:2] for i in texts}
+        odd = [ann for ann in masked if _mask_size(ann) != sizes[ann['image_id']]]
+    misfits = odd + [ann for ann in used if ann['image_id'] in texts and _reaches_out(ann, sizes[ann['image_id']])]
+    for ann in misfits:
+        if ann['image_id'] in texts:
+            raise DataError(texts[ann['image_id']])
+    if odd:
+        ids = few(str(ann['id']) for ann in odd)
+        size = '{} x {}'.format(*_mask_size(odd[0]))
+        raise DataError(f'has {len(odd)} masks of another size than their image: ids {ids}; the first is {size}')
+    return list(texts.values())[:1]
 
 
-def _reaches_out(ann: Mapping[str, Any], sizes: Mapping[Any, tuple[int, int]]) -> bool:
-    """Say whether a box reaches out of its image."""
-    (x, y, width, height), (right, bottom) = ann['bbox'], sizes[ann['image_id']]
-    return not ann.get('ignore') and (x + width > right + 1 or y + height > bottom + 1)
+def _mask_size(ann: Mapping[str, Any]) -> tuple[int, int]:
+    height, width = ann['segmentation']['size']
+    return width, height
+
+
+def _reaches_out(ann: Mapping[str, Any], size: tuple[int, int]) -> bool:
+    x, y, width, height = ann['bbox']
+    return x + width > size[0] + 1 or y + height > size[1] + 1

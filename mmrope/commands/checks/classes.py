@@ -11,25 +11,18 @@ from mmengine.registry import MODELS
 from ...checkpoints.loading import runner_globals
 from ...text import few
 
-# Parts of a model that do not classify, or not into the classes of the data set.
+# Parts of a model that do not predict the classes of the data set.
 OTHER_PARTS = {
-    'backbone',
-    'neck',
-    'data_preprocessor',
-    'rpn_head',
-    'semantic_head',
-    'segm_head',
-    'train_cfg',
-    'test_cfg',
-}
-OTHER_HEADS = {'STDCHead'}  # learns edges, from the same maps
+    'backbone', 'neck', 'data_preprocessor', 'rpn_head', 'semantic_head', 'segm_head', 'train_cfg', 'test_cfg',
+}  # fmt: skip
+OTHER_HEADS = {'STDCHead'}  # predicts edges
 PANOPTIC = ('num_things_classes', 'num_stuff_classes')
 # Longer lists of classes are cut in a message.
 MOST_LISTED = 10
 
 
 class Head(NamedTuple):
-    """A part of a model that tells the data set's classes apart, with the name and value of its number of classes."""
+    """A part of a model that predicts the classes of the data set, with the argument for their number and its value."""
 
     config: Mapping[str, Any]
     path: str
@@ -38,7 +31,7 @@ class Head(NamedTuple):
 
 
 def heads_of(model: Mapping[str, Any], scope: str | None = None) -> list[Head]:
-    """Find the heads of a model whose number of classes is known, be it a default.
+    """Find the heads of a model whose number of classes is known, if only as a default.
 
     Args:
         model: config of a model.
@@ -58,7 +51,7 @@ def _head_configs(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]
             yield path, node
         for key, value in node.items():
             if key not in OTHER_PARTS:
-                # a model that augments its test holds the config's own
+                # `module` of a test-time augmentation is the config's own model
                 yield from _head_configs(value, path if key == 'module' else f'{path}.{key}')
 
 
@@ -70,9 +63,9 @@ def _number_of(head: Mapping[str, Any], scope: str | None) -> tuple[str, Any]:
 
 
 def _default(head: Mapping[str, Any], argument: str, scope: str | None) -> Any:
-    """Return the default of an argument of a head's class, or of a class that it passes its arguments on to."""
+    """Return the default of an argument of a head's class or, if it passes its arguments on, of a base class."""
     kind = head.get('type')
-    if any(str(key).endswith('head') for key in head):  # the inner heads tell the classes apart
+    if any(str(key).endswith('head') for key in head):  # the inner heads predict the classes
         return None
     if isinstance(kind, str):
         with MODELS.switch_scope_and_registry(scope) as registry:
@@ -102,31 +95,6 @@ def check_heads(heads: Sequence[Head], allowed: Sequence[int], whose: str) -> No
         raise ValueError(f'{few(wrong, MOST_LISTED)}, but {whose}: {advice}')
 
 
-def check_class_weights(heads: Sequence[Head]) -> None:
-    """Check that a loss has a weight for each class of its head, and at most one more, for the background.
-
-    Raises:
-        ValueError: if a list of weights has another length.
-    """
-    for head in heads:
-        for place, weights in _lists_of(head.config, 'class_weight', head.path):
-            if len(weights) not in (head.number, head.number + 1):
-                raise ValueError(
-                    f'{place} has {len(weights)} values, but {head.path}.{head.argument} is {head.number}: '
-                    f'a loss takes {head.number}, or {head.number + 1} with one for the background'
-                )
-
-
-def _lists_of(node: Any, key: str, path: str) -> Iterator[tuple[str, Sequence]]:
-    """Yield path and value of each list below a head that an argument is set to."""
-    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, (list, tuple)) else ()
-    for name, value in items:
-        if name == key and isinstance(value, (list, tuple)):
-            yield f'{path}.{name}', value
-        elif not str(name).endswith('head'):  # checked by itself
-            yield from _lists_of(value, key, f'{path}.{name}')
-
-
 def list_classes(classes: Sequence[str]) -> str:
     """Return number and names of classes, as in ``2 classes (cat, dog)``."""
     plural = 'class' if len(classes) == 1 else 'classes'
@@ -141,17 +109,17 @@ def compare_classes(one: tuple[str, Sequence[str]], other: tuple[str, Sequence[s
         other: name and classes of the other.
 
     Returns:
-        A note where as many classes have other names, which may be right; ``None`` where they are the same.
+        A note if as many classes have other names, which may be intended; ``None`` if they are the same.
 
     Raises:
-        ValueError: if their numbers differ, or only their order does.
+        ValueError: if they differ in number, or only in order.
     """
     (_, ours), (_, theirs) = one, other
     if list(ours) == list(theirs):
         return None
     text = ', but '.join(f'{name} has {list_classes(classes)}' for name, classes in (one, other))
     if len(ours) != len(theirs):
-        raise ValueError(f'{text}: both must have the same')
+        raise ValueError(f'{text}: both must have the same classes')
     first = next(i for i, pair in enumerate(zip(ours, theirs)) if pair[0] != pair[1])
     difference = f'class {first} is {ours[first]} in the one and {theirs[first]} in the other'
     if sorted(ours) == sorted(theirs):
@@ -162,7 +130,8 @@ def compare_classes(one: tuple[str, Sequence[str]], other: tuple[str, Sequence[s
 def classes_of_checkpoint(path: str) -> Sequence[str] | None:
     """Return the classes that a checkpoint was trained with, without reading its weights; ``None`` if it has none.
 
-    So has a file that cannot be read like this: an old format, or code in it. Loading it says what is wrong.
+    A file that cannot be read this way, of an old format or with code in it, counts as one without classes: loading it
+    reports the problem.
     """
     try:
         with torch.serialization.safe_globals(runner_globals()):
@@ -173,5 +142,5 @@ def classes_of_checkpoint(path: str) -> Sequence[str] | None:
     if not isinstance(meta, Mapping):
         return None
     known = {**meta, **(meta.get('dataset_meta') or {})}
-    classes = known.get('classes') or known.get('CLASSES')  # in capitals from OpenMMLab's first generation
+    classes = known.get('classes') or known.get('CLASSES')  # capitals: OpenMMLab 1.x
     return classes if isinstance(classes, (list, tuple)) else None

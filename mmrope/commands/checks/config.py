@@ -1,8 +1,9 @@
-"""Checks of a config before anything is built from it: overrides, files, classes, and another data root.
+"""Checks of a config before anything is built from it: overrides, files and classes.
 
-Every mistake is a ``CommandError`` of one sentence that says how to mend it.
+Every mistake is a ``CommandError`` of one sentence that says how to correct it.
 """
 
+import copy
 import difflib
 import inspect
 import os
@@ -18,93 +19,55 @@ from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 
 from ..errors import CommandError
-from .annotations import DataError, check_categories, check_readable
-from .classes import (
-    Head,
-    check_class_weights,
-    check_heads,
-    classes_of_checkpoint,
-    compare_classes,
-    heads_of,
-    list_classes,
-)
-from .data import (
-    Rules,
-    check_contents,
-    class_of,
-    classes_of,
-    ignored_by,
-    is_classification,
-    path_of,
-    prefixes_of,
-)
+from .annotations import check_categories
+from .classes import Head, check_heads, classes_of_checkpoint, compare_classes, heads_of, list_classes
+from .data import Rules, check_contents, class_of, classes_of, ignored_by, is_classification, path_of, prefixes_of
+from .files import DataError, check_readable
 
-# Keys that MMEngine or a command reads from a config, apart from the arguments of Runner.
+# Keys that MMEngine or a command reads from a config in addition to the arguments of Runner.
 READ_FROM_CONFIG = {
     'activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_imports', 'efficient_conv_bn_eval',
     'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn', 'tta_model', 'tta_pipeline',
 }  # fmt: skip
 RUNNER_KEYS = (set(inspect.signature(Runner).parameters) | READ_FROM_CONFIG) - {'cfg'}
-# Takes `param_schedulr` for `param_scheduler`, and `test_pipeline` for a variable.
+# `param_schedulr` is similar enough to `param_scheduler`, and `test_pipeline` to no key.
 TYPO_SIMILARITY = 0.92
 STAGES = ('train', 'val', 'test')
 
 
 def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Check the paths of ``--cfg-options`` against the config they override.
+    """Check that ``--cfg-options`` fit the config that they override.
 
-    MMEngine knows all keys of the top level. Any other is a variable of the config file, copied to where it is used
-    before an override can change it. Further down a new key may be an argument that the config leaves at its default.
+    MMEngine knows all keys of the top level. Any other is a variable of the config file, which is copied to where it is
+    used before an override can change it. Further down, a new key may be an argument that the config does not set.
 
     Raises:
-        CommandError: if nothing would read a key, or a path does not fit the config.
+        CommandError: if nothing would read a key, or MMEngine cannot set it.
     """
-    for path in options:
-        first, *rest = path.split('.')
+    for path, value in options.items():
+        first = path.partition('.')[0]
         start = f'--cfg-options {path}: '
         if first == 'data_root' and first in cfg:
             raise CommandError(f'{start}each data set has its own copy of this variable: use --data-root DIR')
         if first not in RUNNER_KEYS and first in cfg:
-            users = ', '.join(_places_of(first, cfg)) or 'the keys made from it'
-            raise CommandError(f'{start}{first} is a variable that the config has copied: set {users} instead')
+            raise CommandError(f'{start}{first} is a variable that the config has copied: set the keys made from it')
         if first not in RUNNER_KEYS:
             hint = did_you_mean(first, RUNNER_KEYS | set(cfg))
             raise CommandError(f'{start}unknown config key {first!r}{hint}')
-        node, where = cfg._cfg_dict.get(first, {}), first
-        for key in rest:
-            if isinstance(node, Mapping):
-                if key not in node:
-                    break
-            elif not isinstance(node, list):
-                raise CommandError(f'{start}{where} is {node!r}, which has no parts: set it as a whole')
-            elif not key.isdigit() or int(key) >= len(node):
-                raise CommandError(f'{start}{where} is a list of {len(node)}, which has no {key!r}')
-            node, where = node[key if isinstance(node, Mapping) else int(key)], f'{where}.{key}'
-
-
-def _places_of(variable: str, cfg: Config) -> list[str]:
-    """Name up to three places of the config that hold the value of a variable, a number only under the same name."""
-    value = cfg[variable]
-    telling = isinstance(value, (dict, list, tuple, str))
-
-    def search(node: Any, path: str) -> Iterator[str]:
-        if node == value and (telling or path.rpartition('.')[2] == variable):
-            yield path
-        elif isinstance(node, Mapping):
-            for key, child in node.items():
-                yield from search(child, f'{path}.{key}')
-
-    return [path for key in cfg if key in RUNNER_KEYS for path in search(cfg[key], key)][:3]
+        try:
+            copy.deepcopy(cfg).merge_from_dict({path: value})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise CommandError(f'{start}MMEngine cannot set it: {error.args[0]}') from None
 
 
 def did_you_mean(key: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return the end of a sentence that suggests the known word most like ``key``, or nothing."""
+    """Return the end of an error that suggests the known word most similar to ``key``, if any is."""
     similar = difflib.get_close_matches(key, known, n=1, cutoff=cutoff)
     return f'; did you mean {similar[0]}?' if similar else ''
 
 
 def check_keys(cfg: Config) -> None:
-    """Warn of variables at the top of a config that may be a misspelt key: MMEngine would not read them."""
+    """Warn about variables that may be a misspelt top-level key, which MMEngine would not read."""
     for key in set(cfg) - RUNNER_KEYS:
         hint = did_you_mean(key, RUNNER_KEYS - set(cfg), TYPO_SIMILARITY)
         if hint:
@@ -112,7 +75,7 @@ def check_keys(cfg: Config) -> None:
 
 
 def check_optimizer(cfg: Config) -> None:
-    """Check that the optimiser of a config exists; MMEngine's own error does not name it.
+    """Check that the optimizer of a config is registered; MMEngine's own error does not name it.
 
     Raises:
         CommandError: if it does not exist.
@@ -125,7 +88,7 @@ def check_optimizer(cfg: Config) -> None:
 
 
 def suggest_type(message: str) -> str:
-    """Return the registered name most like the ``type`` that MMEngine's error says is in no registry, as its end."""
+    """Return the end of MMEngine's error about an unregistered ``type``: the most similar registered name, if any."""
     found = re.match(r'(\S+) is not in the (?:\S+::)?(.+) registry', message)
     if found is None:
         return ''
@@ -141,15 +104,15 @@ def suggest_type(message: str) -> str:
 
 
 def check_checkpoint(path: str | None, argument: str) -> None:
-    """Check that a checkpoint of this machine is there; URLs and the names of other schemes are left to the loader.
+    """Check that a local checkpoint exists; URLs and other schemes are left to the loader.
 
     Raises:
-        CommandError: if it is not.
+        CommandError: if it does not.
     """
     if path is None or re.match(r'[\w.+-]{2,}:', path) or os.path.isfile(os.path.expanduser(path)):
         return
     if os.path.isdir(os.path.expanduser(path)):
-        raise CommandError(f'{argument}: {path} is a folder: name a file in it')
+        raise CommandError(f'{argument}: {path} is a folder; name a file in it')
     raise CommandError(f'{argument}: there is no checkpoint {path}')
 
 
@@ -164,16 +127,16 @@ def datasets_of(dataset: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def check_data(cfg: Config, stages: tuple[str, ...]) -> None:
-    """Check data sets, evaluators and heads of ``stages``: files and folders, their content, and the classes.
+    """Check the data sets, evaluators and heads of ``stages``: files, their content, and classes.
 
-    A finding that may be right, like boxes that a training skips, is a warning.
+    A finding that may be intended, like boxes that a training skips, is a warning.
 
     Args:
         cfg: the config.
-        stages: some of ``STAGES``; one that the config does not run is skipped.
+        stages: some of ``STAGES``; those that the config does not run are skipped.
 
     Raises:
-        CommandError: for the first thing that is missing or wrong.
+        CommandError: for the first fault.
     """
     scope = cfg.get('default_scope')
     classes: dict[str, Sequence[str]] = {}
@@ -191,7 +154,6 @@ def check_data(cfg: Config, stages: tuple[str, ...]) -> None:
         with _as_command_error(f'{stage}_dataloader '):
             _check_contents(known, evaluators, heads, scope, stage)
         with _as_command_error():
-            check_class_weights(heads)
             for dataset, kind in known:
                 _check_classes(dataset, kind, heads, classes, f'{stage}_dataloader')
 
@@ -209,7 +171,7 @@ def _as_command_error(start: str = '') -> Iterator[None]:
 def _check_contents(
     datasets: list[tuple[dict, type]], evaluators: list[dict], heads: Sequence[Head], scope: str | None, stage: str
 ) -> None:
-    """Check the files of a stage; one of several data sets may hold backgrounds alone."""
+    """Check the files of a stage; of several data sets, some may hold only backgrounds."""
     training, nothing = stage == 'train', []
     rules = Rules(scope, training, ignored_by([head.config for head in heads]), heads[0].number if heads else None)
     for dataset, kind in datasets:
@@ -222,13 +184,13 @@ def _check_contents(
     if training and nothing and all(nothing):
         raise ValueError(nothing[0])
     if training or not all(evaluator.get('format_only') for evaluator in evaluators):
-        advice = '' if training else ': the metrics of its classes will say nothing'
+        advice = '' if training else ': the metrics will be empty'
         for text in filter(None, nothing):
             warnings.warn(f'{stage}_dataloader {text}{advice}', stacklevel=3)
 
 
 def _check_evaluator(evaluator: Mapping[str, Any], read: str, classes: Sequence[str] | None, name: str) -> None:
-    """Check the categories of a metric's own file, unless it is the data set's: the metric numbers labels by it."""
+    """Check the categories of a metric's own file, by which it numbers labels, unless the data set reads that too."""
     path = path_of({**evaluator, 'data_root': None}, evaluator.get('ann_file'))
     kind = getattr(evaluator.get('type'), '__name__', evaluator.get('type'))
     if path is None or str(kind).rpartition('.')[2] != 'CocoMetric' or os.path.realpath(path) == os.path.realpath(read):
@@ -242,9 +204,9 @@ def _check_evaluator(evaluator: Mapping[str, Any], read: str, classes: Sequence[
 def _check_classes(
     dataset: Mapping[str, Any], kind: type, heads: Sequence[Head], others: dict[str, Sequence[str]], name: str
 ) -> None:
-    """Compare the classes of a data set with the heads and with those of other data sets, and add them to these."""
+    """Compare the classes of a data set with the heads and with ``others``, and add them to ``others``."""
     classes = classes_of(dataset, kind)
-    if classes is None or dataset.get('return_classes'):  # set for models that take any text as a class
+    if classes is None or dataset.get('return_classes'):  # for models that take any text as a class
         return
     things = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}.get('thing_classes') or classes
     more = range(len(classes), 10**6) if is_classification(kind) else ()  # a classifier may have unused outputs
@@ -295,7 +257,7 @@ def _advice(path: str) -> str:
 
 
 def set_data_root(cfg: Config, data_root: str) -> None:
-    """Read the data set from another folder: replace the config's data root in all data loaders and evaluators.
+    """Replace the data root in all data loaders and evaluators of a config.
 
     Raises:
         CommandError: if the folder does not exist, or the config does not have exactly one data root.
@@ -307,13 +269,12 @@ def set_data_root(cfg: Config, data_root: str) -> None:
     roots = {os.path.normpath(dataset['data_root']) for dataset in datasets if dataset.get('data_root')}
     if len(roots) != 1:
         raise CommandError(
-            f'--data-root replaces the data root of a config that has one, and this has {len(roots)}: '
+            f'--data-root needs a config with one data root, but this one has {len(roots)}: '
             'use --cfg-options train_dataloader.dataset.data_root=DIR and so on'
         )
-    (old,) = roots
     for section in (f'{stage}_{part}' for stage in STAGES for part in ('dataloader', 'evaluator')):
         if cfg.get(section):
-            cfg[section] = _moved(cfg[section], old, data_root)
+            cfg[section] = _moved(cfg[section], *roots, data_root)
 
 
 def _moved(node: Any, old: str, new: str) -> Any:

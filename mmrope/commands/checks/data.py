@@ -2,16 +2,17 @@
 
 import inspect
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import cache, partial
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, TRANSFORMS
 
 from ...text import few
-from .annotations import LARGEST_PARSED, DataError, Findings, Reading, check_coco, check_images_exist
-from .class_maps import check_map_sizes, check_maps, check_pairs
+from .annotations import LARGEST_PARSED, Findings, Reading, check_coco
+from .class_maps import check_map_sizes, check_maps
+from .files import DataError, check_exist
+from .images import ImageReader
 
 # Packages whose transforms do not change the meaning of a class map.
 HOSTS = {'mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmrope', 'mmseg'}
@@ -22,10 +23,10 @@ class Rules(NamedTuple):
     """The run that reads a data set.
 
     Attributes:
-        scope: registry scope of the steps of its pipeline.
-        training: whether it is trained on.
+        scope: registry scope of its pipeline.
+        training: whether the run is a training.
         ignored: labels of pixels that all heads ignore.
-        number: of classes of the heads, for a data set that does not say; ``None`` if they do not either.
+        number: of classes of the heads, for a data set without a list of classes; ``None`` if unknown.
     """
 
     scope: str | None
@@ -35,11 +36,12 @@ class Rules(NamedTuple):
 
 
 def class_of(dataset: Mapping[str, Any], scope: str | None) -> type | None:
-    """Return the class of a data set; ``None`` for one that no registry knows, which is for the registry to say."""
+    """Return the class of a data set; ``None`` if it is not registered, which building it reports."""
     return _resolve(dataset.get('type'), DATASETS, scope)
 
 
 def _resolve(kind: Any, registry: Any, scope: str | None) -> Any:
+    """Return the class that a ``type`` names."""
     if not isinstance(kind, str):
         return kind
     with registry.switch_scope_and_registry(scope) as scoped:
@@ -47,7 +49,7 @@ def _resolve(kind: Any, registry: Any, scope: str | None) -> Any:
 
 
 def path_of(reader: Mapping[str, Any], name: Any) -> str | None:
-    """Return a file or folder of a data set, joined as ``BaseDataset`` does; ``None`` for one not of this machine."""
+    """Return the path of a file or folder, joined as ``BaseDataset`` does; ``None`` if it is not on this machine."""
     if not isinstance(name, str) or (reader.get('backend_args') or {}).get('backend', 'local') != 'local':
         return None
     path = os.path.join(reader.get('data_root') or '', name)
@@ -55,7 +57,7 @@ def path_of(reader: Mapping[str, Any], name: Any) -> str | None:
 
 
 def prefixes_of(reader: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the folders of a data set by their content; MMPreTrain takes a single one for that of the images."""
+    """Return the folders of a data set by content; in MMPreTrain a single one holds the images."""
     prefix = reader.get('data_prefix') or {}
     return {'img_path': prefix} if isinstance(prefix, str) else prefix
 
@@ -64,7 +66,7 @@ def classes_of(dataset: Mapping[str, Any], kind: type) -> Sequence[str] | None:
     """Return the classes of a data set: of its config, its class or, in classification, its folders.
 
     Raises:
-        ValueError: if they are a single text that names no file.
+        ValueError: if they are a string that is not the path of a file.
     """
     given = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}.get('classes')
     if is_classification(kind) and dataset.get('classes') is not None:
@@ -72,7 +74,7 @@ def classes_of(dataset: Mapping[str, Any], kind: type) -> Sequence[str] | None:
     if isinstance(given, str):
         if os.path.isfile(given):
             return list_from_file(given)
-        raise ValueError(f'has classes {given!r}, which must be several names: one alone is ({given!r},)')
+        raise ValueError(f'has classes {given!r}, which must be a sequence of names, like ({given!r},)')
     folder = path_of(dataset, prefixes_of(dataset).get('img_path', ''))
     split = kind.__name__ in SPLIT_BY_FOLDERS and dataset.get('with_label', True) and not dataset.get('ann_file')
     if given is None and split and not dataset.get('split') and folder and os.path.isdir(folder):
@@ -86,7 +88,7 @@ def is_classification(kind: type) -> bool:
 
 
 def steps_of(pipeline: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the steps of a pipeline and, after each, the steps that it holds, as ``TestTimeAug`` does."""
+    """Yield the steps of a pipeline, each followed by the steps within it, as of ``TestTimeAug``."""
     if isinstance(pipeline, Mapping):
         if 'type' in pipeline:
             yield pipeline
@@ -125,14 +127,17 @@ def check_contents(dataset: Mapping[str, Any], kind: type, rules: Rules) -> tupl
         elif images and 'BaseSegDataset' in bases:
             found = Findings(_check_segmentation(dataset, kind, rules._replace(number=number)), None)
         elif file and kind.__name__ in SPLIT_BY_FOLDERS and os.path.getsize(file) <= LARGEST_PARSED:
-            _check_labels(dataset, kind, file, number)
+            _check_labels(_list_samples(dataset, kind), number)
     except DataError as error:
         raise ValueError(f'reads {path}, which {error}') from None
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        reason = f'{type(error).__name__}: {error}'
+        raise ValueError(f'reads {path}, which {kind.__name__} cannot read: {reason}') from error
     return path, found
 
 
 def _reads_coco(kind: type, base: type | None) -> bool:
-    """Say whether a data set reads its file as ``CocoDataset`` does; LVIS or panoptic ones have rules of their own."""
+    """Say whether a data set reads its file as ``CocoDataset`` does, unlike those for LVIS or panoptic labels."""
     return base is not None and all(
         getattr(kind, name) is getattr(base, name) for name in ('load_data_list', 'parse_data_info')
     )
@@ -153,21 +158,14 @@ def _reading(dataset: Mapping[str, Any], kind: Any, base: Any, classes: Sequence
     )
 
 
-def _image_reader(pipeline: Any, scope: str | None) -> Callable[[str], tuple[int, int]]:
-    """Return a function that decodes an image as a pipeline does, for its width and height."""
-    load = _lazy(_step(pipeline, 'LoadImageFromFile') or {'type': 'LoadImageFromFile'}, scope)
+def _image_reader(pipeline: Any, scope: str | None) -> ImageReader:
+    load = _build(_step(pipeline, 'LoadImageFromFile') or {'type': 'LoadImageFromFile'}, scope)
     return lambda path: load({'img_path': path})['img'].shape[1::-1]
 
 
-def _lazy(step: Mapping[str, Any], scope: str | None) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Return a function that applies a step of a pipeline, and builds it when it is first called."""
-
-    @cache
-    def build() -> Any:
-        with TRANSFORMS.switch_scope_and_registry(scope) as registry:
-            return registry.build(dict(step))
-
-    return lambda sample: build()(sample)
+def _build(step: Mapping[str, Any], scope: str | None) -> Any:
+    with TRANSFORMS.switch_scope_and_registry(scope) as registry:
+        return registry.build(dict(step))
 
 
 def _name(step: Mapping[str, Any]) -> str:
@@ -175,30 +173,39 @@ def _name(step: Mapping[str, Any]) -> str:
 
 
 def _step(pipeline: Any, name: str) -> Mapping[str, Any] | None:
-    """Return the first step of a pipeline of that type."""
+    """Return the first step of a type."""
     return next((step for step in steps_of(pipeline) if _name(step) == name), None)
 
 
-def _list_by(dataset: Mapping[str, Any], kind: type) -> Any:
-    """Return the data set with its list of samples, but without a pipeline; ``None`` if it cannot be built so."""
+def _list_samples(dataset: Mapping[str, Any], kind: type) -> list[dict[str, Any]]:
+    """Return the samples of a data set as its own class lists them; none if it cannot be built without loading.
+
+    Raises:
+        DataError: if there is no sample, or one without a file.
+    """
     parameters = inspect.signature(kind).parameters
     if 'lazy_init' not in parameters and not any(value.kind == value.VAR_KEYWORD for value in parameters.values()):
-        return None
+        return []
     arguments = {key: value for key, value in dataset.items() if key != 'type'}
     listing = kind(**{**arguments, 'pipeline': [], 'lazy_init': True})
-    listing.serialize_data = False
-    listing.full_init()
-    return listing
-
-
-def _check_labels(dataset: Mapping[str, Any], kind: type, path: str, number: int | None) -> None:
-    """Check the images and labels that a file of a classification set lists."""
-    blank = [str(i) for i, line in enumerate(list_from_file(path), 1) if not line.strip()]
+    file = dataset.get('ann_file') and path_of(dataset, dataset['ann_file'])
+    lines = list_from_file(file) if file and os.path.isfile(file) else []
+    blank = [str(i) for i, line in enumerate(lines, 1) if not line.strip()]
     if blank:
         raise DataError(f'has blank lines, which name no image: line {few(blank)}; remove them')
-    listing = _list_by(dataset, kind)
-    samples = listing.data_list if listing is not None else []
-    check_images_exist([sample['img_path'] for sample in samples])
+    listing.serialize_data = False
+    listing.full_init()
+    samples = listing.data_list
+    if not samples:
+        suffix = getattr(listing, 'img_suffix', None)
+        raise DataError('lists no images' + (f' that end in {suffix}: set img_suffix' if suffix else ''))
+    for key, what in (('img_path', 'images'), ('seg_map_path', 'class maps')):
+        check_exist([sample[key] for sample in samples if sample.get(key)], what)
+    return samples
+
+
+def _check_labels(samples: Sequence[Mapping[str, Any]], number: int | None) -> None:
+    """Check the labels of a classification set."""
     labels = {label for sample in samples if isinstance(label := sample.get('gt_label'), int)}
     wrong = sorted(label for label in labels if number is not None and not 0 <= label < number)
     if wrong and number is not None:
@@ -208,20 +215,14 @@ def _check_labels(dataset: Mapping[str, Any], kind: type, path: str, number: int
 def _check_segmentation(dataset: Mapping[str, Any], kind: type, rules: Rules) -> list[str]:
     """Check images and class maps, listed by the data set itself and read as by the pipeline; return notes.
 
-    A transform of the user's may mend a fault of a map: the fault is a note there.
+    A fault of a map becomes a note if the pipeline has a transform of the user's own, which may mend it.
     """
-    listing = _list_by(dataset, kind)
-    if listing is None:
-        return []
-    folders = (listing.data_prefix.get('img_path'), listing.data_prefix.get('seg_map_path'))
-    suffixes = (listing.img_suffix, listing.seg_map_suffix)
-    check_pairs(listing.data_list, *folders, suffixes, listed=os.path.isfile(listing.ann_file))
-    samples = [sample for sample in listing.data_list if 'seg_map_path' in sample]
+    samples = [sample for sample in _list_samples(dataset, kind) if 'seg_map_path' in sample]
     pipeline = dataset.get('pipeline') or [{'type': 'mmseg.LoadAnnotations'}]
     step = _step(pipeline, 'LoadAnnotations')
     if not samples or rules.number is None or not step:
         return []
-    loader = _lazy(step, rules.scope)
+    loader = _build(step, rules.scope)
     kinds = [_resolve(step.get('type'), TRANSFORMS, rules.scope) for step in pipeline if isinstance(step, Mapping)]
     known = [kind for kind in kinds if kind is not None and kind.__module__.partition('.')[0] in HOSTS]
     resized = [bool(step.get('keep_ratio')) for step in steps_of(pipeline) if 'Resize' in _name(step)]
@@ -229,18 +230,13 @@ def _check_segmentation(dataset: Mapping[str, Any], kind: type, rules: Rules) ->
     def load(sample: Mapping[str, Any]) -> Any:
         return loader(dict(sample, seg_fields=[]))['gt_seg_map']
 
-    notes = []
-    for check in (
-        partial(check_maps, samples, load, rules.number, rules.ignored, rules.training),
-        partial(check_map_sizes, samples, _image_reader(pipeline, rules.scope), resized, rules.training),
-    ):
-        try:
-            notes += check()
-        except DataError as error:
-            if len(known) == len(pipeline):
-                raise
-            notes.append(str(error))
-    return notes
+    try:
+        notes = check_maps(samples, load, rules.number, rules.ignored, rules.training)
+        return notes + check_map_sizes(samples, _image_reader(pipeline, rules.scope), resized, rules.training)
+    except DataError as error:
+        if len(known) == len(pipeline):
+            raise
+        return [str(error)]
 
 
 def ignored_by(heads: Sequence[Mapping[str, Any]]) -> set[int]:

@@ -1,4 +1,4 @@
-"""Schedules that cannot work in the training they are for, found before the first iteration."""
+"""A check that schedules fit the length of their training."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,13 +9,13 @@ from mmengine.runner import Runner
 
 
 class CheckSchedules(Hook):
-    """Hook that warns of schedules that are longer than the training, or end before it.
+    """Hook that warns about schedules that are longer than the training or end before it.
 
-    A change of the length of a training alone, or a smaller data set, leaves such schedules.
+    They arise when only the length of the training is changed, or the data set is smaller.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Log a warning for each."""
+        """Log a warning for each such schedule."""
         schedulers = runner.param_schedulers or []
         by_name = schedulers if isinstance(schedulers, dict) else {'': schedulers}
         for own in by_name.values():
@@ -27,7 +27,7 @@ def schedule_faults(schedulers: Sequence[_ParamScheduler], iterations: int, epoc
     """Yield a sentence for each schedule that does not fit the length of the training.
 
     Args:
-        schedulers: of one optimiser.
+        schedulers: of one optimizer.
         iterations: length of the training.
         epochs: length of the training; 1 in an iteration-based loop.
     """
@@ -43,7 +43,7 @@ def schedule_faults(schedulers: Sequence[_ParamScheduler], iterations: int, epoc
             yield f'{name} has milestones at {unit} {listed}, and the training ends at {length}'
         elif end is not None and end > length:
             where = 'has no end' if end >= INF else f'ends at {unit} {end}'
-            value = f'{scheduler.param_name} never comes to its {"full" if _warms_up(scheduler) else "last"} value'
+            value = f'{scheduler.param_name} never reaches its {"full" if _warms_up(scheduler) else "last"} value'
             yield f'{name} {where}, and the training ends at {length}: {value}'
         elif end is not None and end < length and not _warms_up(scheduler) and _is_last(scheduler, end, schedulers):
             yield (
@@ -53,7 +53,7 @@ def schedule_faults(schedulers: Sequence[_ParamScheduler], iterations: int, epoc
 
 
 def _end(scheduler: _ParamScheduler) -> int | None:
-    """Return the step at which a schedule comes to its last value, if it comes to one."""
+    """Return the step at which a schedule reaches its last value, or ``None`` if it has none."""
     for length in ('T_max', 'total_steps'):
         if hasattr(scheduler, length):
             return scheduler.begin + getattr(scheduler, length)
@@ -68,7 +68,7 @@ def _warms_up(scheduler: _ParamScheduler) -> bool:
 
 
 def _is_last(scheduler: _ParamScheduler, end: int, schedulers: Sequence[_ParamScheduler]) -> bool:
-    """Say whether no other schedule sets the same parameter after ``end``, by whatever unit it counts."""
+    """Say whether no other schedule, by epoch or iteration, sets the same parameter after ``end``."""
     others = [other for other in schedulers if other is not scheduler and other.param_name == scheduler.param_name]
     return not any(
         other.end > end if other.by_epoch == scheduler.by_epoch else not _warms_up(other) for other in others

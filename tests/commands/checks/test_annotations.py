@@ -11,8 +11,9 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 
 from mmrope.commands.checks import annotations
-from mmrope.commands.checks.annotations import DataError, Reading, check_categories, check_coco
+from mmrope.commands.checks.annotations import Reading, check_categories, check_coco
 from mmrope.commands.checks.config import CommandError, check_data
+from mmrope.commands.checks.files import DataError
 
 # A good data set passes without a warning.
 pytestmark = pytest.mark.filterwarnings('error:.*reads:UserWarning')
@@ -81,17 +82,8 @@ def test_broken_annotations_are_counted_with_a_few_ids_and_the_first_value(tmp_p
     coco['annotations'][50]['area'] = '100'
     coco['annotations'][51]['segmentation'] = dict(size=[4, 6], counts=[9, 5])
     path = write(tmp_path, coco)
-    refused(path, r'52 broken .*: 50 with a bbox .*\(id 11, 12, 21, \.\.\. \(50\); the first is \[1, 2, 3\]\)')
-    refused(path, r"; 1 with an area .*\(id 261; .* '100'\); 1 with a mask whose counts .*\(id 262; .* \[4, 6\]\)$")
-
-
-def test_broken_images_and_annotations_without_id_are_counted(tmp_path: Path) -> None:
-    coco = make_coco()
-    for image, ann in zip(coco['images'], coco['annotations']):
-        image['width'] = 0
-        del ann['id']
-    refused(write(tmp_path, coco), r'images of size 0 x 48: 1\.png, .* \(4\)')
-    refused(write(tmp_path, {**coco, 'images': make_coco()['images']}), r'annotations without id: .* \(4\)')
+    refused(path, r'52 broken .*: 50 with .*\(expected 4, got 3\) \(id 11, 12, 21, \.\.\. \(50\); .*\[1, 2, 3\]')
+    refused(path, r"; 1 with .*'str' and 'int' \(id 261; .* '100'.*; 1 with .* counts .*\(id 262; .* \[4, 6\]")
 
 
 def test_annotations_that_the_host_does_not_read_may_be_broken(tmp_path: Path) -> None:
@@ -128,7 +120,7 @@ def test_a_category_name_twice_is_named_with_its_ids(tmp_path: Path) -> None:
 
 
 def test_missing_classes_come_with_the_line_to_write(tmp_path: Path) -> None:
-    words = r"person.*it has cat, dog: write metainfo=dict\(classes=\('cat', 'dog'\)\)"
+    words = r"person.*metainfo=dict\(classes=\('cat', 'dog'\)\)"
     refused(write(tmp_path, make_coco()), words, classes=['person'])
 
 
@@ -137,7 +129,7 @@ def test_the_advice_for_another_order_leads_to_the_right_labels(tmp_path: Path) 
     coco = make_coco()
     coco['categories'].reverse()
     path = write(tmp_path, coco)
-    refused(path, r'another order .*\(cat, dog\).*from 0 on: dog, cat; sort the list "categories" in the file')
+    refused(path, r'another order .*from 0 on, .*dog, cat .*cat, dog; sort the list "categories" in the file')
     labels = {box['bbox_label'] for info in listed_by_host(config(tmp_path)) for box in info['instances'][:1]}
     assert labels == {1}  # that of dog, for cats
     coco['categories'].sort(key=lambda category: CLASSES.index(category['name']))
@@ -150,7 +142,9 @@ def test_an_order_that_differs_late_is_shown_from_there(tmp_path: Path) -> None:
     names = [f'c{i}' for i in range(80)]
     coco = make_coco()
     coco['categories'] = [dict(id=i, name=name) for i, name in enumerate(names)]
-    refused(write(tmp_path, coco), 'from 60 on: c60, c61', classes=[*names[:60], 'c61', 'c60', *names[62:]])
+    refused(
+        write(tmp_path, coco), 'from 60 on, .*c60, c61, .*c61, c60, ', classes=[*names[:60], 'c61', 'c60', *names[62:]]
+    )
 
 
 @pytest.mark.parametrize('largest', [0, 2**20])
@@ -176,7 +170,7 @@ def test_the_file_of_a_metric_has_its_categories_in_order_too(
 
 def test_crowds_alone_are_nothing_to_learn_from_and_many_are_a_warning(tmp_path: Path) -> None:
     coco = make_coco(iscrowd=1)
-    assert 'all 8 boxes of the classes are marked iscrowd=1' in check_coco(write(tmp_path, coco), Reading(CLASSES))[1]
+    assert 'all boxes are marked iscrowd=1' in check_coco(write(tmp_path, coco), Reading(CLASSES))[1]
     coco['annotations'][0]['iscrowd'] = 0
     path = write(tmp_path, coco)
     (note,), nothing = check_coco(path, Reading(CLASSES))
@@ -195,15 +189,15 @@ def test_crowds_alone_are_found_in_a_large_file_too(tmp_path: Path, monkeypatch:
 
 def test_masks_that_polygons_leave_out_are_nothing_to_learn_from(tmp_path: Path) -> None:
     path = write(tmp_path, make_coco(segmentation=dict(size=[48, 64], counts=[48 * 64])))
-    assert '8 masks are no polygons, and poly2mask=False' in check_coco(path, Reading(CLASSES, masks='polygons'))[1]
+    assert '8 masks are no polygons, which poly2mask=False' in check_coco(path, Reading(CLASSES, masks='polygons'))[1]
     assert check_coco(path, Reading(CLASSES, masks='all')) == ([], None)
 
 
 FILTERS: dict[str, tuple[dict[str, Any], str]] = {
-    'too small': (dict(min_size=64), '4 are smaller than min_size=64 on a side$'),
-    'without annotations': (dict(filter_empty_gt=True), '4 have no annotation .*filter_empty_gt=True.$'),
-    'either': (dict(min_size=50, filter_empty_gt=True), '4 are smaller than min_size=50 on a side and 4 have no'),
-}  # fmt: skip
+    'too small': (dict(min_size=64), "'min_size': 64"),
+    'without annotations': (dict(filter_empty_gt=True), "'filter_empty_gt': True"),
+    'either': (dict(min_size=50, filter_empty_gt=True), "'min_size': 50, 'filter_empty_gt': True"),
+}
 
 
 @pytest.mark.parametrize('case', FILTERS)
@@ -216,7 +210,7 @@ def test_a_filter_that_leaves_no_image_is_named_with_its_value(case: str, tmp_pa
         coco['categories'].append(dict(id=3, name='cow'))
     path = write(tmp_path, coco)
     assert listed_by_host(config(tmp_path, filter_cfg=rules)) == []
-    refused(path, f'4 images, of which filter_cfg leaves none: {words}', filter_cfg=rules)
+    refused(path, f'4 images, of which filter_cfg={{{words}}} leaves none', filter_cfg=rules)
 
 
 def test_a_filter_counts_only_where_the_data_set_uses_it(tmp_path: Path) -> None:
@@ -228,7 +222,7 @@ def test_a_filter_counts_only_where_the_data_set_uses_it(tmp_path: Path) -> None
 
     write(tmp_path, make_coco())
     photos(tmp_path)
-    with pytest.raises(CommandError, match=r'a\.json, which has 4 images, of which filter_cfg leaves none'):
+    with pytest.raises(CommandError, match=r'a\.json, which has 4 images, of which filter_cfg=.* leaves none'):
         check_data(config(tmp_path, filter_cfg=dict(min_size=64)), ('train',))
     check_data(config(tmp_path, filter_cfg=dict(min_size=64), type=Kept), ('train',))
     check_data(config(tmp_path, filter_cfg=dict(min_size=64), test_mode=True), ('train',))
@@ -255,7 +249,7 @@ def test_backgrounds_are_right_beside_another_data_set_and_wrong_alone(tmp_path:
         check_data(cfg, ('train',))
     cfg = config(tmp_path, 'val')
     cfg.val_evaluator = dict(type='CocoMetric', ann_file=str(tmp_path / 'a.json'))
-    with pytest.warns(UserWarning, match=r'a\.json, which has no annotations: the metrics'):
+    with pytest.warns(UserWarning, match=r'a\.json, which has no annotations .*: the metrics'):
         check_data(cfg, ('val',))
 
 
@@ -271,9 +265,7 @@ def jpegs(coco: dict[str, Any]) -> dict[str, Any]:
 def test_photos_that_exif_turns_are_refused_where_they_are_annotated_as_stored(tmp_path: Path) -> None:
     photos(tmp_path, 6)
     write(tmp_path, jpegs(make_coco(bbox=[40, 10, 20, 20])))
-    words = (
-        r'4 of 4 looked at, as .*1\.jpg: 64 x 48 in the annotations and 48 x 64 as it is read, because EXIF turns it'
-    )
+    words = r'4 images \(of 4 checked\) .*1\.jpg: read as 48 x 64, but 64 x 48 in its annotations; EXIF turns it'
     with pytest.raises(CommandError, match=f'{words}.*color_type="color_ignore_orientation"'):
         check_data(config(tmp_path), ('train',))
     unturned = [dict(type='LoadImageFromFile', color_type='color_ignore_orientation'), dict(type='LoadAnnotations')]
@@ -287,7 +279,7 @@ def test_many_photos_are_decoded_only_until_it_is_known_that_they_are_turned(tmp
     path = write(tmp_path, jpegs(make_coco(images=20, bbox=[40, 10, 20, 20])))
     decoded = []
     read = lambda path: decoded.append(path) or (48, 64)  # noqa: E731
-    refused(path, '20 of 20 looked at', images=str(tmp_path / 'images'), read=read)
+    refused(path, r'20 images \(of 20 checked\)', images=str(tmp_path / 'images'), read=read)
     assert len(decoded) == 10
 
 
@@ -297,7 +289,7 @@ def test_boxes_that_fit_into_an_image_of_another_size_are_a_warning(
 ) -> None:
     photos(tmp_path, None, size)
     write(tmp_path, make_coco())
-    with pytest.warns(UserWarning, match=f'64 x 48 in the annotations and {read} as it is read'):
+    with pytest.warns(UserWarning, match=f'read as {read}, but 64 x 48 in its annotations'):
         check_data(config(tmp_path), ('train',))
 
 
@@ -322,7 +314,7 @@ def test_masks_of_another_size_than_their_image_are_refused(tmp_path: Path) -> N
 def test_masks_must_fit_the_image_and_not_the_size_in_the_file(tmp_path: Path) -> None:
     """The host reads the image's own size."""
     photos(tmp_path, None, (48, 64))
-    words = '64 x 48 in the annotations and 48 x 64 as it is read'
+    words = 'read as 48 x 64, but 64 x 48 in its annotations'
     write(tmp_path, make_coco(segmentation=run_lengths(48, 64)))
     with pytest.warns(UserWarning, match=words):
         check_data(config(tmp_path), ('train',))
@@ -344,6 +336,6 @@ def test_a_subclass_is_checked_as_its_base_unless_it_reads_by_rules_of_its_own(t
     coco = make_coco()
     del coco['annotations'][0]['area']
     write(tmp_path, coco)
-    with pytest.raises(CommandError, match=r'no area \(id 11\)'):
+    with pytest.raises(CommandError, match=r'no area \(id 11;'):
         check_data(config(tmp_path, type=Fruits, metainfo=None, data_prefix=dict(img='')), ('train',))
     check_data(config(tmp_path, type=Others, metainfo=None, data_prefix=dict(img='')), ('train',))

@@ -9,7 +9,6 @@ import torch
 from mmengine.config import Config
 
 from mmrope.commands.checks.classes import (
-    check_class_weights,
     check_heads,
     classes_of_checkpoint,
     compare_classes,
@@ -98,15 +97,6 @@ def test_heads_may_tell_the_things_of_a_panoptic_data_set_apart() -> None:
         check_data(Config(cfg), ('train',))
 
 
-@pytest.mark.parametrize('length', [1, 4, 81])
-def test_class_weights_of_another_length_are_refused(length: int) -> None:
-    head = dict(num_classes=2, loss_cls=dict(class_weight=[1.0] * length), loss_decode=[dict(class_weight=[1.0, 2.0])])
-    with pytest.raises(ValueError, match=rf'model\.head\.loss_cls\.class_weight has {length} values.*is 2'):
-        check_class_weights(heads_of(dict(head=head)))
-    head['loss_cls']['class_weight'] = [1.0, 1.0, 0.1]
-    check_class_weights(heads_of(dict(head=head)))
-
-
 def test_a_validation_set_of_other_classes_than_the_training_set_is_refused(tmp_path: Path) -> None:
     cfg = make_config(tmp_path, {}, train=CLASSES, val=('cat', 'dog', 'cow'))
     with pytest.raises(CommandError, match=r'train_.* 2 classes \(cat, dog\), but val_.* 3 classes \(cat, dog, cow\)'):
@@ -155,7 +145,6 @@ def test_heads_of_our_configs_have_the_classes_of_their_data(recipe: str) -> Non
     classes = classes_of(dataset, class_of(dataset, cfg.default_scope))
     assert heads and len(classes) > 1
     check_heads(heads, [len(classes)], recipe)
-    check_class_weights(heads)
 
 
 def save(path: Path, meta: dict[str, Any]) -> str:

@@ -30,8 +30,9 @@ def test_a_list_of_labels_passes(tmp_path: Path) -> None:
     'lines, words',
     [
         ('a.png 0\n\n', 'has blank lines, .*: line 2;'),
-        ('a.png 0\nc.png 1\n', r'names images that do not exist: .*train/c\.png'),
+        ('a.png 0\nc.png 1\n', r'lists images that do not exist: .*train/c\.png'),
         ('a.png 0\nb.png 2\n', 'has labels of no class: 2; classes are 0 to 1'),
+        ('a.png 0\nb.png one\n', "CustomDataset cannot read: ValueError: .*'one'"),
     ],
 )
 def test_a_fault_in_a_list_of_labels_is_named(tmp_path: Path, lines: str, words: str) -> None:
