@@ -195,6 +195,9 @@ def _window_size(cfg: Config) -> int:
         kind = backbone['type'] if isinstance(backbone['type'], type) else registry.get(backbone['type'])
     if kind is None:
         return 0  # building it says which type is unknown
+    of_family = getattr(kind, 'DEFAULTS', {}).get('window_size')
+    if of_family is not None:
+        return of_family
     parameter = inspect.signature(kind).parameters.get('window_size')
     return parameter.default if parameter and isinstance(parameter.default, int) else 0
 
