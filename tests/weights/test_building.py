@@ -87,7 +87,10 @@ def test_weights_from_a_path_and_from_a_url(hub: Hub, tmp_path) -> None:
 @pytest.mark.parametrize(
     'arguments, words',
     [
-        (('rope_vit_huge', False, {}), "rope_vit_tiny, rope_vit_small, .*, rope_swin_base, but got 'rope_vit_huge'"),
+        (
+            ('rope_vit_huge', False, {}),
+            "rope_vit_tiny, rope_vit_small, .*, dinov3_vit_tiny, .*, but got 'rope_vit_huge'",
+        ),
         (
             ('rope_vit_tiny', True, {}),
             'no weights are published for rope_vit_tiny with rope=.mixed.; .*none of this size',
