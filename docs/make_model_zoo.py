@@ -8,10 +8,11 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
+import timm
 import yaml
 from mmengine.config import Config
 
-from mmrope.weights.known import KNOWN, KnownWeights
+from mmrope.weights.known import FAMILY_WEIGHTS, KNOWN, FamilyWeights, KnownWeights
 
 ROOT = Path(__file__).parents[1]
 CONFIGS, PAGE = ROOT / 'configs', ROOT / 'docs' / 'model_zoo.md'
@@ -118,6 +119,14 @@ SECTIONS = (
         """,
     ),
     Section(
+        'Linear segmentation',
+        'linear_',
+        """
+        mIoU on ADE20k of a linear layer on a frozen backbone. These configs are this project's choice, not the
+        authors' protocol; beside them are the numbers to reproduce.
+        """,
+    ),
+    Section(
         'Digits',
         '',
         """
@@ -174,10 +183,18 @@ def read_measurements(metafile: Mapping[str, Any], configs: Sequence[str]) -> Me
     return Measurements(*lists)
 
 
-def weights_of(name: str) -> KnownWeights | None:
+def weights_of(name: str) -> KnownWeights | FamilyWeights | None:
     """Find the published weights that the backbone of a config starts from."""
     checkpoint = Config.fromfile(CONFIGS / f'{name}.py').model.backbone.init_cfg.get('checkpoint')
-    return next((weights for weights in KNOWN if weights.checkpoint == checkpoint), None)
+    return next((weights for weights in (*KNOWN, *FAMILY_WEIGHTS) if weights.checkpoint == checkpoint), None)
+
+
+def repository_of(weights: KnownWeights | FamilyWeights) -> str:
+    """Name the repository of some weights on the Hub, which for timm's is not always timm's own."""
+    hub, _, name = weights.checkpoint.partition(':')
+    if hub == 'hf-hub':
+        return name
+    return timm.get_pretrained_cfg(name).hf_hub_id
 
 
 def row(name: str, part: Section, measurements: Measurements) -> str:
@@ -185,9 +202,9 @@ def row(name: str, part: Section, measurements: Measurements) -> str:
     weights, published = weights_of(name), measurements.published.get(name)
     link = 'none'
     if weights:
-        repository = weights.checkpoint.removeprefix('hf-hub:').replace('timm:', 'timm/')
+        repository = repository_of(weights)
         link = f'[{repository.partition("/")[2]}]({HUB}{repository})'
-    if weights and part.prefix == 'imagenet_':
+    if isinstance(weights, KnownWeights) and part.prefix == 'imagenet_':
         metrics = {'top-1 at 224': weights.top1_224, 'top-1 at 384': weights.top1_384}
         published = (metrics, BASELINE if weights.rpb else README)
     cells = [

@@ -8,8 +8,14 @@ from . import ops
 
 if TYPE_CHECKING:
     from .engine import LayerDecayOptimWrapperConstructor as LayerDecayOptimWrapperConstructor
+    from .models import DINOv3ViT as DINOv3ViT
+    from .models import EVA02ViT as EVA02ViT
+    from .models import PEViT as PEViT
     from .models import RoPESwin as RoPESwin
     from .models import RoPEViT as RoPEViT
+    from .models import SAM3ViT as SAM3ViT
+    from .models import Sapiens2ViT as Sapiens2ViT
+    from .models import SBBViT as SBBViT
     from .models import SimpleFeaturePyramid as SimpleFeaturePyramid
     from .weights import build_backbone as build_backbone
 
@@ -18,6 +24,12 @@ __version__ = '0.1.0'
 _HOMES = {
     'RoPEViT': 'mmrope.models',
     'RoPESwin': 'mmrope.models',
+    'DINOv3ViT': 'mmrope.models',
+    'EVA02ViT': 'mmrope.models',
+    'PEViT': 'mmrope.models',
+    'SAM3ViT': 'mmrope.models',
+    'Sapiens2ViT': 'mmrope.models',
+    'SBBViT': 'mmrope.models',
     'SimpleFeaturePyramid': 'mmrope.models',
     'LayerDecayOptimWrapperConstructor': 'mmrope.engine',
     'build_backbone': 'mmrope.weights',

@@ -19,7 +19,7 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement, PixelData
 
 from mmrope.datasets.digits import make_digits
-from mmrope.weights.known import KNOWN
+from mmrope.weights.known import FAMILY_WEIGHTS, KNOWN
 
 ROOT = Path(__file__).parents[1] / 'configs'
 
@@ -34,16 +34,17 @@ def recipe(name: str) -> str:
     return found.group(1) if found else name
 
 
-def cost(name: str) -> tuple[bool, bool, int, str]:
+def cost(name: str) -> tuple[bool, bool, int, int, str]:
     """A key that puts small models with RoPE-Mixed alone first."""
     size = re.split('_vit_|_swin_', name)[1][0]
-    return 'ape' in name, 'rope_mixed_' not in name or '_rpb' in name, 'tsbl'.index(size), name
+    return 'ape' in name, 'rope_mixed_' not in name or '_rpb' in name, 'tsbl'.index(size), len(name), name
 
 
 CONFIGS = sorted((path.stem for path in ROOT.glob('*.py')), key=cost)
 BODIES = {recipe(name): name for name in reversed(CONFIGS)}  # the cheapest config of each recipe
 SCHEDULES = r'(_25e)?_8x4_accum2|_3x'  # what tells a config from one that trains the same model otherwise
 TRAINED = [name for name in CONFIGS if not name.startswith('imagenet')]  # those are for tests alone
+FAMILIES = [name for name in CONFIGS if re.search('lingbot|dinov3|eva02|pe_spatial', name)]
 DIGITS = [name for name in CONFIGS if name.endswith('_tiny_digits')]
 SEGMENTERS = [name for name in DIGITS if name.startswith('upernet')]
 
@@ -137,7 +138,7 @@ def test_config_builds_and_runs(name: str) -> None:
     cfg = load(name)
     if cfg.default_scope == 'mmseg':
         cfg.model.data_preprocessor.size = (101, 133)
-    if recipe(name) == 'mask_rcnn_vit':
+    if name.startswith('mask_rcnn') and '_vit_' in name and name not in DIGITS:
         cfg.model.data_preprocessor.pad_size_divisor = 32  # or the images would be as large as in a training
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = build(cfg)
@@ -172,7 +173,7 @@ def test_optimiser_builds_and_covers_the_model(name: str) -> None:
     for key, param in model.named_parameters():
         if not param.requires_grad:
             continue
-        tables = key.endswith(('rope.freqs', 'pos_embed', 'cls_token', 'relative_position_bias_table'))
+        tables = key.endswith(('rope.freqs', 'pos_embed', 'cls_token', 'reg_token', 'relative_position_bias_table'))
         if 'constructor' in cfg.optim_wrapper:
             decays = param.ndim > 1 and not tables and not key.endswith(('query_feat.weight', 'query_embed.weight'))
             decays = decays and not key.endswith('level_embed.weight') and 'level_encoding' not in key
@@ -180,12 +181,12 @@ def test_optimiser_builds_and_covers_the_model(name: str) -> None:
             decays = not tables and ('norm' not in key or name.startswith('dino'))
         if 'level_encoding' not in key:
             assert (options[param]['weight_decay'] > 0) == decays, key
-        if name.startswith(('dino', 'mask2former')):
+        if name.startswith(('dino', 'mask2former')) and name not in FAMILIES:
             slow = ('backbone.', 'neck.0.') if '_vit_' in name else 'backbone.'
             assert options[param]['lr'] == pytest.approx(1e-5 if key.startswith(slow) else 1e-4), key
 
 
-@each(CONFIGS)
+@each([name for name in CONFIGS if name not in FAMILIES])
 def test_config_has_the_backbone_of_its_name_and_its_weights(name: str) -> None:
     backbone = load(name).model.backbone
     if 'digits' in name:
@@ -205,6 +206,47 @@ def test_config_has_the_backbone_of_its_name_and_its_weights(name: str) -> None:
     (weights,) = [w for w in KNOWN if (f'mmrope.{w.backbone}', w.arch, w.rope, w.ape, w.rpb) == model]
     allowed = dict(allow_missing=['relative_position_bias_table']) if both else {}
     assert backbone.init_cfg == dict(type='Pretrained', checkpoint=weights.checkpoint, **allowed)
+
+
+PIXELS = {  # mean and standard deviation of red, as part of white, by the words in timm's names
+    'lingbot|dinov3': (0.485, 0.229),
+    'eva02': (0.48145466, 0.26862954),
+    'pe_spatial': (0.5, 0.5),
+}
+
+
+@each(FAMILIES)
+def test_config_of_a_family_has_its_weights_its_pixels_and_what_its_name_says(name: str) -> None:
+    cfg = load(name)
+    head, family, size, frozen = re.fullmatch(
+        r'(mask_rcnn|dino|upernet|linear)_(lingbot|dinov3|eva02|pe_spatial)_vit_([sb])(_frozen)?_(?:coco|ade20k)', name
+    ).groups()
+    backbone, width = cfg.model.backbone, dict(s=384, b=768)[size]
+    (weights,) = [w for w in FAMILY_WEIGHTS if w.checkpoint == backbone.init_cfg.checkpoint]
+    assert (f'mmrope.{weights.backbone}', weights.arch) == (backbone.type, backbone.arch) and not weights.gated
+    assert family.replace('dinov3', 'dinov3.') in weights.name and backbone.arch.endswith(
+        dict(s='small', b='base')[size]
+    )
+    with torch.device('meta'), DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = build(cfg)
+    assert model.backbone.embed_dims == width
+    learning = [key for key, param in model.backbone.named_parameters() if param.requires_grad]
+    assert bool(learning) != (frozen is not None or head == 'linear')
+    mean, std = next(value for words, value in PIXELS.items() if re.search(words, name))
+    pixels = cfg.model.data_preprocessor
+    assert (pixels.mean[0], pixels.std[0]) == pytest.approx((255 * mean, 255 * std))
+    stride = model.backbone.patch_embed.patch_size[0]
+    assert stride == (14 if family == 'eva02' else 16)
+    if head == 'mask_rcnn':
+        assert list(cfg.model.rpn_head.anchor_generator.strides) == [stride / 4 * 2**i for i in range(5)]
+        assert cfg.model.roi_head.bbox_roi_extractor.featmap_strides == [stride / 4 * 2**i for i in range(4)]
+        assert model.backbone.num_prefix == (5 if family == 'lingbot' else 0)
+    if head in ('mask_rcnn', 'dino'):
+        assert model.backbone.window_size == (
+            0 if frozen else 32 if (head, family) == ('mask_rcnn', 'pe_spatial') else 16
+        )
+    if head != 'linear':
+        assert cfg.optim_wrapper.paramwise_cfg == dict(decay_rate=0.85 if head == 'upernet' else 0.7)
 
 
 def value(cfg: Config, key: str) -> Any:
@@ -413,7 +455,7 @@ def test_vitdet_pads_images_to_a_square_after_normalising_them(
             assert (pixels[:, h:] == 0).all() and (pixels[:, :, w:] == 0).all() and (pixels[:, :h, :w] != 0).all()
 
 
-@each([name for name in starting_with('upernet') if '_vit_' in name])
+@each([name for name in starting_with('upernet') if '_vit_' in name and name not in FAMILIES])
 def test_an_absolute_embedding_of_upernet_is_learned_on_the_grid_of_the_crop(name: str) -> None:
     with torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):
         backbone = build(load(name)).backbone

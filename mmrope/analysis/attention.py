@@ -29,11 +29,11 @@ class Batch(NamedTuple):
     """Rotated queries and keys of windows of equal shape, as the attention gets them.
 
     Attributes:
-        q: ``(B, heads, P + h * w, head_dim)``; the first ``P`` are prefix tokens.
-        k: like ``q``.
-        bias: added to the logits, ``(heads, P + h * w, P + h * w)``, or ``None``.
-        rows: place of these windows along the rows of the grid.
-        cols: place along the columns.
+        q: those of the grid, ``(B, heads, h * w, head_dim)``.
+        k: ``(B, heads, P + h * w, head_dim)``; the first ``P``, of prefix tokens, have no position.
+        bias: added to the logits, ``(heads, h * w, h * w)``, or ``None``.
+        rows: where these windows lie, along the rows of the grid.
+        cols: along the columns.
     """
 
     q: Tensor
@@ -44,8 +44,8 @@ class Batch(NamedTuple):
 
     @property
     def num_prefix(self) -> int:
-        """Number of prefix tokens, which have no position."""
-        return self.q.shape[2] - self.rows.size * self.cols.size
+        """Number of tokens without a position."""
+        return self.k.shape[2] - self.rows.size * self.cols.size
 
     def log_weights(self, chunk: slice) -> Tensor:
         """Return the log weights of some queries, ``(B, heads, queries, P + h * w)``, in float32 or better."""
@@ -89,9 +89,14 @@ def watch_attention(backbone: nn.Module, visit: Visit) -> Iterator[None]:
 
     def see(q: Tensor, k: Tensor, bias: Tensor | None) -> None:
         name, grid, order, spans = running
-        if order is not None:  # tokens in window order attend globally: put them row by row
+        cut = next(spans, None)
+        if cut is None:  # the queries of prefix tokens, whose call comes after those of the windows
+            return
+        tokens = cut[0].size * cut[1].size
+        q, (prefix, k) = q[:, :, q.shape[2] - tokens :], k.split((k.shape[2] - tokens, tokens), dim=2)
+        if order is not None:  # tokens lie window by window, but are one run: put them row by row
             q, k = (x[:, :, order.argsort().to(x.device)] for x in (q, k))
-        visit(name, grid, Batch(q, k, bias, *next(spans)))
+        visit(name, grid, Batch(q, torch.cat((prefix, k), dim=2), bias, *cut))
 
     hooks = [
         layer.register_forward_pre_hook(lambda layer, args, name=name: enter(name.removesuffix('.attn'), *args[1:3]))
@@ -117,15 +122,15 @@ def distance_and_entropy(batch: Batch, max_weights: int = MAX_WEIGHTS) -> Tensor
         Distances and entropies, ``(2, heads)``, in float64.
     """
     first, length = batch.num_prefix, batch.q.shape[2]
-    step = max(1, max_weights // (length * batch.q.shape[0] * batch.q.shape[1]))
+    step = max(1, max_weights // (batch.k.shape[2] * batch.q.shape[0] * batch.q.shape[1]))
     rows = torch.arange(batch.rows.size, device=batch.q.device).repeat_interleave(batch.cols.size)
     cols = torch.arange(batch.cols.size, device=batch.q.device).repeat(batch.rows.size)
     sums = torch.zeros(2, batch.q.shape[1], dtype=torch.float64)
-    for start in range(first, length, step):
+    for start in range(0, length, step):
         chunk = slice(start, min(start + step, length))
         log_weights = batch.log_weights(chunk)
         weights = log_weights.exp()
-        offsets = (coords[chunk.start - first : chunk.stop - first, None] - coords for coords in (rows, cols))
+        offsets = (coords[chunk, None] - coords for coords in (rows, cols))
         lengths = torch.hypot(*(offset.to(weights.dtype) for offset in offsets))  # (queries, h * w)
         of_grid = weights[..., first:]
         distances = torch.einsum('bnqk,qk->bnq', of_grid, lengths) / of_grid.sum(-1)
@@ -262,7 +267,7 @@ def attention_maps(backbone: RoPEViT | RoPESwin, image: Tensor, x: int, y: int) 
         (i, top, h), (j, left, w) = row, col
         index = i * batch.cols.number + j
         one = batch._replace(q=batch.q[index : index + 1], k=batch.k[index : index + 1])
-        query = batch.num_prefix + (y // strides[name] - top) * w + x // strides[name] - left
+        query = (y // strides[name] - top) * w + x // strides[name] - left
         weights = one.log_weights(slice(query, query + 1))[0, :, 0, batch.num_prefix :].exp()
         maps[name] = weights.new_full((len(weights), *grid), torch.nan)
         maps[name][:, top : top + h, left : left + w] = weights.unflatten(1, (h, w))

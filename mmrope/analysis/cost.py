@@ -71,7 +71,8 @@ def count(model: nn.Module, inputs: Mapping[str, Any]) -> Cost:
             return
         x, windows = args[:2]
         tokens = windows.grid[0] * windows.grid[1]  # a cls token is not rotated
-        height, width = windows.largest
+        with_prefix = windows.several and windows.prefix_of(x) > 0  # then positions count from the grid's corner
+        height, width = windows.grid if with_prefix else windows.largest
         _, heads, pairs = layer.rope.freqs.shape
         rotation += PAIR_FLOPS * len(x) * tokens * x.shape[2]  # q and k have half as many pairs as channels each
         sines = 3 * (height + width) * heads * pairs  # angle, cosine and sine along each axis

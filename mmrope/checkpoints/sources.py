@@ -18,6 +18,7 @@ from filelock import FileLock
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
+    GatedRepoError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -114,6 +115,11 @@ def _fetch_from_hub(name: str) -> str:
 def _reason(error: Exception, repo: str, revision: str, files: list[str]) -> str:
     """Explain in one sentence why the Hub's client failed."""
     hub = constants.ENDPOINT
+    if isinstance(error, GatedRepoError):
+        return (
+            f'{repo} is gated: accept its terms at {hub}/{repo}, and give a token of that account '
+            "(HF_TOKEN, or 'hf auth login')"
+        )
     if isinstance(error, RepositoryNotFoundError):
         return f'{hub} has no repository {repo}, or it is private or gated and needs a token (HF_TOKEN)'
     if isinstance(error, RevisionNotFoundError):

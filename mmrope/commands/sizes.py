@@ -194,7 +194,10 @@ def _window_size(cfg: Config) -> int:
     with MODELS.switch_scope_and_registry(scope_of(cfg)) as registry:
         kind = backbone['type'] if isinstance(backbone['type'], type) else registry.get(backbone['type'])
     if kind is None:
-        return 0  # an unknown type is an error when the model is built
+        return 0  # building it says which type is unknown
+    of_family = getattr(kind, 'DEFAULTS', {}).get('window_size')
+    if of_family is not None:
+        return of_family
     parameter = inspect.signature(kind).parameters.get('window_size')
     return parameter.default if parameter and isinstance(parameter.default, int) else 0
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-NO_DECAY_NAMES = ('cls_token', 'pos_embed', 'freqs', 'relative_position_bias_table')
+NO_DECAY_NAMES = ('cls_token', 'reg_token', 'pos_embed', 'freqs', 'relative_position_bias_table')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

@@ -3,12 +3,13 @@
 from .attention import Attention
 from .block import Block
 from .position import RelativePositionBias, resize_bias_table, resize_pos_embed
-from .rope import RoPE, axial_freqs, axis_angles, mixed_freqs, rotary_table, rotate
+from .rope import Positions, RoPE, axial_freqs, axis_angles, mixed_freqs, rotary_table, rotate
 from .windows import Span, Windows, even_windows, one_window, reorder, shifted_windows, window_order
 
 __all__ = [
     'Attention',
     'Block',
+    'Positions',
     'RelativePositionBias',
     'RoPE',
     'Span',

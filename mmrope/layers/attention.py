@@ -1,5 +1,6 @@
 """Multi-head self-attention over a grid of tokens, with rotary position embedding, global or in windows."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 from ..layers import varlen
 from .position import RelativePositionBias
 from .qkv import split_qkv
-from .rope import RoPE
-from .windows import Windows
+from .rope import INDEX, Positions, RoPE
+from .windows import Grid, Windows, one_window
 
 MOST_WINDOWS = 65_535  # limit of one launch of CUDA's attention kernels
 
@@ -19,7 +20,9 @@ class Attention(nn.Module):
     """Multi-head self-attention within each window, with rotated queries and keys.
 
     RoPE depends on offsets only, so positions count from the corner of each window, and the angles of the largest
-    window serve all windows. Second-order gradients and the transforms of ``torch.func`` are not supported.
+    window serve all windows. Prefix tokens (cls, registers) have no position and are not rotated. Among several windows
+    they attend to all tokens, and each window to them and itself; positions then count from the corner of the grid.
+    Second-order gradients and the transforms of ``torch.func`` are not supported.
 
     Args:
         dim: channels per token, a multiple of ``num_heads``.
@@ -27,25 +30,38 @@ class Attention(nn.Module):
         rope: ``'mixed'``, ``'axial'`` or ``None`` for no rotation.
         theta: base of the frequencies.
         rpb_window_size: maximum side of a window, in tokens, for a relative position bias; ``None`` for no bias.
+        positions: rule from the index of a token to its position.
+        norm: makes a norm for a number of channels; ``None`` for no norm of the heads' outputs.
+        qk_norm: as ``norm``, for queries and keys, head by head before the rotation.
 
     Raises:
         ValueError: if ``dim`` is not a multiple of ``num_heads``, ``theta`` is missing, or :class:`RoPE` raises it.
     """
 
     def __init__(
-        self, dim: int, num_heads: int, rope: str | None, theta: float | None, rpb_window_size: int | None = None
+        self,
+        dim: int,
+        num_heads: int,
+        rope: str | None,
+        theta: float | None,
+        rpb_window_size: int | None = None,
+        positions: Positions = INDEX,
+        norm: Callable[[int], nn.Module] | None = None,
+        qk_norm: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         if num_heads < 1 or dim % num_heads:
             raise ValueError(f'dim must be a multiple of num_heads, but got dim = {dim} and num_heads = {num_heads}')
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
+        self.q_norm, self.k_norm = (None if qk_norm is None else qk_norm(dim // num_heads) for _ in range(2))
         self.rope: RoPE | None = None
         if rope is not None:
             if theta is None:
                 raise ValueError(f'theta must be a number when rope is {rope!r}, but got None')
-            self.rope = RoPE(dim // num_heads, num_heads, rope, theta)
+            self.rope = RoPE(dim // num_heads, num_heads, rope, theta, positions)
         self.rpb = None if rpb_window_size is None else RelativePositionBias(rpb_window_size, num_heads)
+        self.norm = None if norm is None else norm(dim)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, windows: Windows, order: Windows | None = None) -> Tensor:
@@ -53,7 +69,7 @@ class Attention(nn.Module):
 
         Args:
             x: tokens in window order (:func:`window_order`), ``(B, P + H * W, C)``. The first ``P`` are prefix tokens,
-                which are not rotated and need a single window and no bias.
+                for which there is no bias.
             windows: how the grid is cut; each token attends to its own window.
             order: with a single window, the cut whose order its tokens are in; ``None`` for row by row.
 
@@ -61,24 +77,57 @@ class Attention(nn.Module):
             ``(B, P + H * W, C)``.
 
         Raises:
-            ValueError: if there are prefix tokens and several windows, or both an order and a bias.
+            ValueError: if there are both prefix tokens or an order and a bias.
         """
         if self.rpb is not None and order is not None and order != windows:
             raise ValueError(
                 f'order must be None when rpb_window_size is set (the bias is for tokens row by row), but got {order}'
             )
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, P + H * W, 3, heads, head_dim)
-        angles = None if self.rope is None else self.rope(windows.largest)
+        qkv = self._normalised(qkv)
+        if self.rpb is None and windows.several and (prefix := windows.prefix_of(x)) > 0:
+            return self._project(self._attend_with_prefix(qkv, windows, prefix))
+        angles = self._angles(windows.largest, windows.grid)
         if self.rpb is None and varlen.takes(qkv, windows):
             q, k, v = split_qkv(qkv, angles, windows, order, packed=True)
-            return self.proj(varlen.attend(q, k, v, windows, len(x)).view(x.shape))
+            return self._project(varlen.attend(q, k, v, windows, len(x)).view(x.shape))
         split = split_qkv(qkv, angles, windows, order)
         outs = []
         for (count, *window), q, k, v in zip(windows.groups, split[::3], split[1::3], split[2::3]):
             bias = None if self.rpb is None else self.rpb(window, q.dtype)
             out = _attend(q, k, v, bias)  # (B * count, heads, tokens, head_dim)
             outs.append(out.transpose(1, 2).flatten(2).unflatten(0, (len(x), count)).flatten(1, 2))
-        return self.proj(torch.cat(outs, dim=1) if len(outs) > 1 else outs[0])
+        return self._project(torch.cat(outs, dim=1) if len(outs) > 1 else outs[0])
+
+    def _attend_with_prefix(self, qkv: Tensor, windows: Windows, prefix: int) -> Tensor:
+        """Attend within several windows and to prefix tokens, which attend to all tokens; arguments as ``forward``."""
+        split = split_qkv(qkv, self._angles(windows.grid, windows.grid), one_window(windows.grid), windows)
+        q, k, v = (part.transpose(1, 2) for part in split)  # (B, P + H * W, heads, head_dim)
+        outs = []
+        for group, *parts in zip(windows.groups, *(windows.split(part[:, prefix:]) for part in (q, k, v))):
+            for i, firsts in ((1, k), (2, v)):
+                firsts = firsts[:, None, :prefix].expand(-1, group.number, -1, -1, -1)
+                parts[i] = torch.cat((firsts, parts[i]), dim=2)  # (B, count, P + tokens, heads, head_dim)
+            out = _attend(*(part.flatten(0, 1).transpose(1, 2) for part in parts), bias=None)
+            outs.append(out.transpose(1, 2).flatten(2).unflatten(0, (len(qkv), group.number)).flatten(1, 2))
+        firsts = _attend(*(part.transpose(1, 2) for part in (q[:, :prefix], k, v)), bias=None)
+        return torch.cat((firsts.transpose(1, 2).flatten(2), *outs), dim=1)  # (B, P + H * W, C)
+
+    def _angles(self, grid: Grid, whole: Grid) -> Tensor | None:
+        """Compute the angles of a grid or a window; those that count tokens do not depend on the whole grid."""
+        if self.rope is None:
+            return None
+        return self.rope(grid) if self.rope.positions.rule == 'index' else self.rope(grid, whole)
+
+    def _normalised(self, qkv: Tensor) -> Tensor:
+        """Normalise queries and keys, if they are to be."""
+        if self.q_norm is None or self.k_norm is None:
+            return qkv
+        q, k, v = qkv.unbind(2)
+        return torch.stack((self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v), dim=2)
+
+    def _project(self, x: Tensor) -> Tensor:
+        return self.proj(x if self.norm is None else self.norm(x))
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any) -> None:
         weight = state_dict.get(f'{prefix}qkv.weight')

@@ -1,26 +1,31 @@
 """Transformer block of a vision backbone."""
 
+from functools import partial
+from math import floor
 from typing import Any
 
 import torch
-from timm.layers import DropPath, Mlp
+from timm.layers import DropPath, GluMlp, Mlp
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..layers import kernels
 from .attention import Attention
+from .rope import INDEX, Positions
 from .tracing import is_tracing, without_autocast
 from .windows import Windows
 
 # Hidden activations of an MLP that the CPU computes at a time: 16 MB in float32, which stay in cache.
 CHUNK = 4 * 2**20
+NORMS = {'layer': nn.LayerNorm, 'rms': nn.RMSNorm}
+MLPS = {'gelu': Mlp, 'swiglu': partial(GluMlp, act_layer=nn.SiLU, gate_last=False)}
 
 
 class Block(nn.Module):
     """Pre-norm transformer block: attention, global or in windows, and an MLP, with optional LayerScale.
 
-    On the CPU the block runs timm's ``Mlp`` on chunks of tokens, unless a hook is attached to it, to one of its modules
-    or to ``norm2``. Hooks, and any other MLP, get all tokens at once.
+    On the CPU the block runs timm's ``Mlp`` or ``GluMlp`` on chunks of tokens, unless a hook is attached to it, to one
+    of its modules or to ``norm2``. Hooks, and any other MLP, get all tokens at once.
 
     Args:
         dim: channels per token, a multiple of ``num_heads``.
@@ -32,6 +37,12 @@ class Block(nn.Module):
         layer_scale_init_value: initial value of LayerScale; ``None`` for no LayerScale.
         drop_path_rate: probability of dropping a branch, per sample.
         eps: epsilon of the norms.
+        positions: rule from the index of a token to its position.
+        mlp: ``'gelu'``, or ``'swiglu'``, which multiplies ``fc2``'s input by a gate: the first half of ``fc1``.
+        norm: ``'layer'`` or ``'rms'``, the kind of all norms.
+        attn_norm: whether to normalise the heads' outputs before the projection, as EVA-02-CLIP does.
+        mlp_norm: whether to normalise the hidden channels of the MLP, as EVA-02 does.
+        qk_norm: whether to normalise queries and keys, head by head before the rotation.
 
     Raises:
         ValueError: as :class:`Attention`.
@@ -51,12 +62,21 @@ class Block(nn.Module):
         layer_scale_init_value: float | None = None,
         drop_path_rate: float = 0.0,
         eps: float = 1e-6,
+        positions: Positions = INDEX,
+        mlp: str = 'gelu',
+        norm: str = 'layer',
+        attn_norm: bool = False,
+        mlp_norm: bool = False,
+        qk_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=eps)
-        self.attn = Attention(dim, num_heads, rope, theta, rpb_window_size)
-        self.norm2 = nn.LayerNorm(dim, eps=eps)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        norms = partial(NORMS[norm], eps=eps)
+        inner = [norms if wanted else None for wanted in (attn_norm, qk_norm)]
+        self.norm1 = norms(dim)
+        self.attn = Attention(dim, num_heads, rope, theta, rpb_window_size, positions, *inner)
+        self.norm2 = norms(dim)
+        hidden = floor(dim * mlp_ratio + 1e-6)  # a ratio of two whole numbers may fall short of the first
+        self.mlp = MLPS[mlp](dim, hidden * (1 + (mlp == 'swiglu')), norm_layer=norms if mlp_norm else None)
         self.drop_path = DropPath(drop_path_rate)
         for name in ('gamma_1', 'gamma_2'):
             gamma = None if layer_scale_init_value is None else torch.full((dim,), float(layer_scale_init_value))
@@ -71,7 +91,7 @@ class Block(nn.Module):
 
     def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
         """Split the tokens if the MLP treats each one separately and no hook watches."""
-        whole = x.device.type != 'cpu' or is_tracing() or type(self.mlp) is not Mlp
+        whole = x.device.type != 'cpu' or is_tracing() or type(self.mlp) not in (Mlp, GluMlp)
         if whole or any(_has_hooks(module) for module in (*self.mlp.modules(), self.norm2)):
             return (x,)
         hidden = getattr(self.mlp.fc1, 'out_features', x.shape[2])

@@ -11,14 +11,24 @@ from torch import Tensor, nn
 
 from .tracing import once_per_size
 
+RESIZES = {
+    'bicubic': dict(mode='bicubic', align_corners=False),
+    'bicubic_antialias': dict(mode='bicubic', align_corners=False, antialias=True),
+    'bilinear': dict(mode='bilinear', align_corners=False),
+}
 
-def resize_pos_embed(pos_embed: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
-    """Resize a position embedding by bicubic interpolation without antialiasing, as RoPE-ViT's authors do.
+
+def resize_pos_embed(
+    pos_embed: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int], how: str = 'bicubic'
+) -> Tensor:
+    """Resize a position embedding.
 
     Args:
         pos_embed: one vector per token, row by row, ``(1, H * W, C)``.
         old_grid: grid ``(H, W)`` of ``pos_embed``.
         new_grid: grid ``(H, W)`` of the result.
+        how: interpolation: ``'bicubic'`` without antialiasing, as RoPE-ViT's authors do, ``'bicubic_antialias'``,
+            ``'bilinear'`` without antialiasing, or ``'tile'`` to repeat it, cropped at the bottom and right.
 
     Returns:
         ``(1, H * W, C)`` for the new grid; ``pos_embed`` itself if the grids are equal.
@@ -26,8 +36,11 @@ def resize_pos_embed(pos_embed: Tensor, old_grid: tuple[int, int], new_grid: tup
     if old_grid == new_grid:
         return pos_embed
     maps = pos_embed.unflatten(1, old_grid).permute(0, 3, 1, 2)  # (1, C, H, W)
+    if how == 'tile':
+        rows, cols = (torch.arange(new, device=maps.device) % old for old, new in zip(old_grid, new_grid))
+        return maps[:, :, rows[:, None], cols].flatten(2).transpose(1, 2)
     maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
-    maps = F.interpolate(maps, size=new_grid, mode='bicubic', align_corners=False)
+    maps = F.interpolate(maps, size=new_grid, **RESIZES[how])
     return maps.flatten(2).transpose(1, 2).to(pos_embed.dtype)
 
 

@@ -13,6 +13,7 @@ instead of ``H * W``, and :func:`join_axes` combines them.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +23,75 @@ from torch.autograd.function import once_differentiable
 from .tracing import is_tracing, once_per_size, without_autocast
 
 Pair = tuple[float, float]  # along y, along x
+RULES = ('index', 'reference', 'centred')
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Rule from the index of a token to its position along an axis: ``step * index + start``.
+
+    ``'index'`` counts tokens, as in RoPE-ViT. ``'reference'`` scales the frame to the grid of pretraining, as in EVA-02
+    and SAM 3: ``(index + offset) * ref / frame``. ``'centred'`` puts the centres of the tokens between ``-2 pi`` and
+    ``2 pi``, each axis by its own frame, as in DINOv3: ``2 pi * ((2 * index + 1) / frame - 1)``. There the factor
+    ``2 pi`` belongs to the frequencies, which here are ``theta ** (-4 j / head_dim)`` for all rules.
+
+    The frame is the whole grid, padding included, unless ``frame`` fixes it. Tokens attend by differences of positions,
+    so ``offset`` matters only with prefix tokens, whose position is 0.
+
+    Args:
+        rule: ``'index'``, ``'reference'`` or ``'centred'``.
+        ref: for ``'reference'``, the side of the frame in positions, one number or ``(H, W)``.
+        offset: added to the index; not for ``'centred'``.
+        frame: fixed frame in tokens, one number or ``(H, W)``; ``None`` for the grid.
+
+    Raises:
+        ValueError: if an argument is out of range or has no meaning for the rule.
+    """
+
+    rule: str = 'index'
+    ref: float | Pair | None = None
+    offset: float = 0.0
+    frame: int | tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ValueError(f'rule of positions must be {", ".join(map(repr, RULES))}, but got {self.rule!r}')
+        if (self.ref is None) != (self.rule != 'reference') or (self.ref is not None and not min(_pair(self.ref)) > 0):
+            raise ValueError(
+                f"ref of positions must be positive for 'reference' and None for other rules, but got {self.ref!r} "
+                f'for {self.rule!r}'
+            )
+        if self.offset and self.rule == 'centred':
+            raise ValueError(f"offset of positions must be 0 for 'centred', but got {self.offset!r}")
+        if self.frame is not None and (self.rule == 'index' or not min(_pair(self.frame)) > 0):
+            raise ValueError(
+                f"frame of positions must be positive, or None, which it is for 'index', but got {self.frame!r} "
+                f'for {self.rule!r}'
+            )
+
+    def line(self, grid: tuple[int, int]) -> tuple[Pair, Pair]:
+        """Compute step and start, each along y and along x.
+
+        Args:
+            grid: whole grid ``(H, W)``, of which a window may be a part.
+        """
+        height, width = grid if self.frame is None else _pair(self.frame)
+        if self.rule == 'index':
+            return (1.0, 1.0), (float(self.offset), float(self.offset))
+        if self.rule == 'centred':
+            half_y, half_x = 2 * math.pi / height, 2 * math.pi / width
+            return (2 * half_y, 2 * half_x), (half_y - 2 * math.pi, half_x - 2 * math.pi)
+        assert self.ref is not None  # the constructor has seen it
+        tall, wide = _pair(self.ref)
+        return (tall / height, wide / width), (self.offset * tall / height, self.offset * wide / width)
+
+
+def _pair(value: Any) -> tuple[Any, Any]:
+    first, second = value if isinstance(value, (tuple, list)) else (value, value)
+    return first, second
+
+
+INDEX = Positions()
 
 
 def mixed_freqs(head_dim: int, angles: Tensor, theta: float) -> Tensor:
@@ -207,25 +277,31 @@ class RoPE(nn.Module):
         num_heads: number of heads; in ``'mixed'`` each has its own frequencies.
         mode: ``'mixed'`` or ``'axial'``.
         theta: base of the geometric progression.
+        positions: rule from the index of a token to its position.
 
     Raises:
         ValueError: if ``mode``, ``head_dim`` or ``theta`` is out of range.
     """
 
-    def __init__(self, head_dim: int, num_heads: int, mode: str, theta: float) -> None:
+    def __init__(self, head_dim: int, num_heads: int, mode: str, theta: float, positions: Positions = INDEX) -> None:
         super().__init__()
         if mode not in ('mixed', 'axial'):
             raise ValueError(f"mode must be 'mixed' or 'axial', but got {mode!r}")
-        self.head_dim, self.theta = head_dim, theta
+        self.head_dim, self.theta, self.positions = head_dim, theta, positions
         if mode == 'mixed':
             self.freqs = nn.Parameter(mixed_freqs(head_dim, torch.zeros(num_heads), theta))
         else:
             self.register_buffer('freqs', axial_freqs(head_dim, theta), persistent=False)
         self.reset_parameters()
 
-    def forward(self, grid: tuple[int, int]) -> Tensor:
-        """Compute the angles of a grid ``(H, W)``, as :func:`axis_angles` returns them."""
-        return axis_angles(self.freqs, grid)
+    def forward(self, grid: tuple[int, int], whole: tuple[int, int] | None = None) -> Tensor:
+        """Compute the angles of a grid ``(H, W)``, as :func:`axis_angles` returns them.
+
+        Args:
+            grid: what to compute angles for, the whole grid or a window.
+            whole: the whole grid, if ``grid`` is a window: positions may scale to it.
+        """
+        return axis_angles(self.freqs, grid, *self.positions.line(whole or grid))
 
     def reset_parameters(self) -> None:
         """Draw a random direction per head for ``'mixed'``; compute the frequencies of ``'axial'``."""

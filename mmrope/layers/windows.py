@@ -53,6 +53,15 @@ class Windows(NamedTuple):
         """One group for each product of a row span and a column span, row spans outermost."""
         return [Group(row.number * col.number, row.size, col.size) for row in self.rows for col in self.cols]
 
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one window."""
+        return len(self.rows) > 1 or len(self.cols) > 1 or self.rows[0].number * self.cols[0].number > 1
+
+    def prefix_of(self, x: Tensor) -> int:
+        """Count the tokens of ``(B, P + H * W, ...)`` before those of the grid."""
+        return x.shape[1] - self.grid[0] * self.grid[1]
+
     def split(self, x: Tensor) -> list[Tensor]:
         """View tokens ``(B, P + H * W, ...)`` in window order as one ``(B, count, tokens, ...)`` per group.
 

@@ -1,7 +1,18 @@
 """Backbones and necks, as configs name them."""
 
+from .families import DINOv3ViT, EVA02ViT, PEViT, SAM3ViT, Sapiens2ViT, SBBViT
 from .simple_feature_pyramid import SimpleFeaturePyramid
 from .swin import RoPESwin
 from .vit import RoPEViT
 
-__all__ = ['RoPESwin', 'RoPEViT', 'SimpleFeaturePyramid']
+__all__ = [
+    'DINOv3ViT',
+    'EVA02ViT',
+    'PEViT',
+    'RoPESwin',
+    'RoPEViT',
+    'SAM3ViT',
+    'SBBViT',
+    'Sapiens2ViT',
+    'SimpleFeaturePyramid',
+]

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..layers import Positions
+
 
 def arch_settings(
     arch: str | Mapping, archs: Mapping[str, dict], *required: str, of_stages: Sequence[str] = ()
@@ -42,6 +44,14 @@ def theta_of(rope: str | None, rope_theta: float | None, defaults: Mapping[str, 
     if rope is None and rope_theta is not None:
         raise ValueError(f'rope_theta must be None when rope is None, but got {rope_theta}')
     return rope_theta if rope is None or rope_theta is not None else defaults[rope]
+
+
+def positions_of(positions: Mapping[str, Any] | None) -> Positions:
+    """Return the rule of positions that a dict of arguments asks for."""
+    known = ('rule', 'ref', 'offset', 'frame')
+    if not isinstance(positions, Mapping | None) or not set(positions or ()) <= set(known):
+        raise ValueError(f'positions must be None or a dict with keys among {", ".join(known)}, but got {positions!r}')
+    return Positions(**positions or {})
 
 
 def indexes_in_order(name: str, indexes: Sequence[int], length: int, at_least_one: bool = False) -> tuple[int, ...]:

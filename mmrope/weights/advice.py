@@ -6,18 +6,18 @@ and the base of frequencies that are not stored; for these, assumptions are made
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..layers import axial_freqs
+from ..layers import Positions, axial_freqs
 from ..layers.windows import Grid
 from ..models.backbone import Backbone
-from .layouts import FAMILIES, Converted, depth_of, family_of, published_heads
-from .report import LoadReport, WeightsError
+from .layouts import FAMILIES, Converted, depth_of, published_heads
+from .report import LoadReport, Shape, WeightsError
 
 FREQS = re.compile(r'.*\.rope\.freqs')
 PER_HEAD = re.compile(r'\.rope\.freqs$|relative_position_bias_table$')
@@ -33,7 +33,13 @@ OPTIONS = {
     r'\.gamma_[12]$': ('layer_scale_init_value=1e-4', 'layer_scale_init_value=None'),
     r'^cls_token$': ('', 'with_cls_token=False'),
     r'^norm\.': ('', 'final_norm=False'),
+    r'^reg_token$': ('', 'num_registers=0'),
+    r'^norm_pre\.': ('pre_norm=True', 'pre_norm=False'),
+    r'\.attn\.norm\.': ('attn_norm=True', 'attn_norm=False'),
+    r'\.mlp\.norm\.': ('mlp_norm=True', 'mlp_norm=False'),
+    r'\.q_norm\.': ('qk_norm=True', 'qk_norm=False'),
 }
+ATTN_NORM = r'\.attn\.norm\.'
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Traits:
     """Arguments of a backbone that its weights show.
 
     Attributes:
-        family: ``'RoPEViT'`` or ``'RoPESwin'``.
+        family: the class, ``'RoPEViT'``, ``'RoPESwin'`` or another.
         embed_dims: channels of a token (of the first stage).
         depths: blocks per stage; one number for a ViT.
         patch_size: side of a patch, in pixels.
@@ -49,6 +55,8 @@ class Traits:
         ropes: values of ``rope`` that the weights may be for.
         options: patterns of ``OPTIONS`` that occur in their names.
         rope_theta: base of stored axial frequencies, else ``None``.
+        hidden: hidden channels of the MLPs (of the first stage).
+        mlp: ``'gelu'`` or ``'swiglu'``.
     """
 
     family: str
@@ -59,28 +67,46 @@ class Traits:
     ropes: tuple[str | None, ...]
     options: frozenset[str]
     rope_theta: float | None = None
+    hidden: int = 0
+    mlp: str = 'gelu'
 
     @property
     def arch(self) -> str | dict[str, object]:
         """Name of the size, or a dict as for ``arch``, without ``num_heads`` (weights do not show it)."""
         for name, arch in FAMILIES[self.family].ARCHS.items():
-            if (arch['embed_dims'], arch.get('depths') or (arch['depth'],)) == (self.embed_dims, self.depths):
+            same = (arch['embed_dims'], arch.get('depths') or (arch['depth'],)) == (self.embed_dims, self.depths)
+            if same and (self.family in ('RoPEViT', 'RoPESwin') or self._is_size(name)):
                 return name
-        depth = {'depth': self.depths[0]} if self.family == 'RoPEViT' else {'depths': self.depths}
+        depth = {'depths': self.depths} if self.family == 'RoPESwin' else {'depth': self.depths[0]}
         return {'embed_dims': self.embed_dims, **depth}
+
+    def _is_size(self, name: str) -> bool:
+        """Compare what tells the sizes of a family apart that have the same width and depth."""
+        size = FAMILIES[self.family].merged(name)
+        hidden = int(self.embed_dims * size.get('mlp_ratio', 4) + 1e-6)
+        ours = self.hidden, self.mlp, ATTN_NORM in self.options
+        return ours == (hidden, size.get('mlp', 'gelu'), size.get('attn_norm', False))
 
 
 def traits_of(family: str, state: Mapping[str, Tensor]) -> Traits:
     """Read the traits from weights in mmrope's layout, which must include the patch embedding."""
     patch = state['patch_embed.proj.weight']
     depths: tuple[int, ...]
-    if family == 'RoPEViT':
-        depths = (depth_of(state, 'blocks'),)
-    else:
+    if family == 'RoPESwin':
         depths = tuple(depth_of(state, f'layers.{i}.blocks') for i in range(depth_of(state, 'layers')))
+    else:
+        depths = (depth_of(state, 'blocks'),)
     options = frozenset(pattern for pattern in OPTIONS if any(re.search(pattern, key) for key in state))
     ropes, theta = _rope_of(state)
-    return Traits(family, patch.shape[0], depths, patch.shape[2], patch.shape[1], ropes, options, theta)
+    first, last = (next((shape for key, shape in shapes_of(state, f'mlp.fc{i}.weight')), (0, 0)) for i in (1, 2))
+    mlp = 'swiglu' if first[0] == 2 * last[-1] > 0 else 'gelu'
+    sizes = patch.shape[2], patch.shape[1]
+    return Traits(family, patch.shape[0], depths, *sizes, ropes, options, theta, last[-1], mlp)
+
+
+def shapes_of(state: Mapping[str, Tensor], end: str) -> Iterator[tuple[str, Shape]]:
+    """Yield the shapes of weights whose names end so, with the names."""
+    yield from ((key, tuple(value.shape)) for key, value in state.items() if key.endswith(end))
 
 
 def _rope_of(state: Mapping[str, Tensor]) -> tuple[tuple[str | None, ...], float | None]:
@@ -90,14 +116,25 @@ def _rope_of(state: Mapping[str, Tensor]) -> tuple[tuple[str | None, ...], float
         has_positions = any(key == 'pos_embed' or key.endswith('relative_position_bias_table') for key in state)
         return ('axial', None) if has_positions else ('axial',), None
     theta = axial_theta(freqs)
-    return ('mixed',) if theta is None else ('axial',), theta
+    return ('axial',) if theta is not None or turns_axes_apart(freqs) else ('mixed',), theta
+
+
+def turns_axes_apart(freqs: Tensor) -> bool:
+    """Say whether half of the pairs turn along x only and the others along y only, whatever their frequencies."""
+    half = freqs.shape[-1] // 2
+    return not (freqs.is_meta or freqs[0, :, half:].any() or freqs[1, :, :half].any())
 
 
 def traits_of_model(model: Backbone) -> Traits:
     """Read the traits from a backbone."""
     state = {**model.state_dict(), **dict(model.named_buffers())}
-    traits = traits_of(family_of(state), state)
+    traits = traits_of(family_of_model(model), state)
     return traits if any(map(FREQS.fullmatch, state)) else replace(traits, ropes=(None,))
+
+
+def family_of_model(model: Backbone) -> str:
+    """Return the family of a backbone, which a subclass of a user's shares."""
+    return next(cls.__name__ for cls in type(model).__mro__ if cls.__name__ in FAMILIES)
 
 
 def axial_theta(freqs: Tensor) -> float | None:
@@ -121,8 +158,9 @@ def is_axial(freqs: Tensor, constants: Tensor) -> bool:
 
 def advice(weights: Traits, model: Traits, report: LoadReport) -> str:
     """Say what to change in a config so that the weights of ``report`` fit; empty if no change is known."""
-    if weights.family != model.family:
-        return f"these are weights of a {weights.family}: set type='mmrope.{weights.family}'"
+    if weights.family != model.family and not _looks_like_sam3(weights, model, report):
+        arch = f', arch={weights.arch!r}' if isinstance(weights.arch, str) else ''
+        return f"these are weights of a {weights.family}: set type='mmrope.{weights.family}'{arch}"
     changes = [
         f'{name}={getattr(weights, name)!r}'
         for name in ('arch', 'patch_size', 'in_channels')
@@ -134,12 +172,22 @@ def advice(weights: Traits, model: Traits, report: LoadReport) -> str:
         changes.append(' or '.join(f'rope={rope!r}' for rope in weights.ropes))
     elif weights.rope_theta is not None and any(map(FREQS.fullmatch, report.left_over)):
         changes.append(f'rope_theta={weights.rope_theta:.4g}')
+    if weights.mlp != model.mlp and weights.arch == model.arch:
+        changes.append(f'mlp={weights.mlp!r}')
+    registers = report.misfits.get('reg_token')
+    if registers is not None and registers[0][1] != registers[1][1]:
+        changes.append(f'num_registers={registers[0][1]}')
     for pattern, (only_weights, only_model) in OPTIONS.items():
         if pattern in weights.options - model.options and only_weights:
             changes.append(only_weights)
         if pattern in model.options - weights.options and any(re.search(pattern, key) for key in report.missing):
             changes.append(only_model)
     return f'these are weights for another model: set {", ".join(changes)}' if changes else ''
+
+
+def _looks_like_sam3(weights: Traits, model: Traits, report: LoadReport) -> bool:
+    """Say whether weights that mmrope wrote, which look like PE's, may be those of SAM 3 in a model of SAM 3."""
+    return (weights.family, model.family) == ('PEViT', 'SAM3ViT') and not report.renamed
 
 
 def _heads(report: LoadReport) -> list[str]:
@@ -194,6 +242,13 @@ def grid_advice(report: LoadReport) -> str:
         f'the {places} places of pos_embed are not a square grid: set img_size=(H, W) of the backbone to the image '
         'size in pixels that they were learned at, or pos_grid=(H, W) of init_cfg to their grid'
     )
+
+
+def compare_positions(model: Backbone, converted: Converted, report: LoadReport) -> None:
+    """Compare the rules of positions, which no name of a weight shows."""
+    positions: Positions | None = getattr(model, 'positions', None)
+    if positions is not None and converted.rules and positions.rule not in converted.rules:
+        report.conflicts.append(f'the rule of positions is {converted.rules[0]!r}, not {positions.rule!r}')
 
 
 def compare_heads(model: Backbone, converted: Converted, report: LoadReport) -> None:

@@ -40,8 +40,10 @@ def convert(source: str, layout: str = 'mmrope', prefix: str | None = None, trus
     converted = converted_from(unwrap(load(source, 'cpu'), prefix))
     _drop_constants(converted)
     noted = {key: getattr(converted, key) for key in ('pos_grid', 'num_heads') if getattr(converted, key) is not None}
+    noted |= {'positions': converted.rules} if converted.rules else {}
     if layout == 'timm':
-        converted.state = to_timm(converted.state)
+        heads = converted.num_heads or (None,)
+        converted.state = to_timm(converted.state, converted.family, heads[0])
         old = converted.renamed.get('blocks.0.attn.rope.freqs', 'blocks.0.attn.rope.freqs')
         converted.renamed = {'rope.freqs': old} if 'rope.freqs' in converted.state and old != 'rope.freqs' else {}
     state: Any = OrderedDict(converted.state)
@@ -54,7 +56,7 @@ def _drop_constants(converted: Converted) -> None:
     """Drop the frequencies of RoPE-Axial, which the model computes."""
     for key in [key for key in converted.state if FREQS.fullmatch(key)]:
         theta = axial_theta(converted.state[key])
-        if theta is not None:
+        if theta is not None and converted.family != 'DINOv3ViT':
             del converted.state[key]
             converted.renamed.pop(key, None)
             converted.dropped[key] = f'axial frequencies, which are computed (rope_theta {theta:.4g})'

@@ -106,3 +106,150 @@ KNOWN = (
     _swin('swin_rope_mixed_small_patch4_window7_224', 49_567_624, 83.0, 81.4),
     _swin('swin_rope_mixed_base_patch4_window7_224', 87_716_712, 83.7, 82.1),
 )
+
+
+@dataclass(frozen=True)
+class FamilyWeights:
+    """A published checkpoint of another family of ViTs with RoPE.
+
+    Args:
+        name: timm's name, or a repository of the Hugging Face Hub.
+        backbone: the class that loads it.
+        arch: size of that class.
+        licence: as timm states it, or the repository.
+        img_size: image size of training, in pixels, where the model depends on it; else ``None``.
+        gated: whether the authors let only those download it who have accepted their terms.
+        ungated: other names of the same weights, without a gate.
+    """
+
+    name: str
+    backbone: str
+    arch: str
+    licence: str
+    img_size: int | None = None
+    gated: bool = False
+    ungated: tuple[str, ...] = ()
+
+    @property
+    def checkpoint(self) -> str:
+        """Name of the checkpoint in the ``init_cfg`` of a backbone."""
+        return f'hf-hub:{self.name}' if '/' in self.name else f'timm:{self.name}'
+
+    def is_for(self, backbone: str, arch: str) -> bool:
+        """Say whether these are weights for a size of a class, without a gate."""
+        return (self.backbone, self.arch, self.gated) == (backbone, arch, False)
+
+
+def _timm(backbone: str, licence: str, **names: str) -> tuple[FamilyWeights, ...]:
+    """List timm's weights, several tags of a model divided by spaces; its name ends with the size of its images."""
+    sizes = ('EVA02ViT', 'PEViT')
+    return tuple(
+        FamilyWeights(tag, backbone, arch, licence, int(tag.partition('.')[0][-3:]) if backbone in sizes else None)
+        for arch, tags in names.items()
+        for tag in tags.split()
+    )
+
+
+DINOV3_LICENCE, SAM_LICENCE = 'DINOv3', 'SAM'
+DINOV3 = {  # names within the authors' repositories, sizes, and timm's names
+    's16-pretrain-lvd1689m': ('small', 'vit_small_patch16_dinov3.lvd1689m'),
+    's16plus-pretrain-lvd1689m': ('small_plus', 'vit_small_plus_patch16_dinov3.lvd1689m'),
+    'b16-pretrain-lvd1689m': ('base', 'vit_base_patch16_dinov3.lvd1689m'),
+    'l16-pretrain-lvd1689m': ('large', 'vit_large_patch16_dinov3.lvd1689m'),
+    'h16plus-pretrain-lvd1689m': ('huge_plus', 'vit_huge_plus_patch16_dinov3.lvd1689m'),
+    '7b16-pretrain-lvd1689m': ('7b', 'vit_7b_patch16_dinov3.lvd1689m'),
+    'l16-pretrain-sat493m': ('large', 'vit_large_patch16_dinov3.sat493m'),
+    '7b16-pretrain-sat493m': ('7b', 'vit_7b_patch16_dinov3.sat493m'),
+}
+FAMILY_WEIGHTS = (  # the open licences first
+    *_timm(
+        'DINOv3ViT',
+        'Apache-2.0',
+        small='vit_small_patch16_lingbot.robbyant',
+        base='vit_base_patch16_lingbot.robbyant',
+        large='vit_large_patch16_lingbot.robbyant',
+        giant='vit_giant_patch16_lingbot.robbyant',
+    ),
+    *_timm(
+        'PEViT',
+        'Apache-2.0',
+        tiny='vit_pe_core_tiny_patch16_384.fb',
+        small='vit_pe_core_small_patch16_384.fb',
+        base='vit_pe_core_base_patch16_224.fb',
+        large='vit_pe_core_large_patch14_336.fb',
+        giant='vit_pe_core_gigantic_patch14_448.fb',
+        spatial_tiny='vit_pe_spatial_tiny_patch16_512.fb',
+        spatial_small='vit_pe_spatial_small_patch16_512.fb',
+        spatial_base='vit_pe_spatial_base_patch16_512.fb',
+        spatial_large='vit_pe_spatial_large_patch14_448.fb',
+        spatial_giant='vit_pe_spatial_gigantic_patch14_448.fb',
+        lang_large='vit_pe_lang_large_patch14_448.fb vit_pe_lang_large_patch14_448.fb_tiling',
+        lang_giant='vit_pe_lang_gigantic_patch14_448.fb vit_pe_lang_gigantic_patch14_448.fb_tiling',
+    ),
+    *_timm(
+        'EVA02ViT',
+        'MIT',
+        tiny='eva02_tiny_patch14_224.mim_in22k eva02_tiny_patch14_336.mim_in22k_ft_in1k',
+        small='eva02_small_patch14_224.mim_in22k eva02_small_patch14_336.mim_in22k_ft_in1k',
+        base='eva02_base_patch14_224.mim_in22k eva02_base_patch14_448.mim_in22k_ft_in1k '
+        'eva02_base_patch14_448.mim_in22k_ft_in22k eva02_base_patch14_448.mim_in22k_ft_in22k_in1k',
+        large='eva02_large_patch14_224.mim_in22k eva02_large_patch14_224.mim_m38m '
+        'eva02_large_patch14_448.mim_in22k_ft_in1k eva02_large_patch14_448.mim_in22k_ft_in22k '
+        'eva02_large_patch14_448.mim_in22k_ft_in22k_in1k eva02_large_patch14_448.mim_m38m_ft_in1k '
+        'eva02_large_patch14_448.mim_m38m_ft_in22k eva02_large_patch14_448.mim_m38m_ft_in22k_in1k',
+        clip_base='eva02_base_patch16_clip_224.merged2b',
+        clip_large='eva02_large_patch14_clip_224.merged2b eva02_large_patch14_clip_336.merged2b',
+    ),
+    *_timm(
+        'SBBViT',
+        'MIT',
+        medium='vit_medium_patch16_rope_reg1_gap_256.sbb_in1k',
+        mediumd='vit_mediumd_patch16_rope_reg1_gap_256.sbb_in1k',
+        betwixt='vit_betwixt_patch16_rope_reg4_gap_256.sbb_in1k',
+        base='vit_base_patch16_rope_reg1_gap_256.sbb_in1k',
+    ),
+    *(FamilyWeights(name, 'DINOv3ViT', arch, DINOV3_LICENCE) for arch, name in DINOV3.values()),
+    *_timm(
+        'DINOv3ViT',
+        DINOV3_LICENCE,
+        small='vit_small_patch16_dinov3_qkvb.lvd1689m',
+        small_plus='vit_small_plus_patch16_dinov3_qkvb.lvd1689m',
+        base='vit_base_patch16_dinov3_qkvb.lvd1689m',
+        large='vit_large_patch16_dinov3_qkvb.lvd1689m vit_large_patch16_dinov3_qkvb.sat493m',
+        huge_plus='vit_huge_plus_patch16_dinov3_qkvb.lvd1689m',
+    ),
+    *(
+        FamilyWeights(
+            f'facebook/dinov3-vit{name}', 'DINOv3ViT', arch, DINOV3_LICENCE, gated=True, ungated=(f'timm:{tag}',)
+        )
+        for name, (arch, tag) in DINOV3.items()
+    ),
+    *_timm(
+        'DINOv3ViT',
+        'FAIR non-commercial research',
+        tiny='vit_tiny_patch16_dinov3_qkvb.eupe_lvd1689m',
+        small='vit_small_patch16_dinov3_qkvb.eupe_lvd1689m',
+        base='vit_base_patch16_dinov3_qkvb.eupe_lvd1689m',
+    ),
+    *_timm(
+        'Sapiens2ViT',
+        'Sapiens2',
+        **{
+            '0.1b': 'vit_base_patch16_sapiens2.fb',
+            '0.4b': 'vit_large_patch16_sapiens2.fb',
+            '0.8b': 'vit_huge_patch16_sapiens2.fb',
+            '1b': 'vit_giant_patch16_sapiens2.fb',
+            '5b': 'vit_5b_patch16_sapiens2.fb',
+        },
+    ),
+    FamilyWeights('facebook/sam3', 'SAM3ViT', 'large', SAM_LICENCE, 336, gated=True),
+)
+
+
+def ungated_names(checkpoint: str) -> str:
+    """Say which names give the weights of a gated checkpoint without its gate; empty if it is not known to be gated."""
+    for weights in FAMILY_WEIGHTS:
+        if weights.gated and re.match(rf'{re.escape(weights.checkpoint)}(?![\w.-])', checkpoint):
+            names = ' or '.join(weights.ungated)
+            return f'; without a gate {names} gives the same weights' if names else '; there is no copy without a gate'
+    return ''

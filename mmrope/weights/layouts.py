@@ -2,28 +2,50 @@
 
 The authors' ViT keeps the frequencies of all blocks in one tensor ``freqs``, ``(2, depth, heads * head_dim // 2)``,
 and timm in ``rope.freqs``, ``(2, depth, heads, head_dim // 2)``. mmrope has a tensor ``(2, heads, head_dim // 2)`` in
-each block. All three rotate the same channel pairs, so nothing is reordered. Other names of a ViT agree.
+each block. All three rotate the same channel pairs, so nothing is reordered. Other names of a ViT agree. The layouts of
+other families are in :mod:`.family_layouts`.
 """
 
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..models import swin, vit
+from ..models import families, swin, vit
 from ..text import few
+from .family_layouts import (
+    Blocks,
+    Layout,
+    drop_reason,
+    family_of_names,
+    heads_in,
+    layout_of,
+    timm_names,
+    to_timm_family,
+)
 from .report import WeightsError
 
-FAMILIES = {'RoPEViT': vit, 'RoPESwin': swin}  # each with its ARCHS and THETAS
+FAMILIES: dict[str, Any] = {  # each with its ARCHS and THETAS
+    'RoPEViT': vit,
+    'RoPESwin': swin,
+    **{cls.__name__: cls for cls in families.FAMILIES},
+}
 STACKED_FREQS = ('freqs', 'rope.freqs')
 BLOCK_FREQS = re.compile(r'blocks\.(\d+)\.attn\.rope\.freqs')
 BUFFERS = re.compile(r'(?:.*\.)?(?:freqs_t_[xy]|rope_t_[xy]|attn_mask|relative_position_index)')
 # A backbone's first projection, which reveals the prefix of its names.
-ANCHOR = re.compile(r'(.*?)(?:layers\.\d+\.)?blocks\.0\.attn\.qkv\.weight')
-BODY = re.compile(r'(patch_embed|blocks|layers)\.')
+ANCHOR = re.compile(r'(.*?)(?:layers\.\d+\.)?blocks\.0\.attn\.(?:qkv|q_proj|wq)\.weight')
+# Where others call it otherwise: a name that is unusual together with another.
+ANCHORS = (
+    ('conv1.weight', 'transformer.resblocks.0.attn.in_proj_weight'),
+    ('embeddings.patch_embeddings.weight', 'embeddings.register_tokens'),
+    ('embeddings.patch_embeddings.projection.weight', 'layers.0.attention.q_proj.weight'),
+)
+BODY = re.compile(r'(?:model\.)?(?:patch_embed|blocks|layers?|embeddings|conv1|transformer)\.')
 HEAD_DIM = 64  # in every published ViT
 
 
@@ -32,7 +54,7 @@ class Converted:
     """Weights under mmrope's names.
 
     Attributes:
-        family: ``'RoPEViT'`` or ``'RoPESwin'``.
+        family: the class that they are for, ``'RoPEViT'``, ``'RoPESwin'`` or another; a guess if mmrope wrote them.
         state: the weights.
         renamed: new names, and the old ones.
         dropped: names left out, and the reason.
@@ -40,6 +62,7 @@ class Converted:
         pos_grid: grid ``(H, W)`` that ``pos_embed`` was learned on; ``None`` if unknown.
         num_heads: heads per stage (one stage in a ViT); ``None`` if unknown.
         taken: which of several sets of weights these are.
+        rules: rules of positions that they are for; none if unknown.
     """
 
     family: str
@@ -50,6 +73,7 @@ class Converted:
     pos_grid: tuple[int, int] | None = None
     num_heads: tuple[int, ...] | None = None
     taken: str = ''
+    rules: tuple[str, ...] = ()
 
     def add(self, new: str, old: str, value: Tensor) -> None:
         """Add a tensor under its new name."""
@@ -59,13 +83,13 @@ class Converted:
 
 
 def family_of(state: Mapping[str, Tensor]) -> str:
-    """Return the class for some weights by their names: ``'RoPEViT'`` or ``'RoPESwin'``.
+    """Return the class for some weights by their names; SAM 3's look like those of PE.
 
     Raises:
-        WeightsError: if it is neither.
+        WeightsError: if they are not those of a ViT or Swin.
     """
     if 'blocks.0.attn.qkv.weight' in state:
-        return 'RoPEViT'
+        return family_of_names(state)
     if 'layers.0.blocks.0.attn.qkv.weight' in state:
         return 'RoPESwin'
     known = ' or '.join(f'prefix={prefix.removesuffix(".")!r}' for prefix in prefixes_of(state))
@@ -77,15 +101,19 @@ def family_of(state: Mapping[str, Tensor]) -> str:
 
 def prefixes_of(state: Mapping[str, Tensor]) -> list[str]:
     """List the prefixes under which ``state`` holds a ViT or Swin; ``''`` for no prefix."""
-    return sorted({found[1] for key in state if (found := ANCHOR.fullmatch(key))})
+    found = {match[1] for key in state if (match := ANCHOR.fullmatch(key))}
+    for first, other in ANCHORS:
+        prefixes = {key.removesuffix(first) for key in state if key.endswith(first)}
+        found |= {prefix for prefix in prefixes if prefix + other in state}
+    return sorted(prefix for prefix in found if not prefix or prefix.endswith('.'))
 
 
 def to_mmrope(state: Mapping[str, Tensor], num_heads: int | None = None) -> Converted:
     """Convert weights to mmrope's layout; their names reveal the layout they are in.
 
     Args:
-        state: weights of RoPE-ViT's authors (ViT or Swin), of timm (ViT), of a Swin without RoPE (Microsoft's or
-            timm's), or of mmrope.
+        state: weights of RoPE-ViT's authors (ViT or Swin), of a Swin without RoPE (Microsoft's or timm's), of another
+            family of ViTs with RoPE (its authors', Hugging Face transformers' or timm's), or of mmrope.
         num_heads: heads of the ViT to load. The shape of the authors' ``freqs`` does not show its heads: a published
             size has the published number, another size ``num_heads``, or heads of 64 channels if that is ``None``.
 
@@ -95,6 +123,9 @@ def to_mmrope(state: Mapping[str, Tensor], num_heads: int | None = None) -> Conv
     Raises:
         WeightsError: if ``state`` is none of these, or has a bias table of a window that is not square.
     """
+    layout = layout_of(state)
+    if layout is not None:
+        return _from_layout(state, layout, num_heads)
     family = family_of(state)
     converted = Converted(family)
     _check_windows(state)
@@ -114,14 +145,68 @@ def to_mmrope(state: Mapping[str, Tensor], num_heads: int | None = None) -> Conv
     return converted
 
 
-def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _from_layout(state: Mapping[str, Tensor], layout: Layout, num_heads: int | None) -> Converted:
+    """Convert weights of another family."""
+    converted, kept = Converted(layout.family, rules=rules_of(layout.family)), {}
+    names = timm_names(state, layout)
+    for key, name in names.items():
+        reason = drop_reason(name)
+        if reason is not None:
+            converted.dropped[key] = reason
+        if reason is None or name.endswith('.bias_mask'):
+            kept[name] = state[key]
+    if 'patch_embed.proj.weight' not in kept:
+        raise WeightsError(
+            f'these weights of a {layout.family} have no patch embedding; their keys: {few(sorted(state))}'
+        )
+    depth, dims = depth_of(kept, 'blocks'), kept['patch_embed.proj.weight'].shape[0]
+    known = heads_in(kept) or _heads_of_size(layout.family, dims, depth)
+    if num_heads and dims % (4 * num_heads):
+        num_heads = None  # of a model of another size, which the report will say
+    converted.num_heads = None if known is None else (known,)
+    heads = known or num_heads or max(dims // HEAD_DIM, 1)
+    if known is None and num_heads is None:
+        converted.assumed.append(f'num_heads={heads}, heads of {HEAD_DIM} channels')
+    old = {name: key for key, name in names.items()}
+    for name, value in Blocks(kept, layout, heads).convert(depth).items():
+        parts = (name, name.replace('.qkv.', '.q_proj.'), name.replace('.fc1.', '.fc1_g.'))
+        source = next((old[part] for part in parts if part in old), name)
+        converted.add(name, 'rope_embed.periods' if name.endswith('.rope.freqs') else source, value)
+    return converted
+
+
+def rules_of(family: str) -> tuple[str, ...]:
+    """Return the rules of positions that weights of a family are for; PE has two, equal at the size of pretraining."""
+    if family == 'PEViT':
+        return 'reference', 'index'
+    return (FAMILIES[family].DEFAULTS['positions']['rule'],)
+
+
+def _heads_of_size(family: str, embed_dims: int, depth: int) -> int | None:
+    """Count the heads of the published size of a family; ``None`` if there is none like it."""
+    sizes = FAMILIES[family].ARCHS.values()
+    heads = {size['num_heads'] for size in sizes if (size['embed_dims'], size['depth']) == (embed_dims, depth)}
+    return heads.pop() if len(heads) == 1 else None
+
+
+def to_timm(state: Mapping[str, Tensor], family: str | None = None, num_heads: int | None = None) -> dict[str, Tensor]:
     """Convert a ViT from mmrope's layout to timm's.
 
+    Args:
+        state: weights in mmrope's layout.
+        family: the class they are for; ``None`` for what their names suggest.
+        num_heads: heads of the model; ``None`` for those of a published size, or else heads of 64 channels.
+
     Raises:
-        WeightsError: if it is a Swin (timm has none with RoPE), or the frequencies of a block are missing.
+        WeightsError: if timm has no layout for them, or a block has no frequencies.
     """
-    if family_of(state) != 'RoPEViT':
+    family = family or family_of(state)
+    if family == 'RoPESwin':
         raise WeightsError('timm has no Swin with RoPE, so these weights cannot be converted to its layout')
+    if family != 'RoPEViT':
+        dims = state['patch_embed.proj.weight'].shape[0]
+        heads = num_heads or _heads_of_size(family, dims, depth_of(state, 'blocks')) or max(dims // HEAD_DIM, 1)
+        return to_timm_family(state, family, heads)
     freqs = {int(found[1]): state[key] for key in state if (found := BLOCK_FREQS.fullmatch(key))}
     converted = {key: value for key, value in state.items() if not BLOCK_FREQS.fullmatch(key)}
     if freqs:
@@ -143,7 +228,7 @@ def published_heads(family: str, embed_dims: int) -> tuple[int, ...] | None:
     heads = {arch['embed_dims']: arch['num_heads'] for arch in FAMILIES[family].ARCHS.values()}.get(embed_dims)
     if family == 'RoPESwin' or heads is None:
         return heads
-    return (heads,) if heads * HEAD_DIM == embed_dims else None
+    return (heads,) if family == 'RoPEViT' and heads * HEAD_DIM == embed_dims else None
 
 
 def _freqs_of_blocks(

@@ -12,6 +12,7 @@ from mmengine.model.weight_init import update_init_info
 from torch import Tensor
 
 from ..checkpoints.loading import load_checkpoint
+from ..checkpoints.sources import SourceError
 from ..layers import resize_bias_table, resize_pos_embed
 from ..models.backbone import Backbone
 from ..registry import WEIGHT_INITIALIZERS
@@ -22,12 +23,14 @@ from .advice import (
     axial_theta,
     check_grid,
     compare_heads,
+    compare_positions,
     compare_theta,
     grid_advice,
     is_axial,
     traits_of,
     traits_of_model,
 )
+from .known import ungated_names
 from .layouts import Converted
 from .report import LoadReport, Shape, WeightsError
 from .unwrapping import converted_from, unwrap
@@ -83,7 +86,11 @@ def load_pretrained(
         CheckpointError: if the file cannot be fetched, is not a checkpoint or would run code.
         WeightsError: if the weights do not fit.
     """
-    converted = convert_checkpoint(model, load_checkpoint(checkpoint, map_location), checkpoint, prefix)
+    try:
+        loaded = load_checkpoint(checkpoint, map_location)
+    except SourceError as error:
+        raise SourceError(f'{error}{ungated_names(checkpoint)}') from error
+    converted = convert_checkpoint(model, loaded, checkpoint, prefix)
     if pos_grid is not None:
         converted.pos_grid = check_grid(pos_grid, converted.state)
     return load_converted(model, converted, checkpoint, strict, allow_missing)
@@ -151,6 +158,8 @@ def match_weights(
     targets, state = model.state_dict(), {}
     compare_heads(model, converted, report)
     compare_theta(model, converted, report)
+    compare_positions(model, converted, report)
+    learned = dict(model.named_parameters())
     for key, value in converted.state.items():
         if key not in targets:
             reason = _why_unused(model, key, value)
@@ -158,7 +167,7 @@ def match_weights(
                 report.left_over.append(key)
             else:
                 report.dropped[key] = reason
-        elif FREQS.fullmatch(key) and axial_theta(value) is not None:
+        elif FREQS.fullmatch(key) and key in learned and axial_theta(value) is not None:
             report.left_over.append(key)  # fixed axial frequencies are no start for learned ones
         else:
             resized = _resize(model, key, value, targets[key], converted.pos_grid, report)
@@ -171,6 +180,8 @@ def match_weights(
                         report.resized[key] = converted.pos_grid, model.pos_grid
             else:
                 report.misfits[key] = shapes
+    if any(map(FREQS.fullmatch, targets)) and not any(map(FREQS.fullmatch, (*learned, *converted.state))):
+        report.assumed.append('frequencies in float32 (the authors of DINOv3 publish theirs rounded to bfloat16)')
     report.loaded = list(state)
     report.renamed = {key: old for key, old in converted.renamed.items() if key in state}
     for key in targets:
@@ -203,7 +214,7 @@ def _resize(
         return value
     if key == 'pos_embed':
         grid = pos_grid or assumed_grid(value.shape[1], model.pos_grid, report)
-        return value if grid is None else resize_pos_embed(value, grid, model.pos_grid)
+        return value if grid is None else resize_pos_embed(value, grid, model.pos_grid, model.pos_embed_resize)
     if key.endswith('.relative_position_bias_table') and value.shape != target.shape:
         window_size = model.get_submodule(key.rpartition('.')[0]).window_size
         side = math.isqrt(len(value))

@@ -14,10 +14,25 @@ from .report import WeightsError
 
 # Where trainers keep the weights, averaged ones first. MMEngine writes the averaged weights under `state_dict`, and the
 # weights that they average under `ema_state_dict`.
-NESTED = ('state_dict_ema', 'model_ema', 'ema', 'ema_model', 'state_dict', 'model', 'module', 'ema_state_dict')
+NESTED = (
+    'state_dict_ema',
+    'model_ema',
+    'ema',
+    'ema_model',
+    'state_dict',
+    'model',
+    'module',
+    'backbone',
+    'ema_state_dict',
+)
 # Parts of names that compilers, FSDP, activation checkpointing and DeepSpeed insert anywhere.
 WRAPPERS = re.compile(r'(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.')
 MODULE = 'module.'  # of DistributedDataParallel and averaged models
+# Of the image backbone in the files of PE core, EVA-02-CLIP and SAM 3, and in transformers' classifiers of DINOv3.
+PUBLISHED = re.compile(
+    r'(?:model\.|detector\.|detector_model\.|backbone\.)*(?:visual\.|trunk\.|vision_backbone\.|vision_encoder\.|dinov3_vit\.)'
+    r'(?:trunk\.|backbone\.)?'
+)
 BACKBONE = 'backbone.'  # within a detector, segmenter or classifier of OpenMMLab
 
 
@@ -29,7 +44,7 @@ class Unwrapped:
         state: the tensors.
         others: names of the tensors outside the backbone.
         taken: which of several sets of weights these are; empty if there is only one.
-        stated: notes that mmrope stores beside its weights: ``pos_grid`` and ``num_heads``.
+        stated: notes that mmrope stores beside its weights: ``pos_grid``, ``num_heads`` and ``positions``.
     """
 
     state: dict[str, Tensor]
@@ -91,7 +106,11 @@ def converted_from(unwrapped: Unwrapped, num_heads: int | None = None) -> Conver
     """
     converted = to_mmrope(unwrapped.state, num_heads)
     converted.dropped.update({key: 'of other parts of the model' for key in unwrapped.others})
-    converted.num_heads = unwrapped.stated.get('num_heads')
+    stated = unwrapped.stated
+    converted.num_heads = stated.get('num_heads', converted.num_heads)
+    converted.rules = tuple(stated.get('positions', converted.rules))
+    if 'num_heads' in stated and not converted.rules and converted.family != 'RoPESwin':
+        converted.family = 'RoPEViT'  # whose positions count tokens, which mmrope does not note
     if 'pos_grid' in unwrapped.stated and 'pos_embed' in converted.state:
         converted.pos_grid = check_grid(unwrapped.stated['pos_grid'], converted.state)
     converted.taken = unwrapped.taken
@@ -124,7 +143,7 @@ def _stated(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Read mmrope's notes from PyTorch's metadata of a state dict, named as weights are."""
     noted = {}
     for module, metadata in (getattr(state, '_metadata', None) or {}).items():
-        for key in {'pos_grid', 'num_heads'} & set(metadata):
+        for key in {'pos_grid', 'num_heads', 'positions'} & set(metadata):
             noted[WRAPPERS.sub('', f'{module}.{key}'.removeprefix('.'))] = metadata[key]
     return noted
 
@@ -134,7 +153,11 @@ def _backbone(weights: Unwrapped, prefix: str | None) -> Unwrapped:
     weights = _without_modules(weights)
     if prefix is None:
         within = _without_modules(weights.below(BACKBONE))
-        return within if '' in prefixes_of(within.state) else weights
+        if '' in prefixes_of(within.state):
+            return within
+        prefixes = prefixes_of(weights.state)
+        alone = len(prefixes) == 1 and PUBLISHED.fullmatch(prefixes[0])
+        return weights.below(prefixes[0]) if alone else weights
     return _without_modules(weights.below(re.sub(r'^(module\.)+', '', WRAPPERS.sub('', _with_dot(prefix)))))
 
 

@@ -22,7 +22,7 @@ SWIN = dict(arch=dict(embed_dims=8, depths=(2, 2), num_heads=(1, 2)), patch_size
 def spread(model: torch.nn.Module) -> torch.nn.Module:
     """Larger weights, so that the attention is far from uniform; float64."""
     for name, param in model.named_parameters():
-        if name.endswith(('qkv.weight', 'bias_table', 'cls_token', 'pos_embed')):
+        if name.endswith(('qkv.weight', 'bias_table', 'cls_token', 'reg_token', 'pos_embed')):
             torch.nn.init.normal_(param, std=0.7)
     return model.double().eval()
 
@@ -34,6 +34,10 @@ def cases() -> Iterator[tuple[str, torch.nn.Module, int]]:
     yield 'cls', RoPEViT(rope='mixed', with_cls_token=True, ape=True, **VIT)
     yield 'no rope', RoPEViT(rope=None, ape=True, **VIT)
     yield 'windows', RoPEViT(window_size=3, global_attn_indexes=(1,), **VIT)
+    yield (
+        'windows with prefix',
+        RoPEViT(window_size=3, global_attn_indexes=(1,), with_cls_token=True, num_registers=2, **VIT),
+    )
     yield 'swin', RoPESwin(**SWIN)
     yield 'swin rpb', RoPESwin(rpb=True, **SWIN)
     yield 'rpb alone', RoPESwin(rope=None, rpb=True, **SWIN)
@@ -43,8 +47,8 @@ CASES = dict(cases())
 
 
 def bounds(name: str, block: str, length: int) -> list[int]:
-    """Ends of the windows along an axis, written down by hand for the lengths that occur."""
-    vit = {5: [3, 5], 7: [3, 5, 7]} if name == 'windows' and block == 'blocks.0' else {5: [5], 7: [7]}
+    """Where windows end along an axis, written down by hand for the lengths that occur."""
+    vit = {5: [3, 5], 7: [3, 5, 7]} if name.startswith('windows') and block == 'blocks.0' else {5: [5], 7: [7]}
     plain = {9: [4, 8, 9], 13: [4, 8, 12, 13], 5: [4, 5], 7: [4, 7]}
     shifted = {9: [2, 6, 9], 13: [2, 6, 10, 13], 5: [2, 5], 7: [2, 6, 7]}
     if block.startswith('layers'):

@@ -73,3 +73,15 @@ def test_a_swin_with_shifted_windows_and_a_bias() -> None:
     macs += 15 * 32 * 16 + of_block(15, [12, 3], 16)
     assert cost.flops['total'] == 2 * macs
     assert cost.rotation_flops == 6 * (2 * 54 * 8 + 15 * 16)
+
+
+def test_windows_with_prefix_tokens_count_what_attends() -> None:
+    arch = dict(embed_dims=24, depth=2, num_heads=2, mlp_ratio=4)
+    tokens = dict(with_cls_token=True, num_registers=2, window_size=3, global_attn_indexes=(1,))
+    cost = count_of(RoPEViT(arch=arch, patch_size=8, rope='axial', **tokens), 40, 56)
+    pairs = 3 * 38 + sum(n * (3 + n) for n in (9, 6, 6, 6, 4, 4))  # the prefix sees everything
+    linear = 38 * 24 * 12 * 24
+    macs = 35 * 3 * 8 * 8 * 24 + 2 * linear + 2 * 24 * (pairs + 38 * 38)
+    assert cost.flops['total'] == 2 * macs
+    assert cost.rotation_flops == 2 * 35 * 24 * 6
+    assert cost.table_flops == 2 * 6 * ((5 + 7) * 3 + 35 * 6)  # of the whole grid in both

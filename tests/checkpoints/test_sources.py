@@ -97,6 +97,18 @@ def test_a_token_opens_a_private_repository(hub: Hub, monkeypatch: pytest.Monkey
     assert value_of(NAME) == 6
 
 
+@pytest.mark.parametrize('token', ['', 'hf_of_another_account'])
+def test_a_gated_repository_says_what_to_do(hub: Hub, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    """It answers 401 without a token, and 403 to one whose account has not accepted its terms."""
+    hub.files[REPO, 'pytorch_model.bin'] = content(6)
+    hub.gated.add(REPO)
+    monkeypatch.setenv('HF_TOKEN', token)
+    with pytest.raises(SourceError, match=f'{REPO} is gated: accept its terms at {hub.url}/{REPO}, .*HF_TOKEN'):
+        fetch(NAME)
+    monkeypatch.setenv('HF_TOKEN', 'hf_secret')
+    assert value_of(NAME) == 6
+
+
 @pytest.mark.parametrize(
     'name, words',
     [

@@ -10,7 +10,7 @@ class Detector(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         arch = dict(embed_dims=16, depth=3, num_heads=2)
-        self.backbone = RoPEViT(arch, ape=True, with_cls_token=True, final_norm=True)
+        self.backbone = RoPEViT(arch, ape=True, with_cls_token=True, final_norm=True, num_registers=2, pre_norm=True)
         self.neck = nn.Sequential(nn.Conv2d(16, 4, 1), nn.GroupNorm(2, 4))
         self.backbone_like_head = nn.Linear(4, 2)
 
@@ -32,6 +32,8 @@ def test_rates_fall_with_depth() -> None:
     options = build(Detector(), decay_rate=0.5)
     expected = {
         'backbone.cls_token': 4,
+        'backbone.reg_token': 4,
+        'backbone.norm_pre.weight': 4,
         'backbone.pos_embed': 4,
         'backbone.patch_embed.proj.weight': 4,
         'backbone.blocks.0.attn.rope.freqs': 3,
@@ -52,7 +54,7 @@ def test_only_matrices_decay(paramwise_cfg: dict) -> None:
     assert set(options) == {name for name, _ in model.named_parameters()}
     decaying = {name for name, group in options.items() if group['weight_decay'] > 0}
     matrices = {name for name, param in model.named_parameters() if param.ndim > 1}
-    assert decaying == {n for n in matrices if not n.endswith(('cls_token', 'pos_embed', 'freqs'))}
+    assert decaying == {n for n in matrices if not n.endswith(('cls_token', 'reg_token', 'pos_embed', 'freqs'))}
     assert {options[name]['weight_decay'] for name in decaying} == {0.2}
 
 

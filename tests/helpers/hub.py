@@ -18,6 +18,7 @@ class Hub:
         files: Contents by repository and file name; other paths, by the whole path, are served as plain URLs.
         cut: Files of which only half arrives; that of a plain URL breaks off.
         private: Repositories that a token opens.
+        gated: Repositories that a token opens, and which say so.
         requests: Method and path of every request.
         url: Of the server.
     """
@@ -25,6 +26,7 @@ class Hub:
     files: dict[tuple[str, str], bytes] = field(default_factory=dict)
     cut: set[str] = field(default_factory=set)
     private: set[str] = field(default_factory=set)
+    gated: set[str] = field(default_factory=set)
     requests: list[tuple[str, str]] = field(default_factory=list)
     url: str = ''
 
@@ -52,6 +54,8 @@ class Handler(BaseHTTPRequestHandler):
         repo, revision, name = '/'.join(parts[:2]), parts[3], '/'.join(parts[4:])
         if repo in self.hub.private and self.headers['Authorization'] != 'Bearer hf_secret':
             return self.refuse(401, 'RepoNotFound')
+        if repo in self.hub.gated and self.headers['Authorization'] != 'Bearer hf_secret':
+            return self.refuse(403 if self.headers['Authorization'] else 401, 'GatedRepo')
         if not any(known == repo for known, _ in self.hub.files):
             return self.refuse(401, 'RepoNotFound')
         if revision not in ('main', 'v1.0', COMMIT):

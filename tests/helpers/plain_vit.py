@@ -4,14 +4,19 @@ Tokens stay row by row. Of all pairs of tokens, those attend that a table of win
 over the whole grid; nothing is fused, kept or done in place, so autograd gives the gradients.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmrope import RoPEViT
+from mmrope.layers import Positions
 
 
-def plain_vit(model: RoPEViT, x: Tensor, weights: dict[str, Tensor], global_blocks: set[int]) -> list[Tensor]:
+def plain_vit(
+    model: RoPEViT, x: Tensor, weights: dict[str, Tensor], global_blocks: set[int], eps: float = 1e-6
+) -> list[Tensor]:
     """The maps of ``model.out_indices`` for images ``x``; ``weights`` are those of ``model`` in float64."""
     patch = model.patch_embed.proj.kernel_size[0]
     x = F.pad(x.double(), (0, -x.shape[3] % patch, 0, -x.shape[2] % patch))
@@ -20,30 +25,51 @@ def plain_vit(model: RoPEViT, x: Tensor, weights: dict[str, Tensor], global_bloc
     x = x.flatten(2).transpose(1, 2)
     if 'pos_embed' in weights:
         maps = weights['pos_embed'].unflatten(1, model.pos_grid).permute(0, 3, 1, 2)
-        if model.pos_grid != grid:
-            maps = F.interpolate(maps, size=grid, mode='bicubic', align_corners=False)
-        x = x + maps.flatten(2).transpose(1, 2)
-    prefix = 0
-    if 'cls_token' in weights:
-        prefix, x = 1, torch.cat((weights['cls_token'].expand(len(x), -1, -1), x), dim=1)
-    apart = windows_apart(grid, model.window_size)
+        x = x + on_grid(maps, grid, model.pos_embed_resize).flatten(2).transpose(1, 2)
+    tokens = [weights[name].expand(len(x), -1, -1) for name in ('cls_token', 'reg_token') if name in weights]
+    prefix = sum(token.shape[1] for token in tokens)
+    x = norm(torch.cat((*tokens, x), dim=1), weights, 'norm_pre', eps)
+    apart = windows_apart(grid, model.window_size, prefix)
     outs = []
     for i, block in enumerate(model.blocks):
         mask = apart if model.window_size and i not in global_blocks else torch.zeros(())
         names = {key[len(f'blocks.{i}.') :]: value for key, value in weights.items() if key.startswith(f'blocks.{i}.')}
-        x = x + attention(layer_norm(x, names, 'norm1'), names, block.attn.num_heads, grid, prefix, mask) * names.get(
-            'gamma_1', 1.0
-        )
-        hidden = F.gelu(linear(layer_norm(x, names, 'norm2'), names, 'mlp.fc1'))
-        x = x + linear(hidden, names, 'mlp.fc2') * names.get('gamma_2', 1.0)
+        positions = Positions() if block.attn.rope is None else block.attn.rope.positions
+        places = [axis(positions, length, i) for i, length in enumerate(grid)]
+        heads = block.attn.num_heads
+        branch = attention(norm(x, names, 'norm1', eps), names, heads, places, prefix, mask, eps)
+        x = x + branch * names.get('gamma_1', 1.0)
+        x = x + mlp(norm(x, names, 'norm2', eps), names, eps) * names.get('gamma_2', 1.0)
         if i in model.out_indices:
-            last = i == len(model.blocks) - 1 and 'norm.weight' in weights
-            out = layer_norm(x, weights, 'norm') if last else x
+            out = norm(x, weights, 'norm', eps) if i == len(model.blocks) - 1 or model.norm_every_output else x
             outs.append(out[:, prefix:].transpose(1, 2).unflatten(2, grid))
     return outs
 
 
-def windows_apart(grid: tuple[int, int], window_size: int) -> Tensor:
+def on_grid(maps: Tensor, grid: tuple[int, int], how: str) -> Tensor:
+    """A position embedding on another grid."""
+    if tuple(maps.shape[2:]) == grid:
+        return maps
+    if how == 'tile':
+        repeats = [-(-new // old) for new, old in zip(grid, maps.shape[2:])]
+        return maps.tile(1, 1, *repeats)[:, :, : grid[0], : grid[1]]
+    return F.interpolate(maps, grid, mode=how.split('_')[0], align_corners=False, antialias='antialias' in how)
+
+
+def axis(positions: Positions, length: int, number: int) -> Tensor:
+    """Positions of the tokens along y (0) or x (1)."""
+    index = torch.arange(length).double()
+    frame, ref = (
+        value[number] if isinstance(value, tuple) else value for value in (positions.frame or length, positions.ref)
+    )
+    if positions.rule == 'index':
+        return index + positions.offset
+    if positions.rule == 'reference':
+        return (index + positions.offset) * ref / frame
+    return 2 * math.pi * ((index + 0.5) / frame * 2 - 1)
+
+
+def windows_apart(grid: tuple[int, int], window_size: int, prefix: int = 0) -> Tensor:
     """``-inf`` for pairs of tokens in different windows: as equal as possible, the larger ones first, ``(N, N)``."""
     if not window_size:
         return torch.zeros(())
@@ -52,20 +78,35 @@ def windows_apart(grid: tuple[int, int], window_size: int) -> Tensor:
         parts = torch.arange(length).tensor_split(-(-length // window_size))
         numbers.append(torch.cat([torch.full_like(part, i) for i, part in enumerate(parts)]))
     window = (numbers[0][:, None] * 10_000 + numbers[1]).flatten()
-    return torch.zeros(len(window), len(window)).double().masked_fill(window[:, None] != window, -torch.inf)
+    apart = torch.zeros(len(window), len(window)).double().masked_fill(window[:, None] != window, -torch.inf)
+    return F.pad(apart, (prefix, 0, prefix, 0))
 
 
-def attention(x: Tensor, weights: dict, heads: int, grid: tuple[int, int], prefix: int, mask: Tensor) -> Tensor:
+def attention(
+    x: Tensor, weights: dict, heads: int, places: list[Tensor], prefix: int, mask: Tensor, eps: float
+) -> Tensor:
     qkv = linear(x, weights, 'attn.qkv').unflatten(-1, (3, heads, -1))
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, N, D)
+    q, k = norm(q, weights, 'attn.q_norm', eps), norm(k, weights, 'attn.k_norm', eps)
     if 'attn.rope.freqs' in weights:
-        q, k = (rotate(part, weights['attn.rope.freqs'], grid, prefix) for part in (q, k))
+        q, k = (rotate(part, weights['attn.rope.freqs'], places, prefix) for part in (q, k))
     logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + mask
-    return linear((logits.softmax(-1) @ v).transpose(1, 2).flatten(2), weights, 'attn.proj')
+    out = (logits.softmax(-1) @ v).transpose(1, 2).flatten(2)
+    return linear(norm(out, weights, 'attn.norm', eps), weights, 'attn.proj')
 
 
-def rotate(x: Tensor, freqs: Tensor, grid: tuple[int, int], prefix: int) -> Tensor:
-    rows, cols = torch.meshgrid(*(torch.arange(size).double() for size in grid), indexing='ij')
+def mlp(x: Tensor, weights: dict, eps: float) -> Tensor:
+    hidden = linear(x, weights, 'mlp.fc1')
+    if hidden.shape[-1] == weights['mlp.fc2.weight'].shape[1]:
+        hidden = F.gelu(hidden)
+    else:
+        gate, value = hidden.chunk(2, -1)
+        hidden = F.silu(gate) * value
+    return linear(norm(hidden, weights, 'mlp.norm', eps), weights, 'mlp.fc2')
+
+
+def rotate(x: Tensor, freqs: Tensor, places: list[Tensor], prefix: int) -> Tensor:
+    rows, cols = torch.meshgrid(*places, indexing='ij')
     angles = cols.reshape(-1, 1) * freqs[0][:, None] + rows.reshape(-1, 1) * freqs[1][:, None]  # (heads, N, D / 2)
     a, b = x[:, :, prefix:, 0::2], x[:, :, prefix:, 1::2]
     turned = torch.stack((a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()), dim=-1)
@@ -76,5 +117,12 @@ def linear(x: Tensor, weights: dict, name: str) -> Tensor:
     return x @ weights[f'{name}.weight'].T + weights[f'{name}.bias']
 
 
-def layer_norm(x: Tensor, weights: dict, name: str) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], weights[f'{name}.weight'], weights[f'{name}.bias'], eps=1e-6)
+def norm(x: Tensor, weights: dict, name: str, eps: float) -> Tensor:
+    """LayerNorm, RMSNorm where there is no bias, or nothing where there is no norm."""
+    weight = weights.get(f'{name}.weight')
+    if weight is None:
+        return x
+    bias = weights.get(f'{name}.bias')
+    if bias is None:
+        return x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * weight
+    return F.layer_norm(x, x.shape[-1:], weight, bias, eps=eps)

@@ -8,7 +8,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from mmrope.layers import Attention, RoPE, axis_angles, even_windows, one_window, reorder, shifted_windows
+from mmrope.layers import Attention, Positions, RoPE, axis_angles, even_windows, one_window, reorder, shifted_windows
 from mmrope.layers.qkv import _split, split_qkv
 from mmrope.layers.windows import Windows
 
@@ -323,9 +323,48 @@ def test_a_bias_takes_tokens_row_by_row_only() -> None:
         make(None, rpb_window_size=4)(torch.randn(1, 16, 24), one_window((4, 4)), windows)
 
 
-def test_several_windows_take_no_other_tokens() -> None:
-    with pytest.raises(ValueError, match=r'x .*\b4\D+4\b.*\b20\b'):
-        make('mixed')(torch.randn(1, 20, 24), even_windows((4, 4), 2))
+def test_several_windows_take_no_fewer_tokens():
+    with pytest.raises(ValueError, match='4 x 4 tokens.* 12'):
+        make('mixed')(torch.randn(1, 12, 24), even_windows((4, 4), 2))
+
+
+def test_several_windows_take_a_bias_or_prefix_tokens():
+    with pytest.raises(ValueError, match='4 x 4 tokens.* 20'):
+        make(None, rpb_window_size=2)(torch.randn(1, 20, 24), even_windows((4, 4), 2))
+
+
+RULES = {
+    'index': Positions(offset=1),
+    'reference': Positions('reference', ref=5, offset=1),
+    'window frame': Positions('reference', ref=5, offset=1, frame=2),
+    'centred': Positions('centred'),
+}
+
+
+@pytest.mark.parametrize('rope', ['mixed', 'axial', None])
+@pytest.mark.parametrize('positions', RULES.values(), ids=RULES)
+@pytest.mark.parametrize('batch', [1, 2])
+def test_gradients_of_windows_with_prefix_tokens_are_exact(rope, positions, batch):
+    attn = Attention(8, 2, rope, 10.0, positions=positions).double()
+    windows = even_windows((3, 4), 2)
+    assert gradients_are_exact(attn, windows, None, batch)
+    attn(torch.randn(batch, 15, 8, dtype=torch.double), windows).square().sum().backward()
+    assert all(param.grad.abs().sum() > 0 for param in attn.parameters())
+
+
+@pytest.mark.parametrize('positions', RULES.values(), ids=RULES)
+def test_prefix_tokens_and_one_window_over_the_grid_are_global_attention(positions, close):
+    attn, x = Attention(24, 2, 'mixed', 10.0, positions=positions), torch.randn(2, 3 + 35, 24)
+    close(attn(x, even_windows((5, 7), 7)), attn(x, one_window((5, 7))))
+
+
+def test_prefix_tokens_see_all_windows_and_a_window_itself_and_them():
+    attn, windows = make('mixed'), even_windows((4, 6), 3)  # 2 x 2 windows of 2 x 3
+    x = torch.randn(1, 2 + 24, 24, requires_grad=True)
+    out = attn(x, windows)
+    for token, seen in ((0, range(26)), (1, range(26)), (2, range(8)), (25, [0, 1, *range(20, 26)])):
+        (grad,) = torch.autograd.grad(out[0, token].sum(), x, retain_graph=True)
+        assert grad[0].abs().sum(-1).nonzero().flatten().tolist() == list(seen)
 
 
 def test_an_empty_batch_is_an_empty_batch() -> None:

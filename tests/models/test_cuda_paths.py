@@ -11,7 +11,7 @@ from gpu_count import ROWS, count
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
-from mmrope import RoPESwin, RoPEViT, SimpleFeaturePyramid
+from mmrope import DINOv3ViT, RoPESwin, RoPEViT, SimpleFeaturePyramid
 from mmrope.layers import tracing
 
 pytest.importorskip('triton', reason='Triton comes with PyTorch for Linux')
@@ -37,6 +37,8 @@ MODELS = {
     'vit axial ape': lambda: RoPEViT('tiny', **VIT, rope='axial', ape=True),
     'vit none': lambda: RoPEViT('tiny', **VIT, rope=None),
     'vit cls token': lambda: RoPEViT('tiny', with_cls_token=True, out_type='cls_token', final_norm=True),
+    'vit windows with prefix tokens': lambda: RoPEViT('tiny', **VIT, with_cls_token=True, num_registers=2),
+    'vit of another family': lambda: DINOv3ViT(**FEW, mlp='swiglu', mlp_norm=True),
     'vit checkpointed': lambda: RoPEViT(**FEW, with_cp=True),
     'vit without LayerScale': lambda: RoPEViT('tiny', **VIT, layer_scale_init_value=None, frozen_stages=3),
     'vit with a neck': WithNeck,

@@ -28,6 +28,16 @@ dtypes = st.sampled_from(list(OUTPUT_ERROR))
 ropes = st.sampled_from(['mixed', 'mixed', 'axial', None])
 sides = st.integers(1, 40)
 head_dims = st.sampled_from([4, 8, 12, 16])
+rules = st.one_of(
+    st.builds(lambda offset: dict(rule='index', offset=offset), st.sampled_from([0, 1])),
+    st.builds(
+        lambda ref, offset, frame: dict(rule='reference', ref=ref, offset=offset, frame=frame),
+        st.sampled_from([3, (2, 5)]),
+        st.sampled_from([0, 1]),
+        st.sampled_from([None, 7, (4, 9)]),
+    ),
+    st.builds(lambda frame: dict(rule='centred', frame=frame), st.sampled_from([None, None, 6])),
+)
 
 
 @st.composite
@@ -46,11 +56,23 @@ def vits(draw: st.DrawFn) -> tuple[dict[str, Any], set[int]]:
         window_size=window_size,
         global_attn_indexes=sorted(global_blocks) if window_size else (),
         out_indices=sorted(draw(blocks) | {depth - 1}),
-        with_cls_token=len(global_blocks) == depth and draw(st.booleans()),
+        with_cls_token=draw(st.booleans()),
+        num_registers=draw(st.sampled_from([0, 0, 1, 3])),
         layer_scale_init_value=draw(st.sampled_from([None, 0.5])),
-        final_norm=draw(st.booleans()),
+        final_norm=(final_norm := draw(st.booleans())),
         with_cp=draw(st.booleans()),
     )
+    if draw(st.booleans()):  # what other families need
+        arguments |= dict(
+            positions=draw(rules),
+            window_frame=draw(st.booleans()),
+            mlp=draw(st.sampled_from(['gelu', 'swiglu'])),
+            norm=draw(st.sampled_from(['layer', 'rms'])),
+            norm_eps=1e-5,
+            norm_every_output=final_norm and draw(st.booleans()),
+            pos_embed_resize=draw(st.sampled_from(['bicubic', 'bicubic_antialias', 'bilinear', 'tile'])),
+            **{name: draw(st.booleans()) for name in ('mlp_norm', 'attn_norm', 'qk_norm', 'pre_norm')},
+        )
     return arguments, global_blocks
 
 
@@ -74,7 +96,7 @@ def swins(draw: st.DrawFn) -> dict[str, Any]:
 def compare(model: nn.Module, oracle, x: Tensor, dtype: torch.dtype) -> None:
     """``oracle(weights)`` gives what ``model(x)`` should; both learn from the same random direction of the outputs."""
     for name, param in model.named_parameters():  # far from where layers are nearly the identity
-        if name.endswith(('qkv.weight', 'qkv.bias', 'table', 'cls_token', 'pos_embed')):
+        if name.endswith(('qkv.weight', 'qkv.bias', 'table', 'cls_token', 'reg_token', 'pos_embed')):
             nn.init.normal_(param, std=0.3)
     half = dtype.itemsize < 4
     model.to(torch.float32 if half else dtype)
@@ -108,7 +130,8 @@ def check_vit(vit, batch, size, dtype, seed) -> None:
     torch.manual_seed(seed)
     arguments, global_blocks = vit
     model, x = RoPEViT(**arguments), torch.randn(batch, 3, *size)
-    compare(model, lambda weights: plain_vit(model, x, weights, global_blocks), x, dtype)
+    eps = arguments.get('norm_eps', 1e-6)
+    compare(model, lambda weights: plain_vit(model, x, weights, global_blocks, eps), x, dtype)
 
 
 def check_swin(arguments, batch, size, dtype, seed) -> None:

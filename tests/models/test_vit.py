@@ -16,6 +16,23 @@ LAYOUTS = {
     'cls token': dict(with_cls_token=True),
     'windowed': dict(window_size=3, global_attn_indexes=(1, -1)),
     'windows only': dict(window_size=4),
+    'windows with prefix tokens': dict(window_size=3, global_attn_indexes=(1,), with_cls_token=True, num_registers=2),
+    'registers alone': dict(window_size=3, num_registers=1),
+    'every option': dict(
+        window_size=3,
+        window_frame=True,
+        positions=dict(rule='reference', ref=5, offset=1),
+        num_registers=2,
+        mlp='swiglu',
+        norm='rms',
+        pre_norm=True,
+        mlp_norm=True,
+        attn_norm=True,
+        qk_norm=True,
+        norm_every_output=True,
+        final_norm=True,
+        pos_embed_resize='tile',
+    ),
     'no LayerScale': dict(layer_scale_init_value=None),
 }
 variants = pytest.mark.parametrize('variant', VARIANTS, ids=lambda v: f'{v["rope"]}{"+ape" * v["ape"]}')
@@ -31,8 +48,8 @@ def tiny(**kwargs) -> RoPEViT:
 @variants
 @layouts
 @pytest.mark.parametrize('size', [(48, 48), (61, 100), (8, 90), (1, 1)])
-def test_maps_have_the_promised_shape(variant, layout, size: tuple[int, int]) -> None:
-    outs = tiny(**variant, **layout, out_indices=(0, 2, -1), final_norm=True)(torch.randn(2, 3, *size))
+def test_maps_have_the_promised_shape(variant, layout, size):
+    outs = tiny(**{'final_norm': True, **variant, **layout}, out_indices=(0, 2, -1))(torch.randn(2, 3, *size))
     assert [out.shape for out in outs] == [(2, 32, -(-size[0] // 8), -(-size[1] // 8))] * 3
     assert all(out.is_contiguous() for out in outs)
 
@@ -40,8 +57,8 @@ def test_maps_have_the_promised_shape(variant, layout, size: tuple[int, int]) ->
 @variants
 @layouts
 @pytest.mark.parametrize('with_cp', [False, True])
-def test_every_parameter_gets_a_gradient(variant, layout, with_cp: bool) -> None:
-    model = tiny(**variant, **layout, with_cp=with_cp, final_norm=True)
+def test_every_parameter_gets_a_gradient(variant, layout, with_cp):
+    model = tiny(**{'final_norm': True, **variant, **layout}, with_cp=with_cp)
     sum(out.square().mean() for out in model(torch.randn(2, 3, 40, 72))).backward()
     missing = [name for name, param in model.named_parameters() if param.grad is None or not param.grad.abs().sum() > 0]
     assert not missing
@@ -120,7 +137,37 @@ def test_windows_that_no_block_attends_in_change_nothing(with_cls_token: bool) -
     assert torch.equal(model(x)[0], twin(x)[0])
 
 
-def test_window_only_model_equals_itself_on_each_window() -> None:
+@pytest.mark.parametrize('rule', [dict(rule='index', offset=1), dict(rule='reference', ref=5), dict(rule='centred')])
+def test_windows_with_prefix_tokens_that_hold_the_grid_are_global_attention(rule):
+    model = tiny(window_size=20, with_cls_token=True, num_registers=2, positions=rule)
+    twin = tiny(with_cls_token=True, num_registers=2, positions=rule)
+    twin.load_state_dict(model.state_dict())
+    x = torch.randn(2, 3, 61, 100)
+    torch.testing.assert_close(model(x), twin(x), rtol=0, atol=1e-5)
+
+
+def test_a_fixed_frame_makes_features_independent_of_padding_to_the_right():
+    """Positions that scale to the grid, padding included, do not."""
+    x = torch.randn(1, 3, 48, 48)
+    wider = torch.cat((x, torch.zeros(1, 3, 48, 48)), dim=3)
+    for frame, same in ((6, True), (None, False)):
+        model = tiny(window_size=6, positions=dict(rule='centred', frame=frame)).eval()
+        assert torch.allclose(model(x)[0], model(wider)[0][..., :6], rtol=0, atol=1e-5) == same
+
+
+def test_the_norm_of_every_output_is_the_final_one():
+    model = tiny(final_norm=True, norm_every_output=True, out_indices=(0, 1, -1)).eval()
+    plain = tiny(out_indices=(0, 1, -1)).eval()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    torch.nn.init.normal_(model.norm.weight)
+    x = torch.randn(1, 3, 40, 40)
+    for normed, out in zip(model(x), plain(x)):
+        torch.testing.assert_close(normed, model.norm(out.movedim(1, -1)).movedim(-1, 1), rtol=0, atol=1e-5)
+    assert tiny(final_norm=True, norm_every_output=True, out_indices=(0,)).norm.weight.requires_grad
+    assert not tiny(final_norm=True, out_indices=(0,)).norm.weight.requires_grad
+
+
+def test_window_only_model_equals_itself_on_each_window():
     model = tiny(window_size=3).eval()
     x = torch.randn(1, 3, 48, 72)  # 6 x 9 tokens, 2 x 3 windows of 3 x 3
     whole = model(x)[0]
@@ -208,11 +255,19 @@ def test_state_dict_keys() -> None:
 
 
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 2, 4])
-def test_frozen_stages_learn_nothing_and_stay_in_eval(frozen_stages: int) -> None:
-    model = tiny(frozen_stages=frozen_stages, ape=True, with_cls_token=True, final_norm=True, drop_path_rate=0.5)
+def test_frozen_stages_learn_nothing_and_stay_in_eval(frozen_stages):
+    tokens = dict(ape=True, with_cls_token=True, num_registers=2, pre_norm=True)
+    model = tiny(frozen_stages=frozen_stages, **tokens, final_norm=True, drop_path_rate=0.5)
     model.train()
     learning = {name for name, param in model.named_parameters() if param.requires_grad}
-    embeddings = {'cls_token', 'pos_embed', 'patch_embed.proj.weight', 'patch_embed.proj.bias'}
+    embeddings = {
+        'cls_token',
+        'reg_token',
+        'norm_pre.weight',
+        'pos_embed',
+        'patch_embed.proj.weight',
+        'patch_embed.proj.bias',
+    }
     assert embeddings.isdisjoint(learning) == (frozen_stages >= 0)
     for i, block in enumerate(model.blocks):
         assert any(name.startswith(f'blocks.{i}.') for name in learning) == (i >= frozen_stages)
@@ -231,9 +286,9 @@ def test_train_and_eval_return_self() -> None:
     assert model.train() is model and model.eval() is model
 
 
-def test_layer_depth_counts_from_the_embeddings_to_the_heads() -> None:
-    model = tiny(ape=True, with_cls_token=True, final_norm=True)
-    for name in ('cls_token', 'pos_embed', 'patch_embed.proj.bias'):
+def test_layer_depth_counts_from_the_embeddings_to_the_heads():
+    model = tiny(ape=True, with_cls_token=True, num_registers=2, pre_norm=True, final_norm=True)
+    for name in ('cls_token', 'reg_token', 'norm_pre.bias', 'pos_embed', 'patch_embed.proj.bias'):
         assert model.get_layer_depth(f'backbone.{name}', prefix='backbone.') == (0, 6)
     for i in range(4):
         assert model.get_layer_depth(f'blocks.{i}.attn.rope.freqs') == (i + 1, 6)
@@ -290,11 +345,24 @@ def test_compiled_training_step_equals_eager(backend: str, close: Callable[..., 
         (dict(window_size=2, global_attn_indexes=(4,)), r'global_attn_indexes .* \(4,\)'),
         (dict(window_size=2, global_attn_indexes=(3, -1)), r'global_attn_indexes .*repeat.*\(3, -1\)'),
         (dict(out_indices=(0, 7)), r'out_indices .* \(0, 7\)'),
-        (dict(out_indices=(1, 1)), r'out_indices .*repeat.*\(1, 1\)'),
-        (dict(out_indices=()), r'out_indices .*\(\)'),
-        (dict(out_type='avg_featmap'), "out_type .*'featmap'.*'cls_token'.*'avg_featmap'"),
-        (dict(out_type='cls_token'), "out_type.*'cls_token'.*with_cls_token.*True"),
-        (dict(with_cls_token=True, window_size=2), r'with_cls_token .*window_size\W+2\b'),
+        (dict(out_indices=(1, 1)), 'out_indices must not repeat'),
+        (dict(out_indices=()), 'out_indices must name'),
+        (dict(out_type='avg_featmap'), "out_type must be 'featmap' or 'cls_token', but got 'avg_featmap'"),
+        (dict(out_type='cls_token'), "out_type = 'cls_token' needs with_cls_token = True"),
+        (dict(num_registers=-1), 'num_registers .* -1'),
+        (dict(mlp='relu'), "mlp must be 'gelu' or 'swiglu', but got 'relu'"),
+        (dict(norm='batch'), "norm must be 'layer' or 'rms', but got 'batch'"),
+        (dict(pos_embed_resize='nearest'), "pos_embed_resize .*'tile', but got 'nearest'"),
+        (dict(norm_every_output=True), 'norm_every_output = True needs final_norm = True'),
+        (dict(positions=dict(rule='linear')), "rule of positions .*'centred', but got 'linear'"),
+        (dict(positions=dict(rule='reference')), "ref of positions .* got None for 'reference'"),
+        (dict(positions=dict(ref=3)), "ref of positions .* got 3 for 'index'"),
+        (dict(positions=dict(rule='reference', ref=(0, 2))), r'ref of positions .* \(0, 2\)'),
+        (dict(positions=dict(rule='centred', offset=1)), "offset of positions .* 'centred', but got 1"),
+        (dict(positions=dict(frame=3)), "frame of positions .* got 3 for 'index'"),
+        (dict(positions=dict(rule='centred', frame=0)), 'frame of positions .* got 0'),
+        (dict(positions=dict(step=3)), "positions must be None or a dict .* {'step': 3}"),
+        (dict(positions='index'), "positions must be None or a dict .* 'index'"),
         (dict(drop_path_rate=1.0), 'drop_path_rate .* 1.0'),
         (dict(frozen_stages=5), 'frozen_stages .* 5'),
         (dict(patch_size=0), 'patch_size .* 0'),

@@ -92,7 +92,10 @@ def test_weights_from_a_path_and_from_a_url(hub: Hub, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     'arguments, words',
     [
-        (('rope_vit_huge', False, {}), "name .*rope_vit_tiny, rope_vit_small, .*rope_swin_base.*'rope_vit_huge'"),
+        (
+            ('rope_vit_huge', False, {}),
+            "rope_vit_tiny, rope_vit_small, .*, dinov3_vit_tiny, .*, but got 'rope_vit_huge'",
+        ),
         (
             ('rope_vit_tiny', True, {}),
             r"pretrained=True.*rope_vit_tiny.*rope='mixed'[^=]*$",  # no other is listed

@@ -6,8 +6,10 @@ import pytest
 import timm
 import torch
 
+import mmrope
 from mmrope import RoPESwin, RoPEViT
-from mmrope.weights.known import KNOWN, KnownWeights
+from mmrope.weights.known import FAMILY_WEIGHTS, KNOWN, FamilyWeights, KnownWeights, ungated_names
+from tests.helpers.timm_families import NAMES
 
 each = pytest.mark.parametrize('weights', KNOWN, ids=lambda weights: weights.name)
 
@@ -96,3 +98,48 @@ def test_accuracies_are_those_of_the_authors() -> None:
 @each
 def test_weights_that_the_authors_do_not_publish_come_from_timm(weights: KnownWeights) -> None:
     assert weights.checkpoint == (f'timm:{weights.timm}' if weights.rpb else f'hf-hub:naver-ai/{weights.name}')
+
+
+families = pytest.mark.parametrize('weights', FAMILY_WEIGHTS, ids=lambda weights: weights.name)
+LICENCES = {
+    'Apache-2.0': 'apache-2.0',
+    'MIT': 'mit',
+    'DINOv3': 'dinov3-license',
+    'Sapiens2': 'sapiens2-license',
+    'FAIR non-commercial research': 'fair-noncommercial-research-license',
+}
+
+
+def test_every_checkpoint_of_timm_is_listed_once():
+    names = {weights.name for weights in FAMILY_WEIGHTS} | {weights.timm for weights in KNOWN}
+    assert len({weights.name for weights in FAMILY_WEIGHTS}) == len(FAMILY_WEIGHTS)
+    listed = {tag for tag in timm.list_pretrained() if tag.partition('.')[0] in NAMES}
+    assert len(listed) == 75 and listed <= names
+
+
+@families
+def test_a_checkpoint_is_as_timm_has_it(weights: FamilyWeights):
+    assert weights.arch in getattr(mmrope, weights.backbone).ARCHS
+    if '/' in weights.name:
+        assert weights.gated and weights.checkpoint == f'hf-hub:{weights.name}'
+        return
+    cfg = timm.get_pretrained_cfg(weights.name)
+    assert cfg.hf_hub_id and cfg.license == LICENCES[weights.licence] and not weights.gated
+    assert weights.img_size in (None, cfg.input_size[-1])
+    with torch.device('meta'):
+        theirs = timm.create_model(weights.name.partition('.')[0])
+        ours = getattr(mmrope, weights.backbone)(weights.arch)
+    assert (ours.embed_dims, len(ours.blocks)) == (theirs.embed_dim, len(theirs.blocks))
+
+
+def test_what_is_gated_names_what_is_not():
+    gated = {weights.name: weights for weights in FAMILY_WEIGHTS if weights.gated}
+    assert len(gated) == 9
+    for name, weights in gated.items():
+        advice = ungated_names(f'hf-hub:{name}/model.safetensors')
+        assert (weights.ungated[0] in advice) if weights.ungated else 'no copy' in advice
+        assert {
+            other.name for other in FAMILY_WEIGHTS if f'timm:{other.name}' in weights.ungated
+        } or not weights.ungated
+    assert ungated_names('hf-hub:facebook/dinov3-vits16plus-pretrain-lvd1689m').count('small_plus') == 1
+    assert not ungated_names('hf-hub:naver-ai/it') and not ungated_names('hf-hub:facebook/sam3.1')

@@ -1,0 +1,7 @@
+# Perception Encoder, spatial. Apache-2.0.
+backbone = dict(
+    type='mmrope.PEViT',
+    arch='spatial_small',
+    init_cfg=dict(type='Pretrained', checkpoint='timm:vit_pe_spatial_small_patch16_512.fb'),
+)
+pixels = dict(mean=[127.5] * 3, std=[127.5] * 3)

@@ -1,0 +1,2 @@
+_base_ = ['./_base_/backbones/dinov3_vit_b.py', './_base_/recipes/linear_vit.py']
+model = dict(data_preprocessor=_base_.pixels, backbone=dict(**_base_.backbone, final_norm=True))

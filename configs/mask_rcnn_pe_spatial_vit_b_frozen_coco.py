@@ -1,0 +1,2 @@
+_base_ = ['./_base_/backbones/pe_spatial_vit_b.py', './_base_/recipes/mask_rcnn_pe.py']
+model = dict(data_preprocessor=_base_.pixels, backbone=dict(**_base_.backbone, frozen_stages=12, window_size=0))

@@ -1,0 +1,8 @@
+_base_ = ['./_base_/backbones/eva02_vit_s.py', './_base_/recipes/upernet_eva02.py']
+model = dict(
+    data_preprocessor=_base_.pixels,
+    backbone=dict(**_base_.backbone, frozen_stages=12),
+    neck=dict(in_channels=[384] * 4, out_channels=384),
+    decode_head=dict(in_channels=[384] * 4),
+    auxiliary_head=dict(in_channels=384),
+)

@@ -1,0 +1,358 @@
+"""Layouts of the families of ViTs with RoPE: their authors', Hugging Face transformers' and timm's, from and to.
+
+Names become timm's first, and then mmrope's: one ``qkv`` with a bias, its rows of q and k in the order of channels that
+mmrope rotates; one ``fc1``, gate first; the rows of ``pos_embed`` that belong to the cls token added to it.
+
+mmrope writes ``attn.qkv.bias`` in every block. Files of others that have this name have other names too which mmrope
+never writes, or rows in mmrope's order. So a file of mmrope is never taken for one of another layout.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .report import WeightsError
+
+Names = tuple[tuple[str, str], ...]  # patterns, and what takes their place
+
+NORMS = (r'layer_norm(\d)\.', r'norm\1.')
+BLOCK = r'^(?:model\.)?layers?\.(\d+)\.'
+HUGGING_FACE: Names = (
+    (r'^embeddings\.cls_token$', 'cls_token'),
+    (r'^embeddings\.register_tokens$', 'reg_token'),
+    (r'^embeddings\.mask_token$', 'mask_token'),
+    (r'^embeddings\.position_embeddings$', 'pos_embed'),
+    (r'^embeddings\.patch_embeddings\.(?:projection\.)?', 'patch_embed.proj.'),
+    (r'^layer_norm\.', 'norm_pre.'),
+    (BLOCK, r'blocks.\1.'),
+    (r'\.attention\.o_proj\.', '.attn.proj.'),
+    (r'\.attention\.', '.attn.'),
+    (r'layer_scale(\d)\.lambda1$', r'gamma_\1'),
+    NORMS,
+    (r'\.gate_proj\.', '.fc1_g.'),
+    (r'(blocks\.\d+\.mlp)\.up_proj\.', r'\1.up_proj.'),
+    (r'\.down_proj\.', '.fc2.'),
+)
+DINOV3: Names = (
+    (r'^storage_tokens$', 'reg_token'),
+    (r'\.ls(\d)\.gamma$', r'.gamma_\1'),
+    (r'\.mlp\.w1\.', '.mlp.fc1_g.'),
+    (r'\.mlp\.w2\.', '.mlp.fc1_x.'),
+    (r'\.mlp\.w3\.', '.mlp.fc2.'),
+)
+EVA02: Names = (
+    (r'\.mlp\.w12\.', '.mlp.fc1.'),
+    (r'\.mlp\.w1\.', '.mlp.fc1_g.'),
+    (r'\.mlp\.w2\.', '.mlp.fc1_x.'),
+    (r'\.mlp\.w3\.', '.mlp.fc2.'),
+    (r'\.mlp\.ffn_ln\.', '.mlp.norm.'),
+    (r'\.attn\.inner_attn_ln\.', '.attn.norm.'),
+)
+PE: Names = (
+    (r'^class_embedding$', 'cls_token'),
+    (r'^positional_embedding$', 'pos_embed'),
+    (r'^conv1\.', 'patch_embed.proj.'),
+    (r'^ln_pre\.', 'norm_pre.'),
+    (r'^ln_post\.', 'norm.'),
+    (r'^transformer\.resblocks\.', 'blocks.'),
+    (r'\.attn\.in_proj_', '.attn.qkv.'),
+    (r'\.attn\.out_proj\.', '.attn.proj.'),
+    (r'\.ln_(\d)\.', r'.norm\1.'),
+    (r'\.mlp\.c_fc\.', '.mlp.fc1.'),
+    (r'\.mlp\.c_proj\.', '.mlp.fc2.'),
+    (r'\.ls_(\d)\.gamma$', r'.gamma_\1'),
+)
+SAM3: Names = ((r'^ln_pre\.', 'norm_pre.'),)
+SAPIENS2: Names = (
+    (r'^storage_tokens$', 'reg_token'),
+    (r'^patch_embed\.projection\.', 'patch_embed.proj.'),
+    (r'\.attn\.w([qkv])\.', r'.attn.\1_proj.'),
+    (r'\.attn\.gamma\.weight$', '.gamma_1'),
+    (r'\.ffn\.w12\.', '.mlp.fc1.'),
+    (r'\.ffn\.w3\.', '.mlp.fc2.'),
+    (r'\.ln(\d)\.', r'.norm\1.'),
+    (r'^ln1\.', 'norm.'),
+)
+
+DROPPED = {  # by names as timm has them; heads and their norms are left to whoever loads
+    r'(?:.*\.)?(?:rope\.freqs_(?:cos|sin)|freqs_cis|rotary_emb\.\w+|bias_mask|k_bias)': 'buffers that are computed',
+    r'mask_token|lm_head\..*|local_cls_norm\..*|projectors\..*': 'of pretraining',
+    r'attn_pool\..*|proj|logit_scale': 'a pooling head',
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A layout of a family.
+
+    Attributes:
+        family: class that such weights are for.
+        names: what turns its names into timm's.
+        half: whether channel ``j`` of a head turns with channel ``j + head_dim // 2``, and not with its neighbour.
+        y_first: whether the first half of the pairs turns along y.
+    """
+
+    family: str
+    names: Names = ()
+    half: bool = False
+    y_first: bool = False
+
+
+TIMM = {  # by the class; also the order of channels of the authors' files
+    'DINOv3ViT': Layout('DINOv3ViT', half=True, y_first=True),
+    'Sapiens2ViT': Layout('Sapiens2ViT', half=True, y_first=True),
+    'EVA02ViT': Layout('EVA02ViT', y_first=True),
+    'SBBViT': Layout('SBBViT', y_first=True),
+    'PEViT': Layout('PEViT'),
+}
+
+
+def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
+    """Recognise the layout of another project by its names; ``None`` for mmrope's own and those of RoPE-ViT's authors.
+
+    Raises:
+        WeightsError: if it is the layout of DINOv2, which has no RoPE.
+    """
+    if {'conv1.weight', 'transformer.resblocks.0.attn.in_proj_weight'} <= set(state):
+        return Layout('PEViT', PE)
+    if 'embeddings.patch_embeddings.projection.weight' in state:
+        return Layout('SAM3ViT', HUGGING_FACE)
+    if 'embeddings.patch_embeddings.weight' in state:
+        return Layout('DINOv3ViT', HUGGING_FACE, half=True, y_first=True)
+    if 'blocks.0.attn.wq.weight' in state:
+        return Layout('Sapiens2ViT', SAPIENS2, half=True, y_first=True)
+    if 'blocks.0.ls1.gamma' in state:
+        if 'pos_embed' in state:
+            raise WeightsError('these are weights with the names of DINOv2, which has no RoPE')
+        return Layout('DINOv3ViT', DINOV3, half=True, y_first=True)
+    if 'ln_pre.weight' in state and 'blocks.0.attn.qkv.weight' in state:
+        return Layout('SAM3ViT', SAM3)
+    if 'blocks.0.mlp.w12.weight' in state or 'blocks.0.mlp.w1.weight' in state:
+        return Layout('EVA02ViT', EVA02, y_first=True)
+    own = 'blocks.0.attn.qkv.bias' in state and not is_timms_pe(state)
+    return None if own else TIMM.get(family_of_names(state))
+
+
+def is_timms_pe(state: Mapping[str, Tensor]) -> bool:
+    """Tell timm's PE from mmrope's, which has a bias in its patch embedding."""
+    return 'norm_pre.weight' in state and 'patch_embed.proj.bias' not in state
+
+
+def family_of_names(state: Mapping[str, Tensor]) -> str:
+    """Guess the family of a ViT under timm's or mmrope's names; SAM 3's cannot be told from those of PE."""
+    if 'norm_pre.weight' in state:
+        return 'PEViT'
+    if 'blocks.0.attn.q_norm.weight' in state:
+        return 'Sapiens2ViT'
+    if 'reg_token' in state:
+        return 'DINOv3ViT' if 'cls_token' in state else 'SBBViT'
+    if 'blocks.0.mlp.fc1_g.weight' in state or _is_gated(state):
+        return 'EVA02ViT'
+    return 'RoPEViT'
+
+
+def _is_gated(state: Mapping[str, Tensor]) -> bool:
+    names = ('blocks.0.mlp.fc1.weight', 'blocks.0.mlp.fc2.weight')
+    if not all(name in state and state[name].ndim == 2 for name in names):
+        return False
+    return state[names[0]].shape[0] == 2 * state[names[1]].shape[1]
+
+
+def row_order(head_dim: int, layout: Layout) -> Tensor:
+    """Return the channel of a head in ``layout`` for each channel of a head in mmrope."""
+    pairs = torch.arange(head_dim // 2)
+    if layout.y_first:
+        pairs = pairs.roll(len(pairs) // 2)
+    first, second = (pairs, pairs + len(pairs)) if layout.half else (2 * pairs, 2 * pairs + 1)
+    return torch.stack((first, second), dim=-1).flatten()
+
+
+def permuted(x: Tensor, order: Tensor) -> Tensor:
+    """Put the rows of a projection, a bias or a norm of one head in another order, head by head."""
+    return x.unflatten(0, (-1, len(order)))[:, order.to(x.device)].flatten(0, 1)
+
+
+def timm_names(state: Mapping[str, Tensor], layout: Layout) -> dict[str, str]:
+    """Return the name that timm has for each name of a layout."""
+    new = {}
+    for key in state:
+        name = key
+        for pattern, replacement in layout.names:
+            name = re.sub(pattern, replacement, name)
+        new[key] = name
+    gated = any('.fc1_g.' in name for name in new.values())
+    return {key: name.replace('.up_proj.', '.fc1_x.' if gated else '.fc1.') for key, name in new.items()}
+
+
+def drop_reason(name: str) -> str | None:
+    """Say why a tensor under timm's name has no place in mmrope; ``None`` if it has."""
+    return next((reason for pattern, reason in DROPPED.items() if re.fullmatch(pattern, name)), None)
+
+
+class Blocks:
+    """Tensors under timm's names on their way to mmrope's.
+
+    Args:
+        state: tensors, masks of biases among them.
+        layout: where they come from.
+        num_heads: heads of the model.
+
+    Raises:
+        WeightsError: if the heads do not divide the channels.
+    """
+
+    def __init__(self, state: dict[str, Tensor], layout: Layout, num_heads: int) -> None:
+        self.state, self.layout, self.num_heads = dict(state), layout, num_heads
+        dims = self.state['patch_embed.proj.weight'].shape[0]
+        if dims % num_heads or dims // num_heads % 4:
+            raise WeightsError(f'num_heads={num_heads} does not fit weights of {dims} channels')
+        self.order = row_order(dims // num_heads, layout)
+
+    def convert(self, depth: int) -> dict[str, Tensor]:
+        """Return the tensors under mmrope's names."""
+        for i in range(depth):
+            self._join_qkv(f'blocks.{i}.attn.')
+            self._join_gate(f'blocks.{i}.mlp.')
+            if f'blocks.{i}.gamma_1' in self.state and f'blocks.{i}.gamma_2' not in self.state:
+                self.state[f'blocks.{i}.gamma_2'] = torch.ones_like(self.state[f'blocks.{i}.gamma_1'])
+        self._take_periods(depth)
+        self._fold_prefix()
+        weight = self.state['patch_embed.proj.weight']
+        self.state.setdefault('patch_embed.proj.bias', weight.new_zeros(len(weight)))
+        if self.state.get('cls_token', weight).ndim == 1:  # of PE
+            self.state['cls_token'] = self.state['cls_token'][None, None]
+        return self.state
+
+    def _join_qkv(self, name: str) -> None:
+        """Make one projection of three, its biases complete and its rows in mmrope's order."""
+        pop = self.state.pop
+        if f'{name}qkv.weight' in self.state:
+            weights = list(pop(f'{name}qkv.weight').chunk(3))
+        elif all(f'{name}{part}_proj.weight' in self.state for part in 'qkv'):
+            weights = [pop(f'{name}{part}_proj.weight') for part in 'qkv']
+        else:
+            return  # the report names what is missing
+        whole = pop(f'{name}qkv.bias', None)
+        if whole is not None:
+            mask = pop(f'{name}qkv.bias_mask', None)
+            biases: list[Tensor] = list((whole if mask is None else _masked(whole, mask)).chunk(3))
+        else:
+            biases = []
+            for part, weight in zip('qkv', weights):
+                bias, alone = pop(f'{name}{part}_proj.bias', None), pop(f'{name}{part}_bias', None)
+                bias = alone if bias is None else bias
+                biases.append(weight.new_zeros(len(weight)) if bias is None else bias)
+        head_dim = len(self.order)
+        for parts in (weights, biases):
+            for i in (1, 2):  # heads that several queries share
+                repeats = len(parts[0]) // len(parts[i])
+                if repeats > 1:
+                    parts[i] = parts[i].unflatten(0, (-1, head_dim)).repeat_interleave(repeats, 0).flatten(0, 1)
+            for i in (0, 1):
+                parts[i] = permuted(parts[i], self.order)
+        self.state[f'{name}qkv.weight'], self.state[f'{name}qkv.bias'] = torch.cat(weights), torch.cat(biases)
+        for part in 'qk':
+            if f'{name}{part}_norm.weight' in self.state:
+                self.state[f'{name}{part}_norm.weight'] = permuted(self.state[f'{name}{part}_norm.weight'], self.order)
+
+    def _join_gate(self, name: str) -> None:
+        for kind in ('weight', 'bias'):
+            gate, value = (self.state.pop(f'{name}fc1_{part}.{kind}', None) for part in 'gx')
+            if gate is not None and value is not None:
+                self.state[f'{name}fc1.{kind}'] = torch.cat((gate, value))
+
+    def _take_periods(self, depth: int) -> None:
+        """Make frequencies of the periods of DINOv3: those of a file decide, since published ones were rounded."""
+        periods = self.state.pop('rope_embed.periods', None)
+        if periods is None:
+            return
+        magnitudes = 1 / periods.float()
+        zeros = torch.zeros_like(magnitudes)
+        freqs = torch.stack((torch.cat((magnitudes, zeros)), torch.cat((zeros, magnitudes))))[:, None]
+        for i in range(depth):
+            self.state[f'blocks.{i}.attn.rope.freqs'] = freqs.clone()
+
+    def _fold_prefix(self) -> None:
+        """Add the row of ``pos_embed`` that belongs to the cls token to it; without one, leave it out."""
+        pos = self.state.get('pos_embed')
+        if pos is None:
+            return
+        if pos.ndim == 2:  # of PE
+            pos = pos[None]
+        rows, cls = pos.shape[1], self.state.get('cls_token')
+        prefix = int(cls is not None or math.isqrt(rows - 1) ** 2 == rows - 1)
+        if prefix and cls is not None:
+            self.state['cls_token'] = cls.reshape(1, 1, -1) + pos[:, :1]
+        self.state['pos_embed'] = pos[:, prefix:]
+
+
+def _masked(bias: Tensor, mask: Tensor) -> Tensor:
+    """Apply DINOv3's mask of a bias, which hides the bias of the keys; NaN stands for a mask that was never set."""
+    if mask.isnan().any():
+        mask = torch.ones_like(bias)
+        mask.view(3, -1)[1] = 0
+    return torch.where(mask == 0, torch.zeros_like(bias), bias * mask)
+
+
+def to_timm_family(state: Mapping[str, Tensor], family: str, num_heads: int) -> dict[str, Tensor]:
+    """Convert a family's weights from mmrope's layout to timm's.
+
+    Raises:
+        WeightsError: if timm's model has no place for some of them.
+    """
+    if family not in TIMM or family == 'Sapiens2ViT':
+        raise WeightsError(f'timm has no layout for weights of a {family}, or not for all of them')
+    layout, new = TIMM[family], dict(state)
+    depth = 1 + max(int(key.split('.')[1]) for key in state if key.startswith('blocks.'))
+    back = row_order(state['patch_embed.proj.weight'].shape[0] // num_heads, layout).argsort()
+    split = family == 'EVA02ViT' and 'blocks.0.mlp.norm.weight' in state
+    for i in range(depth):
+        new.pop(f'blocks.{i}.attn.rope.freqs', None)
+        _split_qkv(new, f'blocks.{i}.attn.', back, family, split)
+        if _is_gated(state) and (split or family == 'DINOv3ViT'):
+            for kind in ('weight', 'bias'):
+                gate, value = new.pop(f'blocks.{i}.mlp.fc1.{kind}').chunk(2)
+                new[f'blocks.{i}.mlp.fc1_g.{kind}'], new[f'blocks.{i}.mlp.fc1_x.{kind}'] = gate, value
+    if family == 'PEViT':
+        _drop_zeros(new, 'patch_embed.proj.bias')
+    if 'pos_embed' in new and 'cls_token' in new:  # the cls token holds its own row
+        new['pos_embed'] = torch.cat((torch.zeros_like(new['cls_token']), new['pos_embed']), dim=1)
+    return new
+
+
+def _split_qkv(new: dict[str, Tensor], name: str, back: Tensor, family: str, split: bool) -> None:
+    """Put the rows of q and k back in timm's order, and split what timm's model splits."""
+    weights, biases = (list(new.pop(f'{name}qkv.{kind}').chunk(3)) for kind in ('weight', 'bias'))
+    for parts in (weights, biases):
+        parts[:2] = [permuted(part, back) for part in parts[:2]]
+    if family == 'PEViT':
+        new[f'{name}qkv.weight'], new[f'{name}qkv.bias'] = torch.cat(weights), torch.cat(biases)
+        return
+    if biases[1].any():
+        raise WeightsError(f'{name}qkv.bias has a bias of the keys, for which timm has no place')
+    if split:
+        new |= {f'{name}{part}_proj.weight': weight for part, weight in zip('qkv', weights)}
+        new |= {f'{name}{part}_proj.bias': biases[i] for i, part in ((0, 'q'), (2, 'v'))}
+        return
+    new[f'{name}qkv.weight'] = torch.cat(weights)
+    if family == 'EVA02ViT' or biases[0].any() or biases[2].any():  # timm has models with and without a bias
+        new |= {f'{name}{part}_bias': biases[i] for i, part in ((0, 'q'), (2, 'v'))}
+
+
+def _drop_zeros(new: dict[str, Tensor], key: str) -> None:
+    if new.pop(key).any():
+        raise WeightsError(f'{key} is not zero, and timm has no place for it')
+
+
+def heads_in(state: Mapping[str, Tensor]) -> int | None:
+    """Count the heads if a tensor shows how many channels each has."""
+    dims = state['patch_embed.proj.weight'].shape[0]
+    if 'rope_embed.periods' in state:
+        return dims // (4 * len(state['rope_embed.periods']))
+    if 'blocks.0.attn.q_norm.weight' in state:
+        return dims // len(state['blocks.0.attn.q_norm.weight'])
+    return None
