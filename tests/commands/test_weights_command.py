@@ -27,7 +27,9 @@ def test_the_table_has_one_line_for_each(
 
 
 @pytest.mark.parametrize('arguments, bar', [((), '│'), (('--format', 'markdown'), '|')])
-def test_other_families_say_licence_and_gate(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], bar: str):
+def test_other_families_say_licence_and_gate(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], bar: str
+) -> None:
     rows = [[cell.strip() for cell in line.split(bar)[1:-1]] for line in output(capsys, *arguments).splitlines()]
     for row in (
         ['vit_base_patch16_lingbot.robbyant', 'DINOv3ViT base', '', '', 'Apache-2.0'],
@@ -37,7 +39,7 @@ def test_other_families_say_licence_and_gate(capsys: pytest.CaptureFixture[str],
         assert row in rows
 
 
-def test_json_has_all_that_is_known(capsys: pytest.CaptureFixture[str]):
+def test_json_has_all_that_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     rows = {row['name']: row for row in json.loads(output(capsys, '--format', 'json'))}
     assert list(rows) == [weights.name for weights in (*KNOWN, *FAMILY_WEIGHTS)]
     assert rows['facebook/sam3']['gated'] and rows['facebook/sam3']['checkpoint'] == 'hf-hub:facebook/sam3'

@@ -323,12 +323,12 @@ def test_a_bias_takes_tokens_row_by_row_only() -> None:
         make(None, rpb_window_size=4)(torch.randn(1, 16, 24), one_window((4, 4)), windows)
 
 
-def test_several_windows_take_no_fewer_tokens():
+def test_several_windows_take_no_fewer_tokens() -> None:
     with pytest.raises(ValueError, match='4 x 4 tokens.* 12'):
         make('mixed')(torch.randn(1, 12, 24), even_windows((4, 4), 2))
 
 
-def test_several_windows_take_a_bias_or_prefix_tokens():
+def test_several_windows_take_a_bias_or_prefix_tokens() -> None:
     with pytest.raises(ValueError, match='4 x 4 tokens.* 20'):
         make(None, rpb_window_size=2)(torch.randn(1, 20, 24), even_windows((4, 4), 2))
 
@@ -344,7 +344,7 @@ RULES = {
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
 @pytest.mark.parametrize('positions', RULES.values(), ids=RULES)
 @pytest.mark.parametrize('batch', [1, 2])
-def test_gradients_of_windows_with_prefix_tokens_are_exact(rope, positions, batch):
+def test_gradients_of_windows_with_prefix_tokens_are_exact(rope, positions, batch) -> None:
     attn = Attention(8, 2, rope, 10.0, positions=positions).double()
     windows = even_windows((3, 4), 2)
     assert gradients_are_exact(attn, windows, None, batch)
@@ -353,12 +353,12 @@ def test_gradients_of_windows_with_prefix_tokens_are_exact(rope, positions, batc
 
 
 @pytest.mark.parametrize('positions', RULES.values(), ids=RULES)
-def test_prefix_tokens_and_one_window_over_the_grid_are_global_attention(positions, close):
+def test_prefix_tokens_and_one_window_over_the_grid_are_global_attention(positions, close) -> None:
     attn, x = Attention(24, 2, 'mixed', 10.0, positions=positions), torch.randn(2, 3 + 35, 24)
     close(attn(x, even_windows((5, 7), 7)), attn(x, one_window((5, 7))))
 
 
-def test_prefix_tokens_see_all_windows_and_a_window_itself_and_them():
+def test_prefix_tokens_see_all_windows_and_a_window_itself_and_them() -> None:
     attn, windows = make('mixed'), even_windows((4, 6), 3)  # 2 x 2 windows of 2 x 3
     x = torch.randn(1, 2 + 24, 24, requires_grad=True)
     out = attn(x, windows)

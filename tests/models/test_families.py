@@ -46,7 +46,7 @@ def images(*size: int) -> torch.Tensor:
 @kinds
 @cuts
 @pytest.mark.parametrize('size', [(24, 24), (45, 70), (1, 1)])
-def test_maps_have_the_promised_shape(kind, windows, size):
+def test_maps_have_the_promised_shape(kind, windows, size) -> None:
     outs = make(kind, **windows, out_indices=(0, 3), final_norm=True, norm_every_output=True)(images(*size))
     assert [out.shape for out in outs] == [(2, 32, -(-size[0] // 4), -(-size[1] // 4))] * 2
 
@@ -54,14 +54,14 @@ def test_maps_have_the_promised_shape(kind, windows, size):
 @kinds
 @cuts
 @pytest.mark.parametrize('with_cp', [False, True])
-def test_every_parameter_gets_a_gradient(kind, windows, with_cp):
+def test_every_parameter_gets_a_gradient(kind, windows, with_cp) -> None:
     model = make(kind, **windows, with_cp=with_cp, final_norm=True)
     model(images())[0].square().sum().backward()
     assert not [name for name, param in model.named_parameters() if param.grad is None or not param.grad.abs().sum()]
 
 
 @kinds
-def test_it_is_built_under_any_scope_and_is_a_ropevit(kind):
+def test_it_is_built_under_any_scope_and_is_a_ropevit(kind) -> None:
     for scope in ('mmengine', 'mmrope'):
         name = kind if scope == 'mmrope' else f'mmrope.{kind}'
         with_scope = {} if scope == 'mmengine' else {'_scope_': 'mmrope'}
@@ -70,7 +70,7 @@ def test_it_is_built_under_any_scope_and_is_a_ropevit(kind):
 
 
 @kinds
-def test_arguments_go_before_those_of_the_family(kind):
+def test_arguments_go_before_those_of_the_family(kind) -> None:
     model = getattr(mmrope, kind)(**SMALL, with_cls_token=False, num_registers=3, layer_scale_init_value=0.3)
     assert model.cls_token is None and model.reg_token.shape == (1, 3, 32)
     assert model.blocks[0].gamma_1[0] == pytest.approx(0.3)
@@ -114,13 +114,13 @@ TIMM = {  # sizes, and models of timm's of the same
 }
 
 
-def test_every_size_but_those_that_timm_lacks_is_compared_with_it():
+def test_every_size_but_those_that_timm_lacks_is_compared_with_it() -> None:
     sizes = {(cls.__name__, arch) for cls in FAMILIES for arch in cls.ARCHS}
     assert sizes - set(TIMM) == {('DINOv3ViT', 'large_plus'), ('SAM3ViT', 'large')}
 
 
 @pytest.mark.parametrize('size, name', TIMM.items(), ids=lambda value: value if isinstance(value, str) else '')
-def test_sizes_are_timms(size, name):
+def test_sizes_are_timms(size, name) -> None:
     with torch.device('meta'):
         theirs = timm.create_model(name, num_classes=0)
         ours = getattr(mmrope, size[0])(size[1])
@@ -145,7 +145,7 @@ def test_sizes_are_timms(size, name):
     assert block.attn.rope.theta == theirs.rope.temperature
 
 
-def test_the_sizes_that_timm_lacks():
+def test_the_sizes_that_timm_lacks() -> None:
     with torch.device('meta'):
         plus, sam3 = mmrope.DINOv3ViT('large_plus'), mmrope.SAM3ViT()
     assert (plus.embed_dims, len(plus.blocks), plus.blocks[0].attn.num_heads) == (1024, 24, 16)
@@ -157,7 +157,7 @@ def test_the_sizes_that_timm_lacks():
 
 @kinds
 @cuts
-def test_compiles_in_one_graph(kind, windows):
+def test_compiles_in_one_graph(kind, windows) -> None:
     model, x = make(kind, **windows).eval(), images()
     compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
     with torch.no_grad():
@@ -165,7 +165,7 @@ def test_compiles_in_one_graph(kind, windows):
 
 
 @kinds
-def test_global_attention_is_exported_for_any_size(kind):
+def test_global_attention_is_exported_for_any_size(kind) -> None:
     model = make(kind).eval()
     axes = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     program = torch.export.export(model, (images(24, 36),), dynamic_shapes=(axes,)).module()
@@ -178,7 +178,7 @@ def test_global_attention_is_exported_for_any_size(kind):
 @pytest.mark.parametrize(
     'kind', [kind if kind in ('DINOv3ViT', 'PEViT') else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 )
-def test_onnx_takes_any_size(kind, tmp_path):
+def test_onnx_takes_any_size(kind, tmp_path) -> None:
     pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
     worst = export_onnx(make(kind).eval(), str(tmp_path / 'it.onnx'), (40, 56), dynamic_size=True)
@@ -187,7 +187,7 @@ def test_onnx_takes_any_size(kind, tmp_path):
 
 @kinds
 @cuts
-def test_jit_trace_gives_the_same_maps(kind, windows):
+def test_jit_trace_gives_the_same_maps(kind, windows) -> None:
     model, x = make(kind, **windows).eval(), images()
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -196,7 +196,7 @@ def test_jit_trace_gives_the_same_maps(kind, windows):
 
 
 @kinds
-def test_half_precision_stays_near(kind):
+def test_half_precision_stays_near(kind) -> None:
     model, x = make(kind, **WINDOWS).eval(), images()
     with torch.no_grad():
         expected = model(x)[0]
@@ -206,7 +206,7 @@ def test_half_precision_stays_near(kind):
 
 
 @kinds
-def test_frozen_blocks_and_layers_that_learn_slower(kind):
+def test_frozen_blocks_and_layers_that_learn_slower(kind) -> None:
     model = make(kind, frozen_stages=4, final_norm=True).train()
     assert not any(param.requires_grad for param in model.parameters())
     assert not any(block.training for block in model.blocks)
@@ -217,7 +217,7 @@ def test_frozen_blocks_and_layers_that_learn_slower(kind):
 
 
 @kinds
-def test_to_grid_puts_the_tokens_of_a_block_in_their_places(kind):
+def test_to_grid_puts_the_tokens_of_a_block_in_their_places(kind) -> None:
     model, tokens = make(kind, **WINDOWS).eval(), []
     model.blocks[2].register_forward_hook(lambda module, args, out: tokens.append(out))
     model.blocks[3].register_forward_hook(lambda module, args, out: args[0])
@@ -226,7 +226,7 @@ def test_to_grid_puts_the_tokens_of_a_block_in_their_places(kind):
 
 
 @kinds
-def test_checkpoints_hold_frequencies_where_files_decide_them(kind):
+def test_checkpoints_hold_frequencies_where_files_decide_them(kind) -> None:
     stored = any(key.endswith('rope.freqs') for key in make(kind).state_dict())
     assert stored == (kind == 'DINOv3ViT')
     ours, theirs = make(kind), make(kind)
@@ -235,7 +235,7 @@ def test_checkpoints_hold_frequencies_where_files_decide_them(kind):
 
 
 @kinds
-def test_frequencies_survive_construction_on_meta(kind):
+def test_frequencies_survive_construction_on_meta(kind) -> None:
     real = make(kind).eval()
     with torch.device('meta'):
         model = make(kind).eval()
@@ -244,7 +244,7 @@ def test_frequencies_survive_construction_on_meta(kind):
     assert torch.equal(model(x)[0], real(x)[0])
 
 
-def test_names_of_backbones_are_classes_and_sizes():
+def test_names_of_backbones_are_classes_and_sizes() -> None:
     with torch.device('meta'):
         for name, cls, dims in (
             ('dinov3_vit_small_plus', mmrope.DINOv3ViT, 384),
@@ -259,7 +259,7 @@ def test_names_of_backbones_are_classes_and_sizes():
     assert sum(issubclass(cls, Family) for cls, _ in NAMES.values()) == sum(len(cls.ARCHS) for cls in FAMILIES)
 
 
-def test_pretrained_true_asks_which_of_several_weights():
+def test_pretrained_true_asks_which_of_several_weights() -> None:
     with torch.device('meta'):
         with pytest.raises(ValueError, match='vit_base_patch16_lingbot.robbyant, vit_base_patch16_dinov3.lvd1689m'):
             build_backbone('dinov3_vit_base', pretrained=True)

@@ -48,7 +48,7 @@ def tiny(**kwargs) -> RoPEViT:
 @variants
 @layouts
 @pytest.mark.parametrize('size', [(48, 48), (61, 100), (8, 90), (1, 1)])
-def test_maps_have_the_promised_shape(variant, layout, size):
+def test_maps_have_the_promised_shape(variant, layout, size) -> None:
     outs = tiny(**{'final_norm': True, **variant, **layout}, out_indices=(0, 2, -1))(torch.randn(2, 3, *size))
     assert [out.shape for out in outs] == [(2, 32, -(-size[0] // 8), -(-size[1] // 8))] * 3
     assert all(out.is_contiguous() for out in outs)
@@ -57,7 +57,7 @@ def test_maps_have_the_promised_shape(variant, layout, size):
 @variants
 @layouts
 @pytest.mark.parametrize('with_cp', [False, True])
-def test_every_parameter_gets_a_gradient(variant, layout, with_cp):
+def test_every_parameter_gets_a_gradient(variant, layout, with_cp) -> None:
     model = tiny(**{'final_norm': True, **variant, **layout}, with_cp=with_cp)
     sum(out.square().mean() for out in model(torch.randn(2, 3, 40, 72))).backward()
     missing = [name for name, param in model.named_parameters() if param.grad is None or not param.grad.abs().sum() > 0]
@@ -138,7 +138,7 @@ def test_windows_that_no_block_attends_in_change_nothing(with_cls_token: bool) -
 
 
 @pytest.mark.parametrize('rule', [dict(rule='index', offset=1), dict(rule='reference', ref=5), dict(rule='centred')])
-def test_windows_with_prefix_tokens_that_hold_the_grid_are_global_attention(rule):
+def test_windows_with_prefix_tokens_that_hold_the_grid_are_global_attention(rule) -> None:
     model = tiny(window_size=20, with_cls_token=True, num_registers=2, positions=rule)
     twin = tiny(with_cls_token=True, num_registers=2, positions=rule)
     twin.load_state_dict(model.state_dict())
@@ -146,7 +146,7 @@ def test_windows_with_prefix_tokens_that_hold_the_grid_are_global_attention(rule
     torch.testing.assert_close(model(x), twin(x), rtol=0, atol=1e-5)
 
 
-def test_a_fixed_frame_makes_features_independent_of_padding_to_the_right():
+def test_a_fixed_frame_makes_features_independent_of_padding_to_the_right() -> None:
     """Positions that scale to the grid, padding included, do not."""
     x = torch.randn(1, 3, 48, 48)
     wider = torch.cat((x, torch.zeros(1, 3, 48, 48)), dim=3)
@@ -155,7 +155,7 @@ def test_a_fixed_frame_makes_features_independent_of_padding_to_the_right():
         assert torch.allclose(model(x)[0], model(wider)[0][..., :6], rtol=0, atol=1e-5) == same
 
 
-def test_the_norm_of_every_output_is_the_final_one():
+def test_the_norm_of_every_output_is_the_final_one() -> None:
     model = tiny(final_norm=True, norm_every_output=True, out_indices=(0, 1, -1)).eval()
     plain = tiny(out_indices=(0, 1, -1)).eval()
     plain.load_state_dict(model.state_dict(), strict=False)
@@ -167,7 +167,7 @@ def test_the_norm_of_every_output_is_the_final_one():
     assert not tiny(final_norm=True, out_indices=(0,)).norm.weight.requires_grad
 
 
-def test_window_only_model_equals_itself_on_each_window():
+def test_window_only_model_equals_itself_on_each_window() -> None:
     model = tiny(window_size=3).eval()
     x = torch.randn(1, 3, 48, 72)  # 6 x 9 tokens, 2 x 3 windows of 3 x 3
     whole = model(x)[0]
@@ -255,7 +255,7 @@ def test_state_dict_keys() -> None:
 
 
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 2, 4])
-def test_frozen_stages_learn_nothing_and_stay_in_eval(frozen_stages):
+def test_frozen_stages_learn_nothing_and_stay_in_eval(frozen_stages) -> None:
     tokens = dict(ape=True, with_cls_token=True, num_registers=2, pre_norm=True)
     model = tiny(frozen_stages=frozen_stages, **tokens, final_norm=True, drop_path_rate=0.5)
     model.train()
@@ -286,7 +286,7 @@ def test_train_and_eval_return_self() -> None:
     assert model.train() is model and model.eval() is model
 
 
-def test_layer_depth_counts_from_the_embeddings_to_the_heads():
+def test_layer_depth_counts_from_the_embeddings_to_the_heads() -> None:
     model = tiny(ape=True, with_cls_token=True, num_registers=2, pre_norm=True, final_norm=True)
     for name in ('cls_token', 'reg_token', 'norm_pre.bias', 'pos_embed', 'patch_embed.proj.bias'):
         assert model.get_layer_depth(f'backbone.{name}', prefix='backbone.') == (0, 6)

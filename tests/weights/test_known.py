@@ -110,7 +110,7 @@ LICENCES = {
 }
 
 
-def test_every_checkpoint_of_timm_is_listed_once():
+def test_every_checkpoint_of_timm_is_listed_once() -> None:
     names = {weights.name for weights in FAMILY_WEIGHTS} | {weights.timm for weights in KNOWN}
     assert len({weights.name for weights in FAMILY_WEIGHTS}) == len(FAMILY_WEIGHTS)
     listed = {tag for tag in timm.list_pretrained() if tag.partition('.')[0] in NAMES}
@@ -118,7 +118,7 @@ def test_every_checkpoint_of_timm_is_listed_once():
 
 
 @families
-def test_a_checkpoint_is_as_timm_has_it(weights: FamilyWeights):
+def test_a_checkpoint_is_as_timm_has_it(weights: FamilyWeights) -> None:
     assert weights.arch in getattr(mmrope, weights.backbone).ARCHS
     if '/' in weights.name:
         assert weights.gated and weights.checkpoint == f'hf-hub:{weights.name}'
@@ -132,7 +132,7 @@ def test_a_checkpoint_is_as_timm_has_it(weights: FamilyWeights):
     assert (ours.embed_dims, len(ours.blocks)) == (theirs.embed_dim, len(theirs.blocks))
 
 
-def test_what_is_gated_names_what_is_not():
+def test_what_is_gated_names_what_is_not() -> None:
     gated = {weights.name: weights for weights in FAMILY_WEIGHTS if weights.gated}
     assert len(gated) == 9
     for name, weights in gated.items():
