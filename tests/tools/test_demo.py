@@ -238,7 +238,7 @@ def test_a_16_bit_file_whose_values_need_few_bits_is_said_to_be_dark(
     pixels = np.linspace(0, peak, 64 * 64).astype(np.uint16).reshape(64, 64)
     Image.fromarray(pixels).save(tmp_path / 'cells.png')
     assert run(tools, tmp_path / 'cells.png', *models['segmentation'], '--out-dir', tmp_path / 'out') == 0
-    found = re.search(rf'demo\.py: .*{tmp_path}/cells\.png .*uint16\b(.*)', capsys.readouterr().err)
+    found = re.search(rf'demo\.py: .*{tmp_path}/cells\.png .*?uint16\b(.*)', capsys.readouterr().err)
     assert bool(found) == said
     assert found is None or re.search(r'\b4095\b.*\b15\b.*\b255\b', found[1])
 
