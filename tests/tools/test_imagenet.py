@@ -156,4 +156,4 @@ def test_a_missing_data_set_is_named(
     torch.save({}, 'model.pth')
     with pytest.raises(SystemExit):
         load_tool('test').main([VIT, 'model.pth'])
-    assert re.search(r'test_dataloader\b.*data/imagenet/val\b.*README', capsys.readouterr().err)
+    assert re.search(r'test_dataloader\b.*data/imagenet/val\b.*docs/train.md', capsys.readouterr().err)

@@ -217,7 +217,7 @@ MISTAKES = {
     'checkpoint to resume': ('train', ['detection.py', '--resume', 'none.pth'], ['--resume', 'none.pth']),
     'checkpoint to load': ('train', ['detection.py', '--cfg-options', 'load_from=none.pth'], ['load_from', 'none.pth']),
     'checkpoint to test': ('test', ['detection.py', 'none.pth'], ['CHECKPOINT', 'none.pth']),
-    'annotations': ('train', ['detection.py', '--cfg-options', NO_FILE], ['none.json', 'README', '--data-root']),
+    'annotations': ('train', ['detection.py', '--cfg-options', NO_FILE], ['none.json', 'docs/train.md', '--data-root']),
     'images': (
         'train',
         ['detection.py', '--cfg-options', 'val_dataloader.dataset.data_prefix.img=none/'],

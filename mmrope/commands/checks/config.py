@@ -253,7 +253,7 @@ def _advice(path: str) -> str:
         return 'make it with `mmrope digits`'
     if re.search(r'(^|/)data/single_digits(/|$)', path):
         return 'make it with `mmrope digits --single`'
-    return 'put the data set there as README.md says, or name its folder with --data-root DIR'
+    return 'put the data set there, laid out as in docs/train.md, or name its folder with --data-root DIR'
 
 
 def set_data_root(cfg: Config, data_root: str) -> None:
@@ -274,7 +274,7 @@ def set_data_root(cfg: Config, data_root: str) -> None:
         )
     for section in (f'{stage}_{part}' for stage in STAGES for part in ('dataloader', 'evaluator')):
         if cfg.get(section):
-            cfg[section] = _moved(cfg[section], *roots, data_root)
+            cfg[section] = _moved(cfg[section], min(roots), data_root)
 
 
 def _moved(node: Any, old: str, new: str) -> Any:
