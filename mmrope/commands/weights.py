@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """List the weights in the format asked for."""
     if args.format == 'json':
-        everything = (*KNOWN, *FAMILY_WEIGHTS)
+        everything: tuple[KnownWeights | FamilyWeights, ...] = (*KNOWN, *FAMILY_WEIGHTS)
         print(json.dumps([dict(asdict(weights), checkpoint=weights.checkpoint) for weights in everything], indent=2))
     elif args.format == 'markdown':
         print_markdown(HEADERS, list(map(row, KNOWN)))

@@ -104,14 +104,16 @@ class Attention(nn.Module):
         split = split_qkv(qkv, self._angles(windows.grid, windows.grid), one_window(windows.grid), windows)
         q, k, v = (part.transpose(1, 2) for part in split)  # (B, P + H * W, heads, head_dim)
         outs = []
-        for group, *parts in zip(windows.groups, *(windows.split(part[:, prefix:]) for part in (q, k, v))):
-            for i, firsts in ((1, k), (2, v)):
-                firsts = firsts[:, None, :prefix].expand(-1, group.number, -1, -1, -1)
-                parts[i] = torch.cat((firsts, parts[i]), dim=2)  # (B, count, P + tokens, heads, head_dim)
-            out = _attend(*(part.flatten(0, 1).transpose(1, 2) for part in parts), bias=None)
+        for group, queries, *others in zip(windows.groups, *(windows.split(part[:, prefix:]) for part in (q, k, v))):
+            seen = []  # keys and values of the prefix and a window, (B, count, P + tokens, heads, head_dim)
+            for part, every in zip(others, (k, v)):
+                firsts = every[:, None, :prefix].expand(-1, group.number, -1, -1, -1)
+                seen.append(torch.cat((firsts, part), dim=2))
+            keys, values = (part.flatten(0, 1).transpose(1, 2) for part in seen)
+            out = _attend(queries.flatten(0, 1).transpose(1, 2), keys, values, None)
             outs.append(out.transpose(1, 2).flatten(2).unflatten(0, (len(qkv), group.number)).flatten(1, 2))
-        firsts = _attend(*(part.transpose(1, 2) for part in (q[:, :prefix], k, v)), bias=None)
-        return torch.cat((firsts.transpose(1, 2).flatten(2), *outs), dim=1)  # (B, P + H * W, C)
+        of_prefix = _attend(q[:, :prefix].transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), None)
+        return torch.cat((of_prefix.transpose(1, 2).flatten(2), *outs), dim=1)  # (B, P + H * W, C)
 
     def _angles(self, grid: Grid, whole: Grid) -> Tensor | None:
         """Compute the angles of a grid or a window; those that count tokens do not depend on the whole grid."""

@@ -1,5 +1,6 @@
 """Transformer block of a vision backbone."""
 
+from collections.abc import Callable
 from functools import partial
 from math import floor
 from typing import Any
@@ -17,8 +18,8 @@ from .windows import Windows
 
 # Hidden activations of an MLP that the CPU computes at a time: 16 MB in float32, which stay in cache.
 CHUNK = 4 * 2**20
-NORMS = {'layer': nn.LayerNorm, 'rms': nn.RMSNorm}
-MLPS = {'gelu': Mlp, 'swiglu': partial(GluMlp, act_layer=nn.SiLU, gate_last=False)}
+NORMS: dict[str, Callable[..., nn.Module]] = {'layer': nn.LayerNorm, 'rms': nn.RMSNorm}
+MLPS: dict[str, Callable[..., nn.Module]] = {'gelu': Mlp, 'swiglu': partial(GluMlp, act_layer=nn.SiLU, gate_last=False)}
 
 
 class Block(nn.Module):

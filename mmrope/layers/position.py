@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .tracing import once_per_size
 
-RESIZES = {
+RESIZES: dict[str, dict[str, Any]] = {
     'bicubic': dict(mode='bicubic', align_corners=False),
     'bicubic_antialias': dict(mode='bicubic', align_corners=False, antialias=True),
     'bilinear': dict(mode='bilinear', align_corners=False),

@@ -47,7 +47,8 @@ def build_backbone(name: str, pretrained: bool | str = False, **kwargs: Any) -> 
     if pretrained is True:
         load_pretrained(model, _published_for(name, kwargs))
     elif pretrained:
-        published = {weights.name: weights.checkpoint for weights in (*KNOWN, *FAMILY_WEIGHTS)}
+        published = {weights.name: weights.checkpoint for weights in KNOWN}
+        published |= {weights.name: weights.checkpoint for weights in FAMILY_WEIGHTS}
         load_pretrained(model, published.get(pretrained, pretrained))
     return model.eval()
 
