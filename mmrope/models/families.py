@@ -26,7 +26,7 @@ class Family(RoPEViT):
 
     Args:
         arch: a name in ``ARCHS``, or a dict as :class:`RoPEViT` takes it; the family fills in the rest.
-        settings: arguments of :class:`RoPEViT`, which go before those of the family.
+        settings: arguments of :class:`RoPEViT`, which override those of the family.
 
     Raises:
         ValueError: as :class:`RoPEViT`.
@@ -68,7 +68,7 @@ class DINOv3ViT(Family):
     Args:
         arch: ``'tiny'``, ``'small'``, ``'small_plus'``, ``'base'``, ``'large'``, ``'large_plus'``, ``'huge_plus'``,
             ``'giant'``, ``'7b'`` or a dict as :class:`RoPEViT` takes it.
-        settings: arguments of :class:`RoPEViT`, which go before those of the family.
+        settings: arguments of :class:`RoPEViT`, which override those of the family.
 
     Raises:
         ValueError: as :class:`RoPEViT`.
@@ -112,7 +112,7 @@ class EVA02ViT(Family):
     Args:
         arch: ``'tiny'``, ``'small'``, ``'base'``, ``'large'``, ``'clip_base'``, ``'clip_large'`` or a dict as
             :class:`RoPEViT` takes it.
-        settings: arguments of :class:`RoPEViT`, which go before those of the family. ``img_size`` is the size that
+        settings: arguments of :class:`RoPEViT`, which override those of the family. ``img_size`` is the size that
             the position embedding was learned at, and ``patch_size`` 14 or 16.
 
     Raises:
@@ -149,7 +149,7 @@ class PEViT(Family):
     Args:
         arch: ``'tiny'``, ``'small'``, ``'base'``, ``'large'`` or ``'giant'`` of PE core, one of these with
             ``'spatial_'`` before it, ``'lang_large'``, ``'lang_giant'`` or a dict as :class:`RoPEViT` takes it.
-        settings: arguments of :class:`RoPEViT`, which go before those of the family. ``img_size`` is the size of
+        settings: arguments of :class:`RoPEViT`, which override those of the family. ``img_size`` is the size of
             pretraining, from which the grid of the position embedding and the reference of positions follow.
 
     Raises:
@@ -199,7 +199,7 @@ class SAM3ViT(Family):
 
     Args:
         arch: ``'large'`` or a dict as :class:`RoPEViT` takes it.
-        settings: arguments of :class:`RoPEViT`, which go before those of the family. ``img_size`` is the size that the
+        settings: arguments of :class:`RoPEViT`, which override those of the family. ``img_size`` is the size that the
             position embedding was learned at, which larger grids repeat.
 
     Raises:
@@ -236,7 +236,7 @@ class SBBViT(Family):
 
     Args:
         arch: ``'medium'``, ``'mediumd'``, ``'betwixt'``, ``'base'`` or a dict as :class:`RoPEViT` takes it.
-        settings: arguments of :class:`RoPEViT`, which go before those of the family.
+        settings: arguments of :class:`RoPEViT`, which override those of the family.
 
     Raises:
         ValueError: as :class:`RoPEViT`.
@@ -262,7 +262,7 @@ class Sapiens2ViT(Family):
 
     Args:
         arch: ``'0.1b'``, ``'0.4b'``, ``'0.8b'``, ``'1b'``, ``'5b'`` or a dict as :class:`RoPEViT` takes it.
-        settings: arguments of :class:`RoPEViT`, which go before those of the family.
+        settings: arguments of :class:`RoPEViT`, which override those of the family.
 
     Raises:
         ValueError: as :class:`RoPEViT`.
