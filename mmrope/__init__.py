@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from . import ops
 
 if TYPE_CHECKING:
+    from .commands.prediction import Predictor as Predictor
     from .engine import LayerDecayOptimWrapperConstructor as LayerDecayOptimWrapperConstructor
     from .models import RoPESwin as RoPESwin
     from .models import RoPEViT as RoPEViT
@@ -21,6 +22,7 @@ _HOMES = {
     'SimpleFeaturePyramid': 'mmrope.models',
     'LayerDecayOptimWrapperConstructor': 'mmrope.engine',
     'build_backbone': 'mmrope.weights',
+    'Predictor': 'mmrope.commands.prediction',
 }
 __all__ = ['__version__', 'config_path', *_HOMES]
 
