@@ -24,8 +24,7 @@ class LoadAnnotations(HostLoadAnnotations):
         super().__init__(**kwargs)
         self.table = np.arange(256, dtype=np.uint8)
         self.table[: len(values)] = values
-        self.colours = None if colours is None else _code(np.asarray(colours))
-        self.order = None if self.colours is None else np.argsort(self.colours)
+        self.codes = None if colours is None else _code(np.asarray(colours))
 
     def _load_seg_map(self, results: dict[str, Any]) -> None:
         """Load the map ``seg_map_path`` as ``gt_seg_map``, ``(H, W)`` uint8.
@@ -33,21 +32,22 @@ class LoadAnnotations(HostLoadAnnotations):
         Raises:
             ValueError: if a map has a colour that is none of ``colours``.
         """
-        if self.colours is None:
+        if self.codes is None:
             super()._load_seg_map(results)
         else:
-            results['gt_seg_map'] = self._indices(results['seg_map_path'])
+            results['gt_seg_map'] = self._indices(results['seg_map_path'], self.codes)
             results['seg_fields'].append('gt_seg_map')
         results['gt_seg_map'] = self.table[results['gt_seg_map']]
 
-    def _indices(self, path: str) -> np.ndarray:
-        """Return the index of the colour of each pixel."""
+    def _indices(self, path: str, codes: np.ndarray) -> np.ndarray:
+        """Return the index of the colour of each pixel among ``codes``."""
         with Image.open(io.BytesIO(get(path, backend_args=self.backend_args))) as image:
-            codes = _code(np.asarray(image.convert('RGB')))
-        place = np.searchsorted(self.colours, codes, sorter=self.order)
-        index = self.order[np.minimum(place, len(self.order) - 1)]
-        if (wrong := self.colours[index] != codes).any():
-            code = int(codes[wrong][0])
+            pixels = _code(np.asarray(image.convert('RGB')))
+        order = np.argsort(codes)
+        place = np.searchsorted(codes, pixels, sorter=order)
+        index = order[np.minimum(place, len(order) - 1)]
+        if (wrong := codes[index] != pixels).any():
+            code = int(pixels[wrong][0])
             raise ValueError(f'{path} has the colour {code >> 16} {code >> 8 & 255} {code & 255}, which is no class')
         return index.astype(np.uint8)
 

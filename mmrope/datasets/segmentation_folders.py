@@ -96,7 +96,8 @@ def read_segmentation_folder(root: str | os.PathLike[str], val_fraction: float =
         raise ValueError(f'there is no folder {root}')
     table = read_table(root)
     folders = _folders(root)
-    suffixes = tuple(_suffix([pair[which] for pair in folders.values()], what) for which, what in enumerate(KINDS))
+    pairs = list(folders.values())
+    suffixes = (_suffix([pair[0] for pair in pairs], 'images'), _suffix([pair[1] for pair in pairs], 'class maps'))
     names = {part: _names(images, suffixes[0]) for part, (images, _) in folders.items()}
     notes, whole = [], True
     if set(folders) == {'all'}:
@@ -162,9 +163,6 @@ def read_table(root: Path) -> Table:
     if len(set(colours)) < len(colours):
         raise ValueError(f'{path} gives two classes the same colour')
     return Table(path, names, colours)
-
-
-KINDS = ('images', 'class maps')
 
 
 def _folders(root: Path) -> dict[str, tuple[Path, Path]]:
