@@ -11,8 +11,8 @@ from typing import Any
 from mmengine.config import Config
 
 from ..checkpoints.files import write_whole
-from ..datasets.coco_folders import CocoPart, DetectionSet, read_coco_folder
-from ..datasets.segmentation_folders import IGNORED, MapsPart, SegmentationSet, read_segmentation_folder
+from ..datasets.coco_folders import DetectionSet, read_coco_folder
+from ..datasets.segmentation_folders import IGNORED, SegmentationSet, read_segmentation_folder
 from ..text import few
 from .checks.classes import heads_of
 from .checks.config import RUNNER_KEYS, STAGES, datasets_of
@@ -81,13 +81,14 @@ def use_own_data(cfg: Config, root: str, folder: Path, choices: Choices) -> OwnD
     if scope not in ('mmdet', 'mmseg'):
         raise CommandError(f'--data is for detectors and segmenters, and this config is one of {scope}')
     made = OwnData()
+    data: DetectionSet | SegmentationSet
     if scope == 'mmdet':
-        data = read_coco_folder(root, choices.val_fraction, choices.split_seed)
-        _check_masks(cfg, data)
-        images = _use_detection_set(cfg, data, folder, made)
+        data = boxes = read_coco_folder(root, choices.val_fraction, choices.split_seed)
+        _check_masks(cfg, boxes)
+        images = _use_detection_set(cfg, boxes, folder, made)
     else:
-        data = read_segmentation_folder(root, choices.val_fraction, choices.split_seed)
-        images = _use_segmentation_set(cfg, data, folder, made)
+        data = maps = read_segmentation_folder(root, choices.val_fraction, choices.split_seed)
+        images = _use_segmentation_set(cfg, maps, folder, made)
     made.rows += [('note', note) for note in data.notes]
     made.rows += list(_set_classes(cfg, len(data.classes)))
     if choices.size is not None:
@@ -120,15 +121,14 @@ def _use_detection_set(cfg: Config, data: DetectionSet, folder: Path, made: OwnD
     """Set data loaders and metrics; return the number of images of an epoch."""
     root = os.path.abspath(data.root)
     paths = {}
-    for part, own in data.parts.items():
-        paths[part] = _inside(own.file, root)
-        if own.content is not None:
+    for part, coco in data.parts.items():
+        paths[part] = _inside(coco.file, root)
+        if coco.content is not None:
             file = (folder / f'{part}.json').absolute()
-            made.files[file] = json.dumps(own.content) + '\n'
+            made.files[file] = json.dumps(coco.content) + '\n'
             paths[part] = str(file)
     empty = True
     for stage, part in _stages(cfg, data.parts):
-        own: CocoPart = data.parts[part]
         loader = cfg[f'{stage}_dataloader']
         old = next(datasets_of(loader.dataset))
         new = dict(
@@ -136,7 +136,7 @@ def _use_detection_set(cfg: Config, data: DetectionSet, folder: Path, made: OwnD
             data_root=root,
             metainfo=dict(classes=data.classes),
             ann_file=paths[part],
-            data_prefix=dict(img=_inside(own.images, root)),
+            data_prefix=dict(img=_inside(data.parts[part].images, root)),
             pipeline=old['pipeline'],
         )
         if stage == 'train':
@@ -171,7 +171,7 @@ def _use_segmentation_set(cfg: Config, data: SegmentationSet, folder: Path, made
     metainfo = dict(classes=data.classes) | (dict(palette=data.palette) if data.palette else {})
     pipelines = [cfg.get('tta_pipeline') or []]
     for stage, part in _stages(cfg, data.parts):
-        own: MapsPart = data.parts[part]
+        own = data.parts[part]
         loader = cfg[f'{stage}_dataloader']
         old = next(datasets_of(loader.dataset))
         pipelines.append(old['pipeline'])
@@ -189,7 +189,8 @@ def _use_segmentation_set(cfg: Config, data: SegmentationSet, folder: Path, made
             made.files[file] = '\n'.join(own.names) + '\n'
             new['ann_file'] = str(file)
         _replace(loader, new)
-    for step in steps_of(pipelines):
+    steps: Iterator[Any] = steps_of(pipelines)
+    for step in steps:
         if str(getattr(step['type'], '__name__', step['type'])).rpartition('.')[2] == 'LoadAnnotations':
             backend = {key: step[key] for key in ('imdecode_backend',) if key in step}
             step.clear()
@@ -260,11 +261,12 @@ def _set_classes(cfg: Config, number: int) -> Iterator[Row]:
         raise CommandError('the model has no head with a number of classes')
     yield 'num_classes', f'{number} in {", ".join(head.path for head in heads)}'
     for head in heads:
+        config: Any = head.config
         if '+' in head.argument:  # of a panoptic head, all of whose classes are things
-            head.config.update(num_things_classes=number, num_stuff_classes=0)
+            config.update(num_things_classes=number, num_stuff_classes=0)
         else:
-            head.config['num_classes'] = number
-        yield from _set_parts(head.config, head.number, number, head.path)
+            config['num_classes'] = number
+        yield from _set_parts(config, head.number, number, head.path)
     if fusion := cfg.model.get('panoptic_fusion_head'):
         fusion.update(num_things_classes=number, num_stuff_classes=0)
 

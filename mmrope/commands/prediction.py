@@ -243,7 +243,8 @@ def as_array(image: Image) -> np.ndarray:
         return read_image(os.fspath(image))
     if isinstance(image, Pillow.Image):
         return np.ascontiguousarray(np.asarray(ImageOps.exif_transpose(image).convert('RGB'))[..., ::-1])
-    shape, kind = getattr(image, 'shape', ()), getattr(image, 'dtype', type(image).__name__)
+    shape: tuple[int, ...] = getattr(image, 'shape', ())
+    kind = getattr(image, 'dtype', type(image).__name__)
     channels = shape[2] if len(shape) == 3 else 1
     if not isinstance(image, np.ndarray) or len(shape) not in (2, 3) or channels not in (1, 3, 4) or kind != np.uint8:
         raise CommandError(
