@@ -94,6 +94,23 @@ SECTIONS = (
         unpublished='none',
     ),
     Section(
+        'Faster R-CNN',
+        'faster_rcnn_',
+        """
+        Boxes alone, for data without masks: the recipes of Mask R-CNN without its mask head. The paper reports none.
+        """,
+        unpublished='none',
+    ),
+    Section(
+        'Cascade R-CNN',
+        'cascade_rcnn_',
+        """
+        Boxes alone, with three box heads for stricter and stricter boxes. On the ViT the heads are those of ViTDet's
+        Cascade Mask R-CNN, on the Swin those of MMDetection's Cascade R-CNN. The paper reports none.
+        """,
+        unpublished='none',
+    ),
+    Section(
         'DINO',
         'dino_',
         """

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from . import ops
 
 if TYPE_CHECKING:
+    from .commands.prediction import Predictor as Predictor
     from .engine import LayerDecayOptimWrapperConstructor as LayerDecayOptimWrapperConstructor
     from .models import DINOv3ViT as DINOv3ViT
     from .models import EVA02ViT as EVA02ViT
@@ -33,6 +34,7 @@ _HOMES = {
     'SimpleFeaturePyramid': 'mmrope.models',
     'LayerDecayOptimWrapperConstructor': 'mmrope.engine',
     'build_backbone': 'mmrope.weights',
+    'Predictor': 'mmrope.commands.prediction',
 }
 __all__ = ['__version__', 'config_path', *_HOMES]
 

@@ -45,6 +45,7 @@ BODIES = {recipe(name): name for name in reversed(CONFIGS)}  # the cheapest conf
 SCHEDULES = r'(_25e)?_8x4_accum2|_3x'  # what tells a config from one that trains the same model otherwise
 TRAINED = [name for name in CONFIGS if not name.startswith('imagenet')]  # those are for tests alone
 FAMILIES = [name for name in CONFIGS if re.search('lingbot|dinov3|eva02|pe_spatial', name)]
+SIXTEEN = ('mask_rcnn_vit', 'faster_rcnn_vit', 'cascade_rcnn_vit')  # recipes for 16 processes
 DIGITS = [name for name in CONFIGS if name.endswith('_tiny_digits')]
 SEGMENTERS = [name for name in DIGITS if name.startswith('upernet')]
 
@@ -62,8 +63,10 @@ def detection_batch(cfg: Config) -> dict:
 
     if cfg.model.type == 'DINO':  # 900 queries want an image of as many tokens
         return demo_mm_inputs(2, [(3, 203, 301), (3, 190, 275)], num_items=[3, 1], num_classes=80)
-    num_classes = cfg.model.roi_head.bbox_head.num_classes
-    return demo_mm_inputs(2, [(3, 101, 133), (3, 90, 75)], num_items=[3, 1], num_classes=num_classes, with_mask=True)
+    head = cfg.model.roi_head.bbox_head
+    num_classes = (head[0] if isinstance(head, list) else head).num_classes
+    masks = cfg.model.roi_head.get('mask_head') is not None
+    return demo_mm_inputs(2, [(3, 101, 133), (3, 90, 75)], num_items=[3, 1], num_classes=num_classes, with_mask=masks)
 
 
 def segmentation_batch(cfg: Config) -> dict:
@@ -116,8 +119,10 @@ def check_prediction(cfg: Config, prediction: BaseDataElement) -> None:
         assert prediction.seg_logits.data.shape[0] == cfg.model.decode_head.num_classes
     elif cfg.model.type == 'DINO':
         assert prediction.pred_instances.bboxes.shape == (300, 4)
-    else:
+    elif cfg.model.type == 'MaskRCNN':
         assert prediction.pred_instances.masks.shape[1:] == shape
+    else:
+        assert prediction.pred_instances.bboxes.shape[1:] == (4,) and 'masks' not in prediction.pred_instances
 
 
 def check_contiguous(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -138,7 +143,7 @@ def test_config_builds_and_runs(name: str) -> None:
     cfg = load(name)
     if cfg.default_scope == 'mmseg':
         cfg.model.data_preprocessor.size = (101, 133)
-    if name.startswith('mask_rcnn') and '_vit_' in name and name not in DIGITS:
+    if recipe(name) in SIXTEEN or (name in FAMILIES and name.startswith('mask_rcnn')):
         cfg.model.data_preprocessor.pad_size_divisor = 32  # or the images would be as large as in a training
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = build(cfg)
@@ -193,7 +198,7 @@ def test_config_has_the_backbone_of_its_name_and_its_weights(name: str) -> None:
         assert backbone.rope == 'mixed' and backbone.init_cfg.type == 'Xavier'
         return
     _, variant, kind, size = re.fullmatch(
-        r'(imagenet|mask_rcnn|dino|upernet|mask2former)_(\w+)_(vit|swin)_(\w).*', name
+        r'(imagenet|mask_rcnn|faster_rcnn|cascade_rcnn|dino|upernet|mask2former)_(\w+)_(vit|swin)_(\w).*', name
     ).groups()
     rope = 'axial' if 'axial' in variant else 'mixed' if 'mixed' in variant else None
     arch = dict(t='tiny', s='small', b='base', l='large')[size]
@@ -302,6 +307,42 @@ def test_a_recipe_is_that_of_the_config_it_follows(name: str) -> None:
         assert unscoped(value(ours, key)) == unscoped(value(theirs, key)), key
     optimizer = ours.optim_wrapper.optimizer
     assert optimizer == {key: theirs.optim_wrapper.optimizer[key] for key in optimizer}
+
+
+BOXES = ('neck', 'rpn_head', 'roi_head', 'train_cfg', 'test_cfg', 'data_preprocessor')
+BOX_ONLY = {  # the file of the same model, and what another recipe changes in it
+    'faster_rcnn_rope_mixed_swin_t_coco': ('mmdet', '_base_/models/faster-rcnn_r50_fpn.py'),
+    'cascade_rcnn_rope_mixed_swin_t_coco': ('mmdet', '_base_/models/cascade-rcnn_r50_fpn.py'),
+}
+
+
+@each(list(BOX_ONLY))
+def test_a_detector_of_boxes_on_swin_is_that_of_the_host_on_another_backbone(name: str) -> None:
+    package, path = BOX_ONLY[name]
+    ours, theirs = load(name), Config.fromfile(files(package) / '.mim' / 'configs' / path)
+    theirs.model.neck.in_channels = [96, 192, 384, 768]
+    assert all(unscoped(ours.model[part]) == unscoped(theirs.model[part]) for part in BOXES)
+    swin = load('mask_rcnn_rope_mixed_swin_t_coco')
+    assert ours.model.backbone == swin.model.backbone
+    assert all(value(ours, key) == value(swin, key) for key in (*SCHEDULE, 'optim_wrapper'))
+
+
+@each(['faster_rcnn_rope_mixed_vit_b_coco', 'cascade_rcnn_rope_mixed_vit_b_coco'])
+def test_a_detector_of_boxes_on_a_vit_differs_from_vitdet_in_its_heads_alone(name: str) -> None:
+    ours, theirs = load(name), load('mask_rcnn_rope_mixed_vit_b_coco')
+    same = ('model.backbone', 'model.neck', 'model.rpn_head', 'model.data_preprocessor.pad_size_divisor')
+    assert all(
+        unscoped(value(ours, key)) == unscoped(value(theirs, key)) for key in (*same, *SCHEDULE, 'optim_wrapper')
+    )
+    heads = ours.model.roi_head.bbox_head
+    norms = [value(head, 'norm_cfg') for head in (heads if isinstance(heads, list) else [heads])]
+    assert norms == [dict(type='mmrope.LayerNorm2d', eps=1e-6)] * (3 if name.startswith('cascade') else 1)
+    kinds = ('LoadImageFromFile', 'RandomFlip', 'RandomResize', 'RandomCrop', 'PackDetInputs')
+    steps, others = ({step.type: step for step in cfg.train_dataloader.dataset.pipeline} for cfg in (ours, theirs))
+    assert list(steps) == list(others) and all(steps[kind] == others[kind] for kind in kinds)
+    assert not any(step.get('with_mask') or step.get('by_mask') for step in steps.values())
+    assert ours.val_evaluator.metric == ours.test_evaluator.metric == 'bbox'
+    assert not ours.test_dataloader.dataset.pipeline[2].get('with_mask')
 
 
 FOUR_B, FOUR_L = (2, 5, 8, 11), (5, 11, 17, 23)
@@ -421,7 +462,7 @@ def test_every_training_watches_its_numbers_and_keeps_few_checkpoints(name: str)
 def test_eight_processes_make_the_batch_of_the_learning_rate(name: str) -> None:
     """Of ViTDet's recipe, sixteen as its authors have it; eight with the configs that accumulate."""
     cfg = load(name)
-    processes = 16 if recipe(name) == 'mask_rcnn_vit' else 8
+    processes = 16 if recipe(name) in SIXTEEN else 8
     step = processes * cfg.train_dataloader.batch_size * cfg.optim_wrapper.get('accumulative_counts', 1)
     assert step == cfg.auto_scale_lr.base_batch_size
 

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from .. import config_path
 from ..checkpoints.loading import refuse_code_in_checkpoints
 from .checks.config import check_keys, check_options, did_you_mean, set_data_root
+from .checks.variables import check_variables
 from .errors import CommandError
 from .hosts import leave_out_multimodal_models
 
@@ -49,6 +50,7 @@ def load_config(name: str, options: Mapping[str, Any] | None = None, data_root: 
     except Exception as error:
         raise CommandError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
     check_keys(cfg)
+    check_variables(cfg)
     if options:
         check_options(cfg, options)
         cfg.merge_from_dict(dict(options))

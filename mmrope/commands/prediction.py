@@ -1,57 +1,99 @@
-"""Predictions of single images, through the hosts' inferencers."""
+"""Predictions of images in memory or in files, through the hosts' inferencers."""
 
+import os
 import warnings
-from collections.abc import Iterator
+from argparse import ArgumentTypeError
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_to_model
+from PIL import Image as Pillow
+from PIL import ImageOps
 from torch import nn
 
 from ..engine.complete_checkpoint_hook import CompleteCheckpoint
-from .checks.config import datasets_of
-from .errors import CommandError
+from .checks.config import check_checkpoint, datasets_of
+from .cli import parse_pixels
+from .config import load_config, prepare_process
+from .errors import CommandError, sentence
 from .hosts import scope_of
+from .images import read_image
+from .sizes import size_overrides
 
 SOUGHT = ('LoadImageFromFile', 'LoadAnnotations')  # steps that the inferencers look up by name and replace
+Image = str | os.PathLike[str] | np.ndarray | Pillow.Image
 
 
-class Prediction(NamedTuple):
+def _none(*shape: int) -> Any:
+    return field(default_factory=lambda: np.zeros(shape, np.float32))
+
+
+@dataclass
+class Prediction:
     """A prediction of one image.
 
     Attributes:
-        record: plain numbers, strings and lists.
+        boxes: ``(N, 4)`` float32, left, top, right and bottom in pixels of the image.
+        scores: ``(N,)`` float32; that of a classifier's class.
+        labels: ``(N,)`` numbers of the classes.
+        names: names of the classes.
+        masks: ``(N, H, W)`` bool; ``None`` from a model without masks.
+        class_map: number of the class of each pixel, ``(H, W)``; ``None`` from other models than segmenters.
+        error: why the image could not be predicted; ``None`` if it was.
+        record: the same in plain numbers, strings and lists, with masks as COCO's run lengths.
         sample: the host's data sample.
-        class_map: class of each pixel, ``(H, W)`` integers; for segmenters only.
     """
 
-    record: dict[str, Any]
-    sample: Any
+    boxes: np.ndarray = _none(0, 4)
+    scores: np.ndarray = _none(0)
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    names: list[str] = field(default_factory=list)
+    masks: np.ndarray | None = None
     class_map: np.ndarray | None = None
+    error: str | None = None
+    record: dict[str, Any] = field(default_factory=dict, repr=False)
+    sample: Any = field(default=None, repr=False)
 
 
 class Predictor:
-    """A model that predicts one image at a time.
+    """A detector, segmenter or classifier with its weights.
+
+    Example:
+        >>> predictor = mmrope.Predictor('work_dirs/fruit/config.py', 'work_dirs/fruit/epoch_36.pth')  # doctest: +SKIP
+        >>> predictor('photo.jpg').names  # doctest: +SKIP
+        ['apple', 'apple', 'banana']
 
     Args:
-        cfg: config of MMDetection, MMSegmentation or MMPreTrain; changed in place.
+        config: path of a config, the name of one of mmrope's, or a config of MMDetection, MMSegmentation or MMPreTrain,
+            which is changed in place.
         checkpoint: name of the checkpoint, which must hold every parameter.
         score_thr: detections with a lower score are dropped.
+        size: image size of the model, ``'N'`` for the shorter side or ``'HEIGHTxWIDTH'``; the config's by default.
 
     Attributes:
         scope: library of the config, ``'mmdet'``, ``'mmseg'`` or ``'mmpretrain'``.
         classes: names of the classes.
 
     Raises:
-        CommandError: if the config is of another library.
+        ValueError: if there is no such config or checkpoint, or the config is of another library.
         CheckpointError: if the checkpoint leaves a parameter unset, or cannot be loaded as weights only.
     """
 
-    def __init__(self, cfg: Config, checkpoint: str, score_thr: float = 0.3) -> None:
+    def __init__(self, config: str | Config, checkpoint: str, score_thr: float = 0.3, size: str | None = None) -> None:
+        prepare_process()
+        cfg = config if isinstance(config, Config) else load_config(config)
+        check_checkpoint(checkpoint, 'checkpoint')
+        if size is not None:
+            try:
+                cfg.merge_from_dict(size_overrides(cfg, parse_pixels(str(size))))
+            except (ValueError, ArgumentTypeError) as error:
+                raise CommandError(f'size: {error}') from error
         scope = scope_of(cfg)
         makers = {'mmdet': _detector, 'mmseg': _segmenter, 'mmpretrain': _classifier}
         if scope not in makers:
@@ -66,16 +108,67 @@ class Predictor:
         meta = getattr(model, 'dataset_meta', None) or getattr(model, '_dataset_meta', None) or {}
         self.classes = list(meta.get('classes') or ())
 
-    def __call__(self, image: np.ndarray) -> Prediction:
-        """Predict an image, ``(H, W, 3)`` uint8 BGR."""
+    def __call__(self, images: Image | Sequence[Image], batch_size: int = 1) -> Any:
+        """Predict an image, or several.
+
+        Args:
+            images: paths, PIL images, or uint8 arrays: ``(H, W)``, ``(H, W, 3)`` in OpenCV's order, blue first, or
+                ``(H, W, 4)``, whose alpha is dropped. Their sizes may differ.
+            batch_size: number of images that are predicted at once. A batch that fails, be it for want of memory or
+                because its images cannot be stacked, is predicted one by one.
+
+        Returns:
+            A :class:`Prediction` of a single image. Of several a list in their order, in which an image that cannot be
+            predicted has an ``error`` and nothing else, after a warning.
+
+        Raises:
+            ValueError: for a single image that is none.
+        """
+        if isinstance(images, (str, os.PathLike, np.ndarray, Pillow.Image)):
+            return self._predict([as_array(images)])[0]
+        if batch_size < 1:
+            raise ValueError(f'batch_size must be 1 or more, got {batch_size}')
+        predictions: list[Prediction] = []
+        for start in range(0, len(images), batch_size):
+            predictions += self._batch(images[start : start + batch_size])
+        for index, prediction in enumerate(predictions):
+            if prediction.error is not None:
+                warnings.warn(f'image {index} is not predicted: {prediction.error}', stacklevel=2)
+        return predictions
+
+    def _batch(self, images: Sequence[Image]) -> list[Prediction]:
+        """Predict images together, or one by one if that fails."""
+        arrays: dict[int, np.ndarray] = {}
+        predictions: dict[int, Prediction] = {}
+        for index, image in enumerate(images):
+            try:
+                arrays[index] = as_array(image)
+            except Exception as error:
+                predictions[index] = Prediction(error=sentence(error))
+        try:
+            predictions |= zip(arrays, self._predict(list(arrays.values())))
+        except Exception as error:
+            for index, array in arrays.items():
+                try:
+                    predictions[index] = (
+                        self._predict([array])[0] if len(arrays) > 1 else Prediction(error=sentence(error))
+                    )
+                except Exception as own:
+                    predictions[index] = Prediction(error=sentence(own))
+        return [predictions[index] for index in range(len(images))]
+
+    def _predict(self, arrays: list[np.ndarray]) -> list[Prediction]:
+        """Predict ``(H, W, 3)`` uint8 BGR images in one batch."""
+        if not arrays:
+            return []
         with _quiet():
-            out = self.inferencer(image, return_datasamples=True)
+            out = self.inferencer(arrays, return_datasamples=True, batch_size=len(arrays))
             if self.scope == 'mmdet':
-                return self._detections(out['predictions'][0])
+                return [self._detections(sample) for sample in out['predictions']]
             if self.scope == 'mmseg':
-                return self._segments(out)
-            (record,) = self.inferencer.postprocess(out, None)
-        return Prediction({**record, 'pred_scores': record['pred_scores'].tolist()}, out[0])
+                return [self._segments(sample) for sample in (out if isinstance(out, list) else [out])]
+            records = self.inferencer.postprocess(out, None)
+        return [self._class_of(record, sample) for record, sample in zip(records, out, strict=True)]
 
     def draw(self, image: np.ndarray, prediction: Prediction, opacity: float = 0.5) -> np.ndarray:
         """Draw a prediction on its image, ``(H, W, 3)`` uint8 BGR; the image of a classifier may be enlarged.
@@ -108,21 +201,59 @@ class Predictor:
             return visualizer.get_image()[..., ::-1]
 
     def _detections(self, sample: Any) -> Prediction:
-        if 'pred_instances' in sample:
-            sample.pred_instances = sample.pred_instances[sample.pred_instances.scores >= self.score_thr]
-        record = self.inferencer.pred2dict(sample)
-        if 'labels' in record:
-            record['class_names'] = [self._class(label) for label in record['labels']]
-        return Prediction(record, sample)
+        if 'pred_instances' not in sample:  # of a panoptic model
+            return Prediction(record=self.inferencer.pred2dict(sample), sample=sample)
+        sample.pred_instances = sample.pred_instances[sample.pred_instances.scores >= self.score_thr]
+        found, masks = sample.pred_instances.numpy(), None
+        if 'masks' in found:
+            masks = np.asarray(found.masks, dtype=bool)
+        names = [self._class(label) for label in found.labels]
+        record = {**self.inferencer.pred2dict(sample), 'class_names': names}
+        boxes = np.asarray(found.bboxes, dtype=np.float32)
+        return Prediction(boxes, found.scores, found.labels, names, masks, record=record, sample=sample)
 
     def _segments(self, sample: Any) -> Prediction:
         class_map = sample.pred_sem_seg.data[0].cpu().numpy()
         labels, counts = np.unique(class_map, return_counts=True)
         pixels = {self._class(label): int(count) for label, count in zip(labels, counts, strict=True)}
-        return Prediction({'pixels': pixels}, sample, class_map)
+        return Prediction(class_map=class_map, record={'pixels': pixels}, sample=sample)
+
+    def _class_of(self, record: dict[str, Any], sample: Any) -> Prediction:
+        record = {**record, 'pred_scores': record['pred_scores'].tolist()}
+        label = int(record['pred_label'])
+        scores = np.array([record['pred_score']], np.float32)
+        return Prediction(
+            scores=scores, labels=np.array([label]), names=[self._class(label)], record=record, sample=sample
+        )
 
     def _class(self, label: int) -> str:
         return self.classes[label] if label < len(self.classes) else str(label)
+
+
+def as_array(image: Image) -> np.ndarray:
+    """Return an image as the hosts read it: ``(H, W, 3)`` uint8, blue first, turned as its EXIF data says.
+
+    Args:
+        image: a path, a PIL image or an array.
+
+    Raises:
+        ValueError: if it cannot be read, or is an array of another shape or type.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(os.fspath(image))
+    if isinstance(image, Pillow.Image):
+        return np.ascontiguousarray(np.asarray(ImageOps.exif_transpose(image).convert('RGB'))[..., ::-1])
+    shape: tuple[int, ...] = getattr(image, 'shape', ())
+    kind = getattr(image, 'dtype', type(image).__name__)
+    channels = shape[2] if len(shape) == 3 else 1
+    if not isinstance(image, np.ndarray) or len(shape) not in (2, 3) or channels not in (1, 3, 4) or kind != np.uint8:
+        raise CommandError(
+            f'an image must be a path, a PIL image or a uint8 array (H, W, 3), got {kind} {tuple(shape)}'
+        )
+    if 0 in shape:
+        raise CommandError(f'an image must have at least one pixel, got shape {tuple(shape)}')
+    colours = image.reshape(*shape[:2], channels)
+    return np.ascontiguousarray(colours[..., :3] if channels > 1 else colours.repeat(3, axis=2))
 
 
 def _name_steps(pipeline: list[ConfigDict]) -> None:

@@ -1,8 +1,17 @@
 """Train a detector, a segmenter or a classifier from a config."""
 
-import argparse
+from __future__ import annotations
 
-from .cli import add_config, add_run
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .cli import add_config, add_run, parse_pixels, positive, print_table, share
+from .errors import CommandError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='CHECKPOINT',
         help='resume from CHECKPOINT or, without a value, from the latest in the work dir',
     )
+    own = parser.add_argument_group('your own data', 'docs/own_data.md lists the layouts of folders')
+    own.add_argument('--data', metavar='DIR', help='train on the images and annotations in this folder')
+    own.add_argument('--epochs', type=positive, help="length of the training (default: the config's, or 36)")
+    own.add_argument('--size', type=parse_pixels, help='image size of training and tests, N or HEIGHTxWIDTH')
+    own.add_argument('--batch-size', type=positive, help='images of a process; the learning rate follows')
+    own.add_argument(
+        '--val-fraction',
+        type=share,
+        help='of the images, to validate on, if the folder has no such part (default: 0.2)',
+    )
+    own.add_argument('--split-seed', type=int, help='seed of the choice of these images (default: 0)')
     add_run(parser)
 
 
@@ -26,5 +46,46 @@ def run(args: argparse.Namespace) -> None:
 
     with processes(args.launcher):
         cfg = read_run_config(args)
+        adapt(cfg, args)
         notes = prepare_training(cfg, args.amp, args.auto_scale_lr, args.resume, args.trust_checkpoint)
         build_runner(cfg, args.run, training=True, notes=notes).train()
+
+
+def adapt(cfg: Config, args: argparse.Namespace) -> None:
+    """Adapt a config to the folder of ``--data``, list what was set, and write the config to the work dir.
+
+    Raises:
+        CommandError: if the data or the options do not suit the config.
+    """
+    names = ('epochs', 'size', 'batch_size', 'val_fraction', 'split_seed')
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.data is None:
+        if given:
+            raise CommandError(f'--{next(iter(given)).replace("_", "-")} needs --data DIR')
+        return
+    if args.data_root is not None:
+        raise CommandError('--data names the folder of the data, so that --data-root has no meaning')
+    from rich.table import Table
+
+    from .checks.config import check_options
+    from .own_data import Choices, use_own_data, write_own_data
+    from .runner import RANK_VARIABLES, is_first_process
+
+    variables = RANK_VARIABLES.get(args.launcher)
+    number = int(os.environ[variables[1]]) if variables else 1
+    try:
+        made = use_own_data(cfg, args.data, Path(cfg.work_dir, 'data'), Choices(**given, processes=number))
+    except CommandError:
+        raise
+    except ValueError as error:
+        raise CommandError(f'--data: {error}') from error
+    if args.cfg_options:  # once more, since they come before all that follows from the data
+        check_options(cfg, args.cfg_options)
+        cfg.merge_from_dict(args.cfg_options)
+    path = Path(cfg.work_dir, 'config.py')
+    write_own_data(cfg, made, path)
+    if is_first_process(cfg):
+        table = Table('set', 'to', title=f'{path} trains this, too, and can be changed')
+        for row in made.rows:
+            table.add_row(*row)
+        print_table(table)

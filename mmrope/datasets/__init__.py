@@ -1,1 +1,1 @@
-"""The digits data sets: scenes with boxes, masks and label maps, and images of single digits."""
+"""Data sets: digits as scenes with boxes, masks and label maps or as single images, and folders of a user's images."""

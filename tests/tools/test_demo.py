@@ -17,6 +17,7 @@ from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope
 from PIL import Image
 from pycocotools.mask import decode
 
+import mmrope
 from mmrope.commands.images import read_image
 from mmrope.commands.prediction import Predictor, _same_colours
 from tests.helpers.tiny import isolated, load_tool
@@ -360,3 +361,52 @@ def test_a_mistake_ends_in_one_sentence(
     assert run(tools, tiny_data / 'images/0.png', *models['detection'], *arguments) == code
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.match(f'demo.py: error: .*{words}', last)
+
+
+@pytest.mark.parametrize('kind', ['detection', 'segmentation', 'classification'])
+@pytest.mark.parametrize('batch_size', [1, 4])
+def test_the_predictor_takes_images_of_any_kind_and_size_and_keeps_the_rest(
+    models: dict[str, tuple[str, str]], tiny_data: Path, tmp_path: Path, kind: str, batch_size: int
+) -> None:
+    path = tiny_data / 'images' / '0.png'
+    array = read_image(path)
+    opened = Image.open(path)
+    (tmp_path / 'text.png').write_text('no image')
+    other = np.random.default_rng(0).integers(0, 255, (40, 90), dtype=np.uint8)
+    images = [str(path), tmp_path / 'text.png', path, array, opened, array.astype(float), other]
+    with isolated():
+        predictor = mmrope.Predictor(*models[kind], score_thr=0.0, size='48' if kind != 'classification' else None)
+        alone = predictor(path)
+        with pytest.warns(UserWarning, match='image 1 is not predicted: .*text.png cannot be read as an image'):
+            predictions = predictor(images, batch_size=batch_size)
+        with pytest.raises(ValueError, match=r'a uint8 array \(H, W, 3\), got float64 \(64, 64, 3\)'):
+            predictor(array.astype(float))
+    failed = [index for index, prediction in enumerate(predictions) if prediction.error]
+    assert failed == [1, 5] and len(predictions) == 7 and len(predictions[1].boxes) == 0
+    for index in (0, 2, 3, 4):
+        assert predictions[index].names == alone.names
+        for name in ('boxes', 'scores', 'labels', 'class_map'):
+            ours, theirs = (getattr(prediction, name) for prediction in (predictions[index], alone))
+            assert (ours is None and theirs is None) or np.allclose(ours, theirs, atol=1e-4)
+    if kind == 'detection':
+        number = len(alone.scores)
+        assert number and alone.boxes.shape == (number, 4) and set(alone.names) == {'box'} and alone.masks is None
+        assert alone.boxes.max() > 48  # in pixels of the file, not of the size it is predicted at
+    elif kind == 'segmentation':
+        assert alone.class_map.shape == (64, 64) and predictions[6].class_map.shape == (40, 90)
+    else:
+        assert alone.names == [alone.record['pred_class']] and alone.scores.shape == alone.labels.shape == (1,)
+
+
+def test_the_predictor_gives_masks(tmp_path: Path) -> None:
+    """In the size of the image, as many as boxes, and the same as the run lengths of the record."""
+    cfg = Config.fromfile(Path(mmrope.config_path('mask_rcnn_rope_mixed_swin_tiny_digits.py')))
+    with isolated(), DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(cfg.model)
+        torch.save(dict(state_dict=model.state_dict()), tmp_path / 'weights.pth')
+        predictor = mmrope.Predictor(cfg, str(tmp_path / 'weights.pth'), score_thr=0.0)
+        prediction = predictor(np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8))
+    number = len(prediction.boxes)
+    assert number and prediction.masks.shape == (number, 50, 70) and prediction.masks.dtype == bool
+    assert all(np.array_equal(mask, decode(run)) for mask, run in zip(prediction.masks, prediction.record['masks']))
+    assert len(prediction.names) == number and set(prediction.names) <= set('0123456789')

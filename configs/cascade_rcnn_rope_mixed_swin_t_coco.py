@@ -1,0 +1,2 @@
+_base_ = ['./_base_/backbones/rope_mixed_swin_t.py', './_base_/recipes/cascade_rcnn_swin.py']
+model = dict(backbone=_base_.backbone)

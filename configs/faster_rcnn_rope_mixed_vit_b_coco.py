@@ -1,0 +1,2 @@
+_base_ = ['./_base_/backbones/rope_mixed_vit_b.py', './_base_/recipes/faster_rcnn_vit.py']
+model = dict(backbone=_base_.backbone)

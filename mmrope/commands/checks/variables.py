@@ -1,0 +1,70 @@
+"""Variables of a config that say something which the config does not do.
+
+MMEngine copies variables when it reads a base config. A child that sets one changes none of the parts made from it.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+from .classes import heads_of
+
+SIZES = ('image_size', 'img_size', 'img_scale', 'crop_size')
+LENGTHS = ('max_epochs', 'max_iters')
+PIPELINES = ('train_pipeline', 'val_pipeline', 'test_pipeline')
+PARTS = ('model', 'train_cfg', 'tta_pipeline', *(f'{stage}_dataloader' for stage in ('train', 'val', 'test')))
+
+
+def check_variables(cfg: Config) -> None:
+    """Warn of each variable whose value is in none of the parts that it names."""
+    for name, advice in idle_variables(cfg):
+        text = repr(cfg[name]) if name not in PIPELINES else '[...]'
+        warnings.warn(f'the config sets {name} = {text}, which has no effect: {advice}', stacklevel=3)
+
+
+def idle_variables(cfg: Config) -> Iterator[tuple[str, str]]:
+    """Yield the name of each variable without effect, and what to set in its place.
+
+    Args:
+        cfg: config as its file has it, without overrides.
+    """
+    config = cfg.to_dict()
+    parts = {key: config[key] for key in PARTS if config.get(key)}
+    for name in (*SIZES, *PIPELINES):
+        if name in config and parts and not _holds(parts, _plain(config[name])):
+            yield name, 'set the pipelines of the data loaders, or train with --data DIR --size N'
+    for name in LENGTHS:
+        if name in config and config.get('train_cfg') and config['train_cfg'].get(name) != config[name]:
+            yield name, f'set train_cfg.{name} and param_scheduler, or train with --data DIR --epochs N'
+    if 'data_root' in config and parts and not _begins(parts, str(config['data_root'])):
+        yield 'data_root', 'give --data-root DIR, or set data_root of each data set and ann_file of each metric'
+    if 'metainfo' in config and parts and not _holds(parts, _plain(config['metainfo'])):
+        yield 'metainfo', 'set metainfo of each data set'
+    heads = heads_of(config.get('model') or {}, config.get('default_scope')) if 'num_classes' in config else []
+    if heads and all(head.number != config['num_classes'] for head in heads):
+        yield 'num_classes', f'set {", ".join(f"{head.path}.{head.argument}" for head in heads)}'
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with lists for tuples."""
+    if isinstance(value, Mapping):
+        return {key: _plain(child) for key, child in value.items() if key != '_scope_'}
+    return [_plain(child) for child in value] if isinstance(value, (list, tuple)) else value
+
+
+def _values(node: Any) -> Iterator[Any]:
+    """Yield a part of a config and all that it holds."""
+    yield node
+    for child in node.values() if isinstance(node, Mapping) else node if isinstance(node, (list, tuple)) else ():
+        yield from _values(child)
+
+
+def _holds(parts: Any, value: Any) -> bool:
+    """Say whether a value is one of those in the plain parts of a config."""
+    return any(type(part) is type(value) and part == value for part in _values(_plain(parts)))
+
+
+def _begins(parts: Any, root: str) -> bool:
+    return any(isinstance(part, str) and part.startswith(root.rstrip('/')) for part in _values(parts))

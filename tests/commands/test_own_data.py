@@ -1,0 +1,227 @@
+"""`mmrope train CONFIG --data DIR`: a folder of somebody's data is trained, and the config that does it is written."""
+
+import json
+import re
+import runpy
+import sys
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+
+from mmrope.commands.cli import parse_pixels
+from mmrope.commands.errors import CommandError
+from mmrope.commands.main import main
+from mmrope.commands.own_data import Choices, use_own_data, write_own_data
+from tests.helpers import own_data
+from tests.helpers.isolation import isolated
+from tests.helpers.recipes import CONFIGS, configs
+
+ONE_PROCESS = [
+    f'{part}_dataloader.{key}'
+    for part in ('train', 'val', 'test')
+    for key in ('num_workers=0', 'persistent_workers=False')
+]
+SETS: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    'instances': ('mask_rcnn_rope_mixed_swin_tiny_digits', own_data.instances),
+    'exported': ('detection', own_data.exported),
+    'single': ('mask_rcnn_rope_mixed_vit_tiny_digits', own_data.single),
+    'colours': ('upernet_rope_mixed_vit_tiny_digits', lambda root: own_data.segmentation(root, 'flat', 'colours')),
+    'palette': ('segmentation', lambda root: own_data.segmentation(root, 'folders', 'palette')),
+}  # fmt: skip
+BY_DEFAULT = ('instances', 'exported', 'colours')
+
+
+def losses(folder: Path) -> list[float]:
+    (path,) = folder.glob('*/vis_data/scalars.json')
+    return [line['loss'] for line in map(json.loads, path.read_text().splitlines()) if 'loss' in line]
+
+
+@pytest.mark.parametrize(
+    'name', [name if name in BY_DEFAULT else pytest.param(name, marks=pytest.mark.slow) for name in SETS]
+)
+def test_a_folder_is_trained_and_tested_and_the_host_trains_its_config_to_the_same_losses(
+    name: str, tmp_path: Path, write_config: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config, make = SETS[name]
+    make(tmp_path / 'data')
+    if '_' not in config:
+        config = write_config(tmp_path, config)
+        text = Path(config).read_text().replace("type='AmpOptimWrapper', loss_scale='dynamic', dtype='float16',", '')
+        Path(config).write_text(text)  # the host's script needs a GPU for mixed precision
+    options = ['--cfg-options', *ONE_PROCESS, 'default_hooks.logger.interval=1']
+    command = ['train', config, '--data', 'data', '--epochs', '2', '--batch-size', '2']
+    command += ['--size', '64'] if name != 'palette' else []  # whose config does not resize
+    with isolated():
+        main([*command, '--work-dir', 'work', *options])
+    ours = losses(Path('work'))
+    assert len(ours) >= 2 and all(loss > 0 for loss in ours)
+    checkpoint = str(max(Path('work').glob('epoch_2.pth')))
+    with isolated():
+        main(['test', 'work/config.py', checkpoint, '--work-dir', 'tested'])
+    (metrics,) = (json.loads(path.read_text()) for path in Path('tested').glob('*/*.json'))
+    assert {'coco/bbox_mAP', 'mIoU'} & set(metrics)
+    # The host's own script, with mmrope's seeds for each iteration.
+    cfg = Config.fromfile('work/config.py')
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmrope.engine.seed_hook.SeedEachIteration')]
+    cfg.dump('edited.py')
+    host = 'mmseg' if 'mIoU' in metrics else 'mmdet'
+    monkeypatch.setattr(sys, 'argv', ['train.py', 'edited.py', '--work-dir', 'theirs'])
+    with isolated():
+        runpy.run_path(str(files(host) / '.mim' / 'tools' / 'train.py'), run_name='__main__')
+    assert losses(Path('theirs')) == pytest.approx(ours, rel=1e-6)
+
+
+def adapted(name: str, root: Path, folder: Path, **choices: Any) -> tuple[Config, dict[str, str]]:
+    cfg = Config.fromfile(CONFIGS / f'{name}.py')
+    made = use_own_data(cfg, str(root), folder, Choices(**choices))
+    write_own_data(cfg, made, folder / 'config.py')
+    return Config.fromfile(folder / 'config.py'), dict(made.rows)
+
+
+def numbers(node: Any) -> list[int]:
+    """Every num_classes below a part of a config."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    return [n for key, value in items for n in ([value] if key == 'num_classes' else numbers(value))]
+
+
+DETECTORS = {'mask_rcnn': 2, 'faster_rcnn': 1, 'cascade_rcnn': 3, 'dino': 1}
+
+
+@pytest.mark.parametrize('path', configs('*_coco.py'))
+def test_every_detector_takes_somebodys_data(path: Path, tmp_path: Path) -> None:
+    root = own_data.instances(tmp_path / 'data')
+    cfg, rows = adapted(path.stem, root, tmp_path / 'work', epochs=4, size=parse_pixels('320'), batch_size=2)
+    kind = path.stem.partition('_rope')[0].partition('_ape')[0].partition('_rpb')[0]
+    assert numbers(cfg.model) == [2] * DETECTORS[kind]
+    for stage, folder in (('train', 'train2017'), ('val', 'val2017'), ('test', 'val2017')):
+        dataset = cfg[f'{stage}_dataloader'].dataset
+        assert dataset.metainfo.classes == ('green', 'blue') and dataset.data_prefix.img == folder
+        assert dataset.ann_file == f'annotations/instances_{folder}.json' and Path(dataset.data_root) == root
+        if stage != 'train':
+            assert cfg[f'{stage}_evaluator'].ann_file == str(root / dataset.ann_file)
+    assert cfg.train_dataloader.dataset.filter_cfg == dict(filter_empty_gt=kind != 'dino')
+    assert cfg.train_cfg.max_epochs == 4 and cfg.param_scheduler[-1].end in (4, 12)
+    counts = cfg.optim_wrapper.get('accumulative_counts', 1)
+    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=2 * counts)
+    base = Config.fromfile(path)
+    share = 2 * counts / base.auto_scale_lr.base_batch_size
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(base.optim_wrapper.optimizer.lr * share**0.5, rel=0.01)
+    assert set(cfg) <= set(base) and 'max_iters' not in cfg and 'image_size' not in cfg  # no variables
+    assert rows['data'].startswith(f'{root}: boxes and masks; 5 images to train on')
+
+
+@pytest.mark.parametrize('path', configs('*_ade20k.py'))
+def test_every_segmenter_takes_somebodys_data(path: Path, tmp_path: Path) -> None:
+    root = own_data.segmentation(tmp_path / 'data', 'lists', 'colours')
+    cfg, rows = adapted(path.stem, root, tmp_path / 'work', epochs=4, size=parse_pixels('128'))
+    assert numbers(cfg.model) == [3] * (2 if path.stem.startswith('upernet') else 1)
+    for stage, names in (('train', '012'), ('val', '34'), ('test', '34')):
+        dataset = cfg[f'{stage}_dataloader'].dataset
+        assert dataset.type == 'BaseSegDataset' and dataset.metainfo.classes == ('background', 'green', 'blue')
+        assert Path(dataset.ann_file).read_text().split() == list(names)
+        (step,) = [step for step in dataset.pipeline if step.type.endswith('LoadAnnotations')]
+        assert step['values'] == (255, 0, 1, 2) and len(step.colours) == 4
+        assert 'reduce_zero_label' not in step
+    weights = cfg.model.decode_head.get('loss_cls', {}).get('class_weight')
+    assert weights in (None, [1.0, 1.0, 1.0, 0.1])
+    assert rows['class maps'] == '4 colours, of the classes 255, 0, 1, 2'
+    assert 'LoadAnnotations' in cfg.tta_pipeline[1].transforms[2][0].type
+
+
+def test_class_weights_of_other_classes_are_not_kept(tmp_path: Path) -> None:
+    root = own_data.segmentation(tmp_path / 'data', 'folders', 'grey')
+    cfg, rows = adapted('upernet_rope_mixed_vit_tiny_digits', root, tmp_path / 'work')
+    assert cfg.model.decode_head.loss_decode.class_weight == [1.0, 1.0, 1.0]
+    assert rows['model.decode_head.loss_decode.class_weight'] == '1.0, 1.0, 1.0'
+    assert cfg.train_cfg.max_epochs == 36 and cfg.optim_wrapper.optimizer.lr == 4e-3
+
+
+@pytest.mark.parametrize(
+    ('batch_size', 'drops', 'iterations'), [(2, True, 1), (3, True, 1), (4, False, 1), (1, True, 3)]
+)
+def test_a_segmenter_meets_no_last_batch_of_one_image(
+    tmp_path: Path, batch_size: int, drops: bool, iterations: int
+) -> None:
+    """Batch norm behind a global pooling needs two; of fewer images than a batch all are taken."""
+    root = own_data.segmentation(tmp_path / 'data', 'folders', 'grey')
+    cfg, rows = adapted('upernet_rope_mixed_vit_b_ade20k', root, tmp_path / 'work', epochs=2, batch_size=batch_size)
+    assert cfg.train_dataloader.drop_last == drops
+    assert rows['length'].startswith(f'2 epochs of {iterations} iterations')
+
+
+def test_a_split_is_written_beside_the_config_and_read_from_there(tmp_path: Path) -> None:
+    root = own_data.single(tmp_path / 'data')
+    cfg, _ = adapted('faster_rcnn_rope_mixed_swin_t_coco', root, tmp_path / 'work', val_fraction=0.4, split_seed=2)
+    counted = []
+    for stage in ('train', 'val'):
+        dataset = cfg[f'{stage}_dataloader'].dataset
+        assert Path(dataset.ann_file) == tmp_path / 'work' / f'{stage}.json' and dataset.data_prefix.img == ''
+        counted.append(len(json.loads(Path(dataset.ann_file).read_text())['images']))
+    assert counted == [3, 2] and cfg.val_evaluator.ann_file == str(tmp_path / 'work' / 'val.json')
+
+
+@pytest.mark.parametrize(
+    ('name', 'advice'),
+    [
+        ('mask_rcnn_rope_mixed_swin_t_coco', 'take faster_rcnn_rope_mixed_swin_t_coco, or one of faster_rcnn_'),
+        ('mask_rcnn_rope_mixed_swin_tiny_digits', 'take one of faster_rcnn_'),
+    ],
+)
+def test_masks_are_asked_for_with_the_config_that_needs_none(tmp_path: Path, name: str, advice: str) -> None:
+    root = own_data.exported(tmp_path)
+    with pytest.raises(CommandError, match=f'has boxes only, and {name} learns masks: {advice}'):
+        use_own_data(Config.fromfile(CONFIGS / f'{name}.py'), str(root), tmp_path, Choices())
+
+
+SGD = dict(type='SGD', lr=0.02)
+
+
+@pytest.mark.parametrize(
+    ('optimizer', 'processes', 'rate'), [(None, 1, 5e-5), (None, 4, 1e-4), (SGD, 1, 0.005), (SGD, 2, 0.01)]
+)
+def test_batch_and_rate_belong_together(tmp_path: Path, optimizer: dict | None, processes: int, rate: float) -> None:
+    """Linear for SGD, by the square root for Adam; 16 images are the batch of the config."""
+    root = own_data.instances(tmp_path)
+    cfg = Config.fromfile(CONFIGS / 'mask_rcnn_rope_mixed_swin_t_coco.py')
+    if optimizer:
+        cfg.optim_wrapper.optimizer = optimizer
+    use_own_data(cfg, str(root), tmp_path, Choices(batch_size=4, processes=processes))
+    assert cfg.optim_wrapper.optimizer.lr == rate and cfg.auto_scale_lr.base_batch_size == 4 * processes
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['--epochs', '3'], '--epochs needs --data DIR'),
+        (['--data', 'none'], '--data: there is no folder none'),
+        (['--data', '.', '--data-root', '.'], '--data names the folder'),
+        (['--data', '.'], r'--data: \. has no COCO file to train on; the layouts are'),
+    ],
+)
+def test_wrong_options_are_a_sentence(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit), isolated():
+        main(['train', 'faster_rcnn_rope_mixed_swin_t_coco', *arguments])
+    message = capsys.readouterr().err
+    assert 'error: ' in message and re.search(words, message)
+
+
+def test_a_mistake_in_an_annotation_is_a_sentence_with_its_id_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = own_data.instances(tmp_path / 'data') / 'annotations' / 'instances_train2017.json'
+    content = json.loads(path.read_text())
+    content['annotations'][3]['bbox'] = [1, 2, 3]
+    path.write_text(json.dumps(content))
+    monkeypatch.setattr('mmrope.commands.runner.build_runner', lambda *_, **__: pytest.fail('built'))
+    with pytest.raises(SystemExit), isolated():
+        main(['train', 'faster_rcnn_rope_mixed_swin_t_coco', '--data', 'data'])
+    assert 'instances_train2017.json, which has 1 broken annotation: 1 with a bbox' in capsys.readouterr().err
