@@ -258,9 +258,10 @@ def set_data_root(cfg: Config, data_root: str) -> None:
             f'--data-root needs a config with one data root, but this one has {len(roots)}: '
             'use --cfg-options train_dataloader.dataset.data_root=DIR and so on'
         )
+    (old,) = roots
     for section in (f'{stage}_{part}' for stage in STAGES for part in ('dataloader', 'evaluator')):
         if cfg.get(section):
-            cfg[section] = _moved(cfg[section], *roots, data_root)
+            cfg[section] = _moved(cfg[section], old, data_root)
 
 
 def _moved(node: Any, old: str, new: str) -> Any:
