@@ -75,7 +75,7 @@ def check_maps(
 
 def _look_at(sample: Sample, load: Callable[[Sample], np.ndarray]) -> ClassMap | Exception:
     """Read a class map; return the error of one that cannot be read, which the run itself raises when it reaches it."""
-    path: str = sample['seg_map_path']
+    path = sample['seg_map_path']
     stored: np.ndarray = np.empty(0)
     try:
         array = load(sample)

@@ -22,7 +22,7 @@ from ..errors import CommandError
 from .annotations import check_categories
 from .classes import Head, check_heads, classes_of_checkpoint, compare_classes, heads_of, list_classes
 from .data import Rules, check_contents, class_of, classes_of, ignored_by, is_classification, path_of, prefixes_of
-from .files import DataError, check_readable
+from .files import check_readable, reading
 
 # Keys that MMEngine or a command reads from a config in addition to the arguments of Runner.
 READ_FROM_CONFIG = {
@@ -195,10 +195,8 @@ def _check_evaluator(evaluator: Mapping[str, Any], read: str, classes: Sequence[
     kind = getattr(evaluator.get('type'), '__name__', evaluator.get('type'))
     if path is None or str(kind).rpartition('.')[2] != 'CocoMetric' or os.path.realpath(path) == os.path.realpath(read):
         return
-    try:
+    with _as_command_error(f'{name} '), reading(path, 'CocoMetric'):
         check_categories(path, classes)
-    except DataError as error:
-        raise CommandError(f'{name} reads {path}, which {error}') from None
 
 
 def _check_classes(
@@ -240,20 +238,8 @@ def _check_paths(reader: Mapping[str, Any], name: str) -> None:
         path = path_of(reader, given)
         if path is None:
             continue
-        try:
+        with _as_command_error(f'{name} '), reading(path):
             check_readable(path)
-        except FileNotFoundError:
-            raise CommandError(f'{name} reads {path}, which does not exist: {_advice(path)}') from None
-        except DataError as error:
-            raise CommandError(f'{name} reads {path}, which {error}') from None
-
-
-def _advice(path: str) -> str:
-    if re.search(r'(^|/)data/digits/', path):
-        return 'make it with `mmrope digits`'
-    if re.search(r'(^|/)data/single_digits(/|$)', path):
-        return 'make it with `mmrope digits --single`'
-    return 'put the data set there, laid out as in docs/train.md, or name its folder with --data-root DIR'
 
 
 def set_data_root(cfg: Config, data_root: str) -> None:
@@ -272,9 +258,10 @@ def set_data_root(cfg: Config, data_root: str) -> None:
             f'--data-root needs a config with one data root, but this one has {len(roots)}: '
             'use --cfg-options train_dataloader.dataset.data_root=DIR and so on'
         )
+    (old,) = roots
     for section in (f'{stage}_{part}' for stage in STAGES for part in ('dataloader', 'evaluator')):
         if cfg.get(section):
-            cfg[section] = _moved(cfg[section], min(roots), data_root)
+            cfg[section] = _moved(cfg[section], old, data_root)
 
 
 def _moved(node: Any, old: str, new: str) -> Any:

@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS, TRANSFORMS
 from ...text import few
 from .annotations import LARGEST_PARSED, Findings, Reading, check_coco
 from .class_maps import check_map_sizes, check_maps
-from .files import DataError, check_exist
+from .files import DataError, check_exist, reading
 from .images import ImageReader
 
 # Packages whose transforms do not change the meaning of a class map.
@@ -121,18 +121,13 @@ def check_contents(dataset: Mapping[str, Any], kind: type, rules: Rules) -> tupl
     file = path_of(dataset, dataset['ann_file']) if dataset.get('ann_file') else None
     images = path_of(dataset, prefixes_of(dataset).get('img_path'))
     path, found = file or images or '', Findings([], None)
-    try:
+    with reading(path, kind.__name__):
         if file and _reads_coco(kind, bases.get('CocoDataset')):
             found = check_coco(file, _reading(dataset, kind, bases['CocoDataset'], classes, rules))
         elif images and 'BaseSegDataset' in bases:
             found = Findings(_check_segmentation(dataset, kind, rules._replace(number=number)), None)
         elif file and kind.__name__ in SPLIT_BY_FOLDERS and os.path.getsize(file) <= LARGEST_PARSED:
             _check_labels(_list_samples(dataset, kind), number)
-    except DataError as error:
-        raise ValueError(f'reads {path}, which {error}') from None
-    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        reason = f'{type(error).__name__}: {error}'
-        raise ValueError(f'reads {path}, which {kind.__name__} cannot read: {reason}') from error
     return path, found
 
 

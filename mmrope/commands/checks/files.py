@@ -1,7 +1,9 @@
 """Files and folders of a data set: those that are missing, empty or not readable."""
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from ...text import few
 
@@ -10,15 +12,34 @@ MOST_SIZED = 20_000
 
 
 class DataError(ValueError):
-    """A fault of a data set. The message is a predicate: callers put the name of the file before it."""
+    """A fault of a data set. The message is a predicate, which :func:`reading` completes with the name of the file."""
+
+
+@contextmanager
+def reading(path: str, reader: str = 'mmrope') -> Iterator[None]:
+    """Have errors within the context begin with the file that is read.
+
+    Args:
+        path: of the file.
+        reader: name of the class that reads it.
+
+    Raises:
+        ValueError: for a ``DataError``, and for any error that Python raises on content that is not as expected.
+    """
+    try:
+        yield
+    except DataError as error:
+        raise ValueError(f'reads {path}, which {error}') from None
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        reason = f'{type(error).__name__}: {error}'
+        raise ValueError(f'reads {path}, which {reader} cannot read: {reason}') from error
 
 
 def check_readable(path: str) -> None:
     """Check that a file or folder can be read and holds something.
 
     Raises:
-        FileNotFoundError: if it does not exist.
-        DataError: if it is empty or cannot be read.
+        DataError: if it does not exist, is empty or cannot be read.
     """
     try:
         if os.path.isdir(path):
@@ -28,7 +49,10 @@ def check_readable(path: str) -> None:
             with open(path, 'rb') as file:
                 filled = bool(file.read(1))
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(path) from None
+        advice = 'put the data set there as README.md says, or name its folder with --data-root DIR'
+        if digits := re.search(r'(^|/)data/(single_)?digits(/|$)', path):
+            advice = f'make it with `mmrope digits{" --single" if digits[2] else ""}`'
+        raise DataError(f'does not exist: {advice}') from None
     except OSError as error:
         raise DataError(f'cannot be read: {(error.strerror or str(error)).lower()}') from None
     if not filled:

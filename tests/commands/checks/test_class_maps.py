@@ -152,7 +152,7 @@ def test_a_value_that_eight_bits_do_not_hold_is_refused(root: Path) -> None:
         Image.fromarray(values).save(root / 'maps' / '2.png')
         assert load_by_host(root, '2')[5, 5] == read
         if read == 2:
-            refused(root, r'\b258\b.*\b2 .*maps/2\.png')
+            refused(root, r'258, read as 2 .*maps/2\.png')
     check(root)
 
 
