@@ -68,7 +68,7 @@ def _split(
     for part, table in zip(windows.split(qkv), _tables(angles, windows, order)):
         qk, v = part.flatten(0, 1).permute(2, 0, 3, 1, 4).split((2, 1))  # (2, B * count, heads, tokens, head_dim)
         if table is not None:
-            prefix = qk.shape[3] - len(table)
+            prefix = qk.shape[3] - table.shape[0]  # len() would be a constant in torch.export
             rotated = rotate(qk[:, :, :, prefix:], table.transpose(0, 1))
             qk = torch.cat((qk[:, :, :, :prefix], rotated), dim=3) if prefix else rotated
         out += [*qk.unbind(0), v[0]]

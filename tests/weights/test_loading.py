@@ -243,8 +243,8 @@ WRONG = {
         ['rope_theta=50'],
         dict(left_over='layers.0.blocks.0.attn.rope.freqs'),
     ),
-    'swin into vit': (lambda: swin('tiny'), lambda: RoPEViT('small'), ["type='mmrope.RoPESwin'"], {}),
-    'vit into swin': (lambda: vit('small'), lambda: RoPESwin(), ["type='mmrope.RoPEViT'"], {}),
+    'swin into vit': (lambda: swin('tiny'), lambda: RoPEViT('small'), ["type='mmrope.RoPESwin'", "arch='tiny'"], {}),
+    'vit into swin': (lambda: vit('small'), lambda: RoPESwin(), ["type='mmrope.RoPEViT'", "arch='small'"], {}),
     'APE left over': (
         lambda: vit('small', ape=True),
         lambda: RoPEViT('small'),
