@@ -17,7 +17,7 @@ from mmrope.commands.checks.batch_size import describe_mismatch
 from mmrope.commands.checks.config import check_options
 from mmrope.commands.cli import add_options
 from mmrope.commands.main import COMMANDS, main
-from mmrope.models import RoPESwin, RoPEViT, swin, vit
+from mmrope.models import swin, vit
 from tests.helpers import published
 from tests.helpers.hub import Hub
 from tests.helpers.isolation import isolated
