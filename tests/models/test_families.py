@@ -169,7 +169,7 @@ def test_compiles_in_one_graph(kind, windows) -> None:
 def test_global_attention_is_exported_for_any_size(kind) -> None:
     model = make(kind).eval()
     axes = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    program = torch.export.export(model, (images(24, 36),), dynamic_shapes=(axes,)).module()
+    program = torch.export.export(model, (images(40, 28),), dynamic_shapes=(axes,)).module()  # no side of the embedding
     with torch.no_grad():
         for size in ((45, 70), (64, 32)):
             x = images(*size)
