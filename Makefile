@@ -55,8 +55,9 @@ lint: setup ## check the code's style and types
 	$(PY) -m mypy
 
 docs: .venv-docs/ready ## build the documentation into build/docs; a broken link or reference is an error
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
 
+# Without --quiet, which would hide the warnings that strict mode counts.
 # Griffe reads docstrings from the sources, so this environment needs neither torch nor a host.
 .venv-docs/ready: requirements/docs.txt
 	$(or $(PYTHON),python3) -m venv .venv-docs

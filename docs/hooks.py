@@ -38,6 +38,11 @@ def on_page_markdown(markdown: str, config: MkDocsConfig, page: Page, **_: Any) 
     return LINK.sub(replace, markdown)
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Remove the roles of docstrings, such as ``:class:``, which Markdown does not know."""
+    return re.sub(r':(?:class|func|meth|mod|attr):(?=<code>)', '', html)
+
+
 def _from_docs(link: re.Match[str]) -> str:
     text, target, anchor = link[1], link[2], link[3] or ''
     if target in ('CHANGELOG.md', 'CONTRIBUTING.md'):
