@@ -49,7 +49,7 @@ def check_readable(path: str) -> None:
             with open(path, 'rb') as file:
                 filled = bool(file.read(1))
     except (FileNotFoundError, NotADirectoryError):
-        advice = 'put the data set there as README.md says, or name its folder with --data-root DIR'
+        advice = 'put the data set there, laid out as in docs/train.md, or name its folder with --data-root DIR'
         if digits := re.search(r'(^|/)data/(single_)?digits(/|$)', path):
             advice = f'make it with `mmrope digits{" --single" if digits[2] else ""}`'
         raise DataError(f'does not exist: {advice}') from None
