@@ -54,7 +54,7 @@ class Choices:
 
 @dataclass
 class OwnData:
-    """What was set for a data set.
+    """Settings that follow from a data set.
 
     Attributes:
         rows: name and value of each setting.

@@ -21,7 +21,7 @@ CROWDS_ONLY = 'has nothing to learn from: all boxes are marked iscrowd=1, which 
 
 
 class Reading(NamedTuple):
-    """How a data set reads a file of COCO annotations and its images.
+    """The way a data set reads a file of COCO annotations and its images.
 
     Attributes:
         classes: names of the classes, in order; ``None`` if the data set does not say.
