@@ -49,10 +49,11 @@ test-all: setup ## run all tests, in two processes, and `make test` with MMCV's 
 test-oldest: ## test layers, models and weights with the oldest versions that setup.cfg promises, in .venv-oldest
 	@bash .ci/oldest
 
-lint: setup ## check the code's style and types
+lint: setup ## check style, types and spelling
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(VENV)/bin/codespell
 
 docs: .venv-docs/ready ## build the documentation into build/docs; a broken link or reference is an error
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build

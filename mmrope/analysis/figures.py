@@ -76,7 +76,7 @@ def draw_maps(
                 axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
                 axis.set_title(f'{name}, {title}', fontsize=9)
         axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside lower center', frameon=False)
-        axes[0, 0].figure.colorbar(shown, ax=axes, label='weight (1: largest of the map)')
+        axes[0, 0].figure.colorbar(shown, ax=axes, label='weight / maximum')
 
 
 def draw_frequencies(

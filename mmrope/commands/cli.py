@@ -65,7 +65,7 @@ def add_run(parser: argparse.ArgumentParser, work_dir: str | None = None) -> Non
         work_dir: the default of ``--work-dir``; ``None`` if it depends on the config.
     """
     described = work_dir or 'work_dirs/<name of the config>'
-    parser.add_argument('--work-dir', default=work_dir, help=f'folder for logs and checkpoints (default: {described})')
+    parser.add_argument('--work-dir', default=work_dir, help=f'output folder (default: {described})')
     parser.add_argument('--data-root', help="folder of the data set, in place of the config's data_root")
     parser.add_argument(
         '--launcher', choices=LAUNCHERS, default='none', help='how the processes are started (default: none)'
@@ -133,7 +133,7 @@ def parse_size(text: str) -> Size:
     found = re.fullmatch(r'(short:)?(\d+)(?:x(\d+))?', text, re.ASCII)
     if found is None or (found[1] and found[3]) or 0 in (int(side) for side in found.groups()[1:] if side):
         raise argparse.ArgumentTypeError(
-            f'a size must be N, HEIGHTxWIDTH or short:N, such as 128, 96x160 or short:800, got {text!r}'
+            f'a size must be N, HxW or short:N, such as 128, 96x160 or short:800, got {text!r}'
         )
     kind = 'short' if found[1] else 'exact' if found[3] else 'scaled'
     return Size(text, kind, int(found[2]), int(found[3] or found[2]))
@@ -147,7 +147,7 @@ def parse_pixels(text: str) -> Size:
     """
     size = parse_size(text)
     if size.kind == 'short':
-        raise argparse.ArgumentTypeError(f'a size must be N or HEIGHTxWIDTH here, such as 128 or 96x160, got {text!r}')
+        raise argparse.ArgumentTypeError(f'a size must be N or HxW here, such as 128 or 96x160, got {text!r}')
     return size
 
 

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files, folders of images, or globs')
     parser.add_argument('config', metavar='CONFIG', help="path of a config, or the name of one of mmrope's")
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='a file, a URL, hf-hub:OWNER/NAME')
-    parser.add_argument('--size', type=parse_size, help='test at another image size: N, HEIGHTxWIDTH or short:N')
+    parser.add_argument('--size', type=parse_size, help='test at another image size: N, HxW or short:N')
     parser.add_argument('--out-dir', type=Path, default=Path('outputs'), help='output folder (default: %(default)s)')
     parser.add_argument(
         '--score-thr', type=float, default=0.3, help='leave out detections with a lower score (default: 0.3)'

@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', help='output folder (default: data/digits)')
     parser.add_argument('--images', type=positive, help='scenes to train on (default: 4000)')
     parser.add_argument('--val-images', type=positive, help='scenes to validate on (default: 500)')
-    parser.add_argument('--size', type=parse_pixels, help='size of a scene in pixels, N or HEIGHTxWIDTH (default: 128)')
+    parser.add_argument('--size', type=parse_pixels, help='size of a scene in pixels, N or HxW (default: 128)')
     parser.add_argument('--seed', type=int, help='seed of all random choices (default: 0)')
     parser.add_argument(
         '--single',

@@ -1,10 +1,11 @@
 """Predictions of images in memory or in files, through the hosts' inferencers."""
 
+import io
 import os
 import warnings
 from argparse import ArgumentTypeError
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,7 +75,7 @@ class Predictor:
             which is changed in place.
         checkpoint: name of the checkpoint, which must hold every parameter.
         score_thr: detections with a lower score are dropped.
-        size: image size of the model, ``'N'`` for the shorter side or ``'HEIGHTxWIDTH'``; the config's by default.
+        size: image size of the model, ``'N'`` for the shorter side or ``'HxW'``; the config's by default.
 
     Attributes:
         scope: library of the config, ``'mmdet'``, ``'mmseg'`` or ``'mmpretrain'``.
@@ -292,8 +293,17 @@ class _Strict:
         if not {'dataset_meta', 'CLASSES'} & set(meta):  # the hosts would take COCO's or Cityscapes' classes
             weights = checkpoint.get('state_dict', checkpoint)
             checkpoint = {'state_dict': weights, 'meta': {**meta, 'dataset_meta': _metainfo(cfg)}}
-        super()._load_weights_to_model(model, checkpoint, cfg)  # type: ignore[misc]  # of the inferencer it is mixed in
-        complete.check(model)
+        with _checked(complete, model):
+            super()._load_weights_to_model(model, checkpoint, cfg)  # type: ignore[misc]  # of the inferencer's class
+
+
+@contextmanager
+def _checked(complete: CompleteCheckpoint, model: nn.Module) -> Iterator[None]:
+    """Load weights and check that none is missing; what MMEngine prints of each mismatch is shown if none is."""
+    with redirect_stdout(io.StringIO()) as printed:
+        yield
+    complete.check(model)
+    print(printed.getvalue(), end='')
 
 
 @contextmanager
@@ -332,8 +342,8 @@ def _classifier(cfg: Config, checkpoint: str) -> Any:
         loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
         complete = CompleteCheckpoint(checkpoint)
         complete.note(model, loaded)
-        _load_checkpoint_to_model(model, loaded)
-        complete.check(model)
+        with _checked(complete, model):
+            _load_checkpoint_to_model(model, loaded)
         model._config, model._dataset_meta = cfg, loaded.get('meta', {}).get('dataset_meta') or _metainfo(cfg)
         return ImageClassificationInferencer(model, pretrained=False, device=get_device())
 

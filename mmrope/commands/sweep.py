@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=parse_size,
         metavar='SIZE',
-        help='N: resize as the config does, with N as the shorter side; HEIGHTxWIDTH: exactly this size; '
+        help='N: resize as the config does, with N as the shorter side; HxW: exactly this size; '
         'short:N: the shorter side N, the longer one without limit',
     )
     parser.add_argument('--labels', nargs='+', metavar='NAME', help='a name for each pair (default: the config)')

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own = parser.add_argument_group('your own data', 'docs/own_data.md lists the layouts of folders')
     own.add_argument('--data', metavar='DIR', help='train on the images and annotations in this folder')
     own.add_argument('--epochs', type=positive, help="length of the training (default: the config's, or 36)")
-    own.add_argument('--size', type=parse_pixels, help='image size of training and tests, N or HEIGHTxWIDTH')
+    own.add_argument('--size', type=parse_pixels, help='image size of training and tests, N or HxW')
     own.add_argument('--batch-size', type=positive, help='images of a process; the learning rate follows')
     own.add_argument(
         '--val-fraction',

@@ -111,7 +111,7 @@ def test_several_checkpoints_share_a_plot_and_a_query_is_drawn(
     *panels, scale = maps.axes
     titles = [axis.get_title() for axis in panels]
     assert titles == [f'blocks.{i}, {what}' for what in ('mean of heads', 'head 0') for i in (2, 1)]
-    assert scale.get_ylabel() == 'weight (1: largest of the map)'
+    assert scale.get_ylabel() == 'weight / maximum'
     left, right = curves.axes
     assert (left.get_xlabel(), left.get_ylabel()) == ('block', 'mean attention distance (pixels)')
     assert right.get_ylabel() == 'attention entropy (nats)'

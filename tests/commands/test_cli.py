@@ -23,7 +23,7 @@ def test_a_size_is_a_number_two_or_a_shorter_side(text: str, kind: str, sides: t
 )
 def test_other_sizes_are_refused(text: str) -> None:
     for parse in (parse_size, parse_pixels):
-        with pytest.raises(argparse.ArgumentTypeError, match=f'N.*HEIGHTxWIDTH.*{text!r}'):
+        with pytest.raises(argparse.ArgumentTypeError, match=f'N.*HxW.*{text!r}'):
             parse(text)
 
 

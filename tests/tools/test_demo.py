@@ -338,7 +338,7 @@ def test_a_checkpoint_must_be_weights_and_all_of_them(
     [
         (
             ['--size', '48x'],
-            "--size.*HEIGHTxWIDTH.*'48x'",
+            "--size.*HxW.*'48x'",
             2,
         ),
         (

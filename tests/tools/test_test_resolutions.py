@@ -328,7 +328,7 @@ def test_two_processes_measure_what_one_does(
     'arguments, words',
     [
         (['detection.py', '--sizes', '64'], r'CONFIG.*CHECKPOINT.*\b1\b.*\bdetection\.py'),
-        (['a.py', 'b.pth', '--sizes', '64xx'], "--sizes.*HEIGHTxWIDTH.*'64xx'"),
+        (['a.py', 'b.pth', '--sizes', '64xx'], "--sizes.*HxW.*'64xx'"),
         (['a.py', 'b.pth'], 'the following arguments are required: --sizes'),
         (['a.py', 'b.pth', '--sizes', '64', '--labels', 'x', 'y'], r'--labels\b.*\b1\b'),
         (['detectoin.py', 'b.pth', '--sizes', '64'], r'config.* detectoin\.py.* detection\.py'),
