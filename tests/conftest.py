@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 if workers := os.environ.get('PYTEST_XDIST_WORKER_COUNT'):  # they share the cores; said before torch counts them
@@ -13,9 +14,13 @@ if not Path('/dev/nvidiactl').exists():  # without a GPU Triton interprets its k
 import pytest
 import torch
 from huggingface_hub import constants
+from mmengine.config import utils as config_utils
 from mmengine.logging import MMLogger
 
 from tests.helpers.hub import Hub, serve
+
+# MMEngine looks for each base of a host in all of its hundred metafiles, which takes most of the time to read a config.
+config_utils.load = cache(config_utils.load)
 
 # Largest absolute difference allowed between two ways to compute the same values of order 1, by dtype of the
 # computation. A few roundings of the dtype each: eps is 2.2e-16, 1.2e-7, 9.8e-4, 7.8e-3.

@@ -116,6 +116,7 @@ def test_inductor_gives_the_same_values_and_gradients(make) -> None:
     assert_same_maps(ours, twin, (61, 100))
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_inductor_pads_reordered_tokens() -> None:
     """Its C++ of a padding did not compile over an index that is checked."""

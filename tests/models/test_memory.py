@@ -72,8 +72,15 @@ def kept_by_batch(build: Callable[[], nn.Module], device: str, dtype: torch.dtyp
     return {batch: count - counts[0] for batch, count in zip((1, 4), counts[1:])}
 
 
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize('device', ['cpu', 'cuda'])
+@pytest.mark.parametrize(
+    'device, dtype',
+    [
+        ('cpu', torch.float32),
+        ('cuda', torch.bfloat16),
+        pytest.param('cpu', torch.bfloat16, marks=pytest.mark.slow),
+        pytest.param('cuda', torch.float32, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_sample_keeps_as_much_at_any_batch_and_with_any_rotation(kind, device: str, dtype: torch.dtype) -> None:
     bytes_ = {

@@ -240,6 +240,7 @@ def _metrics(work_dir: Path) -> dict[str, float]:
     return {key: value for key, value in json.loads(path.read_text()).items() if 'mAP' in key or 'mIoU' in key}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(has_accelerator(), reason='one process would compute elsewhere than the two')
 def test_two_processes_measure_the_miou_that_one_does(write_config: Callable[..., str], tmp_path: Path) -> None:
     """On an odd number of images, of which the sampler repeats one."""
@@ -267,6 +268,7 @@ def on_two_nodes(folder: Path, script: str, *arguments: str) -> None:
         assert node.result().returncode == 0, node.result().stderr
 
 
+@pytest.mark.slow
 def test_two_nodes_train_what_two_processes_do(on_two_cpus: TwoProcesses, checkpoint: Path) -> None:
     config, folder, _ = on_two_cpus
     on_two_nodes(folder, 'dist_train', config, '1', '--work-dir', 'by_nodes')

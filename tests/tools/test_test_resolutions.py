@@ -302,6 +302,7 @@ def test_a_metric_that_no_test_gives_is_found_at_the_first_result(
     assert len(tests) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(has_accelerator(), reason='one process would compute elsewhere than the two')
 def test_two_processes_measure_what_one_does(
     tools: SimpleNamespace, models: dict[str, tuple[str, str]], tmp_path: Path

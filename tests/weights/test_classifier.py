@@ -48,8 +48,8 @@ def image_classifier(weights: KnownWeights, channels: int, **arguments: object) 
 
 
 def cases() -> list:
-    """Small models at every size, a larger one at the odd size; the rest takes longer."""
-    fast = {('small', size) for size in SIZES} | {('base', (224, 384))}
+    """Small models and a larger one at the odd size; the rest takes longer."""
+    fast = {('small', (224, 384)), ('base', (224, 384))}
     return [
         pytest.param(
             name,
