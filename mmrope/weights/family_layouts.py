@@ -79,7 +79,8 @@ SAPIENS2: Names = (
 )
 
 DROPPED = {  # by names as timm has them; heads and their norms are left to whoever loads
-    r'(?:.*\.)?(?:rope\.freqs_(?:cos|sin)|freqs_cis|rotary_emb\.\w+|bias_mask|k_bias)': 'buffers that are computed',
+    r'(?:.*\.)?(?:rope(?:_win|_glb)?\.freqs_(?:cos|sin)|freqs_cis|rotary_emb\.\w+)': 'buffers that are computed',
+    r'(?:.*\.)?(?:bias_mask|k_bias)': 'buffers that are computed',
     r'mask_token|lm_head\..*|local_cls_norm\..*|projectors\..*': 'of pretraining',
     r'attn_pool\..*|proj|logit_scale': 'a pooling head',
 }
@@ -122,7 +123,8 @@ def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
     if 'embeddings.patch_embeddings.projection.weight' in state:
         return Layout('SAM3ViT', HUGGING_FACE)
     if 'embeddings.patch_embeddings.weight' in state:
-        return Layout('DINOv3ViT', HUGGING_FACE, half=True, y_first=True)
+        normed = any(key.endswith('layer.0.attention.q_norm.weight') for key in state)
+        return Layout('Sapiens2ViT' if normed else 'DINOv3ViT', HUGGING_FACE, half=True, y_first=True)
     if 'blocks.0.attn.wq.weight' in state:
         return Layout('Sapiens2ViT', SAPIENS2, half=True, y_first=True)
     if 'blocks.0.ls1.gamma' in state:
@@ -285,8 +287,9 @@ class Blocks:
             pos = pos[None]
         rows, cls = pos.shape[1], self.state.get('cls_token')
         prefix = int(cls is not None or math.isqrt(rows - 1) ** 2 == rows - 1)
-        if prefix and cls is not None:
-            self.state['cls_token'] = cls.reshape(1, 1, -1) + pos[:, :1]
+        if prefix and cls is not None:  # a sum in half precision would be rounded
+            precise = torch.promote_types(cls.dtype, torch.float32)
+            self.state['cls_token'] = cls.reshape(1, 1, -1).to(precise) + pos[:, :1]
         self.state['pos_embed'] = pos[:, prefix:]
 
 
@@ -311,7 +314,9 @@ def to_timm_family(state: Mapping[str, Tensor], family: str, num_heads: int) -> 
     back = row_order(state['patch_embed.proj.weight'].shape[0] // num_heads, layout).argsort()
     split = family == 'EVA02ViT' and 'blocks.0.mlp.norm.weight' in state
     for i in range(depth):
-        new.pop(f'blocks.{i}.attn.rope.freqs', None)
+        freqs = new.pop(f'blocks.{i}.attn.rope.freqs', None)
+        if freqs is not None and not turns_axes_apart(freqs):
+            raise WeightsError(f'blocks.{i}.attn.rope.freqs was learned, and timm has no place for it')
         _split_qkv(new, f'blocks.{i}.attn.', back, family, split)
         if _is_gated(state) and (split or family == 'DINOv3ViT'):
             for kind in ('weight', 'bias'):
@@ -346,6 +351,12 @@ def _split_qkv(new: dict[str, Tensor], name: str, back: Tensor, family: str, spl
 def _drop_zeros(new: dict[str, Tensor], key: str) -> None:
     if new.pop(key).any():
         raise WeightsError(f'{key} is not zero, and timm has no place for it')
+
+
+def turns_axes_apart(freqs: Tensor) -> bool:
+    """Say whether half of the pairs turn along x only and the others along y only, whatever their frequencies."""
+    half = freqs.shape[-1] // 2
+    return not (freqs.is_meta or freqs[0, :, half:].any() or freqs[1, :, :half].any())
 
 
 def heads_in(state: Mapping[str, Tensor]) -> int | None:
