@@ -373,7 +373,12 @@ def test_a_file_of_mmrope_names_its_family(family: str, suffix: str, saved: Call
         load_pretrained(other(dict(embed_dims=64, depth=1, num_heads=2)), path)
 
 
-def test_a_gate_names_the_same_weights_without_one(hub: Hub) -> None:
+@pytest.mark.parametrize('token', [None, 'hf_of_another'])  # 401 and 403
+def test_a_gate_names_the_same_weights_without_one(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, token: str | None
+) -> None:
+    if token is not None:
+        monkeypatch.setenv('HF_TOKEN', token)
     repository = 'facebook/dinov3-vits16-pretrain-lvd1689m'
     hub.files[repository, 'model.safetensors'] = b''
     hub.gated.add(repository)
