@@ -30,6 +30,11 @@ vit_small_patch16_rope_224 vit_small_patch16_rope_ape_224 vit_small_patch16_rope
 vit_small_patch16_rope_mixed_ape_224 vit_small_plus_patch16_dinov3 vit_small_plus_patch16_dinov3_qkvb
 vit_tiny_patch16_dinov3_qkvb
 """.split()
+REPEATS = re.compile(  # models that, as tiny as here, only repeat another of these
+    r'eva02_(small|large)_patch14_\d+|eva02_large_patch14_clip_336|vit_(base|large|huge_plus)_patch16_dinov3.*'
+    r'|vit_(base|large)_patch16_(lingbot|rope_(\w+_)?224)|vit_(large|giant)_patch16_sapiens2'
+    r'|vit_pe_(core|spatial)_(small|base)_.*'
+)
 HEAD_DIMS = {'pe_\\w+_gigantic': 96, '_7b_': 128, 'huge_patch16_sapiens2': 80, '_5b_': 76}  # others have 64
 HEADS, DEPTH = 2, 3
 

@@ -18,6 +18,7 @@ from tests.helpers.plain_vit import plain_vit
 from tests.helpers.timm_families import (
     HEADS,
     NAMES,
+    REPEATS,
     arguments,
     eva02_detector,
     hugging_face_dinov3,
@@ -60,7 +61,9 @@ def test_every_vit_with_rope_of_timm_is_compared() -> None:
     assert sorted(NAMES) == names_of_timm() and len(NAMES) == 60
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=pytest.mark.slow if REPEATS.fullmatch(name) else ()) for name in NAMES]
+)
 def test_features_are_timms_and_go_back(name: str, saved: Callable) -> None:
     theirs = tiny_timm(name)
     ours = loaded(name, theirs, saved(theirs.state_dict()))
