@@ -48,7 +48,7 @@ class Backbone(BaseModule):
         return self
 
     def notes(self) -> dict[str, Any]:
-        """Return what the weights do not show: heads per stage, and the grid of an absolute position embedding."""
+        """Return what the weights do not show: heads per stage, and the rest as the backbone has it."""
         raise NotImplementedError
 
     def weights_may_miss(self, key: str) -> bool:

@@ -57,6 +57,11 @@ class Family(RoPEViT):
         """Return the arguments with those that follow from others."""
         return settings
 
+    def notes(self) -> dict[str, Any]:
+        """Return what :class:`RoPEViT` notes, and the name of the family, which a subclass of a user's shares."""
+        classes = type(self).__mro__
+        return {**super().notes(), 'family': classes[classes.index(Family) - 1].__name__}
+
 
 @MODELS.register_module()
 class DINOv3ViT(Family):

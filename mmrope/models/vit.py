@@ -232,9 +232,9 @@ class RoPEViT(Backbone):
         return tuple(outs)
 
     def notes(self) -> dict[str, Any]:
-        """Return the number of heads, and the grid of a position embedding."""
+        """Return the number of heads, the rule of positions, and the grid of a position embedding."""
         grid = {} if self.pos_embed is None else {'pos_grid': self.pos_grid}
-        return {'num_heads': (self.blocks[0].attn.num_heads,), **grid}
+        return {'num_heads': (self.blocks[0].attn.num_heads,), 'positions': (self.positions.rule,), **grid}
 
     def weights_unused(self, key: str) -> str | None:
         """Return a reason for prefix tokens and a classifier's final norm, if this model has none."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..layers import Positions, axial_freqs
 from ..layers.windows import Grid
 from ..models.backbone import Backbone
+from .family_layouts import turns_axes_apart
 from .layouts import FAMILIES, Converted, depth_of, published_heads
 from .report import LoadReport, Shape, WeightsError
 
@@ -117,12 +118,6 @@ def _rope_of(state: Mapping[str, Tensor]) -> tuple[tuple[str | None, ...], float
         return ('axial', None) if has_positions else ('axial',), None
     theta = axial_theta(freqs)
     return ('axial',) if theta is not None or turns_axes_apart(freqs) else ('mixed',), theta
-
-
-def turns_axes_apart(freqs: Tensor) -> bool:
-    """Say whether half of the pairs turn along x only and the others along y only, whatever their frequencies."""
-    half = freqs.shape[-1] // 2
-    return not (freqs.is_meta or freqs[0, :, half:].any() or freqs[1, :, :half].any())
 
 
 def traits_of_model(model: Backbone) -> Traits:
@@ -249,6 +244,17 @@ def compare_positions(model: Backbone, converted: Converted, report: LoadReport)
     positions: Positions | None = getattr(model, 'positions', None)
     if positions is not None and converted.rules and positions.rule not in converted.rules:
         report.conflicts.append(f'the rule of positions is {converted.rules[0]!r}, not {positions.rule!r}')
+
+
+def compare_reference(model: Backbone, grid: Grid, report: LoadReport) -> None:
+    """Compare the grid that positions scale to, if that is the model's own, with that of a position embedding."""
+    positions: Positions = model.positions
+    if positions.ref == model.pos_grid != grid:
+        (height, width), size = grid, tuple(side * patch for side, patch in zip(grid, model.patch_embed.patch_size))
+        report.conflicts.append(
+            f'positions scale to a grid of {height} x {width}, not {model.pos_grid[0]} x {model.pos_grid[1]} '
+            f'(set img_size={size})'
+        )
 
 
 def compare_heads(model: Backbone, converted: Converted, report: LoadReport) -> None:

@@ -41,7 +41,9 @@ def convert(source: str, layout: str = 'mmrope', prefix: str | None = None, trus
     _drop_constants(converted)
     noted = {key: getattr(converted, key) for key in ('pos_grid', 'num_heads') if getattr(converted, key) is not None}
     noted |= {'positions': converted.rules} if converted.rules else {}
+    noted |= {'family': converted.family} if converted.family not in ('RoPEViT', 'RoPESwin') else {}
     if layout == 'timm':
+        converted.dropped |= _frequencies_of_family(converted)
         heads = converted.num_heads or (None,)
         converted.state = to_timm(converted.state, converted.family, heads[0])
         old = converted.renamed.get('blocks.0.attn.rope.freqs', 'blocks.0.attn.rope.freqs')
@@ -50,6 +52,12 @@ def convert(source: str, layout: str = 'mmrope', prefix: str | None = None, trus
     state._metadata = OrderedDict({'': noted})
     converted.state = state
     return converted
+
+
+def _frequencies_of_family(converted: Converted) -> dict[str, str]:
+    """List the frequencies of a family, which timm's models do not load."""
+    keys = [key for key in converted.state if FREQS.fullmatch(key)] if converted.family != 'RoPEViT' else []
+    return dict.fromkeys(keys, 'frequencies, which timm computes in float32')
 
 
 def _drop_constants(converted: Converted) -> None:

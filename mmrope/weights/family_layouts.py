@@ -1,4 +1,4 @@
-"""Layouts of the families of ViTs with RoPE: their authors', Hugging Face transformers' and timm's, from and to.
+"""Layouts of the families of ViTs with RoPE: their authors', Hugging Face transformers' and timm's.
 
 Names become timm's first, and then mmrope's: one ``qkv`` with a bias, its rows of q and k in the order of channels that
 mmrope rotates; one ``fc1``, gate first; the rows of ``pos_embed`` that belong to the cls token added to it.
@@ -79,7 +79,8 @@ SAPIENS2: Names = (
 )
 
 DROPPED = {  # by names as timm has them; heads and their norms are left to whoever loads
-    r'(?:.*\.)?(?:rope\.freqs_(?:cos|sin)|freqs_cis|rotary_emb\.\w+|bias_mask|k_bias)': 'buffers that are computed',
+    r'(?:.*\.)?(?:rope(?:_win|_glb)?\.freqs_(?:cos|sin)|freqs_cis|rotary_emb\.\w+)': 'buffers that are computed',
+    r'(?:.*\.)?(?:bias_mask|k_bias)': 'buffers that are computed',
     r'mask_token|lm_head\..*|local_cls_norm\..*|projectors\..*': 'of pretraining',
     r'attn_pool\..*|proj|logit_scale': 'a pooling head',
 }
@@ -122,7 +123,8 @@ def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
     if 'embeddings.patch_embeddings.projection.weight' in state:
         return Layout('SAM3ViT', HUGGING_FACE)
     if 'embeddings.patch_embeddings.weight' in state:
-        return Layout('DINOv3ViT', HUGGING_FACE, half=True, y_first=True)
+        normed = any(key.endswith('layer.0.attention.q_norm.weight') for key in state)
+        return Layout('Sapiens2ViT' if normed else 'DINOv3ViT', HUGGING_FACE, half=True, y_first=True)
     if 'blocks.0.attn.wq.weight' in state:
         return Layout('Sapiens2ViT', SAPIENS2, half=True, y_first=True)
     if 'blocks.0.ls1.gamma' in state:
@@ -150,12 +152,13 @@ def family_of_names(state: Mapping[str, Tensor]) -> str:
         return 'Sapiens2ViT'
     if 'reg_token' in state:
         return 'DINOv3ViT' if 'cls_token' in state else 'SBBViT'
-    if 'blocks.0.mlp.fc1_g.weight' in state or _is_gated(state):
+    if 'blocks.0.mlp.fc1_g.weight' in state or is_gated(state):
         return 'EVA02ViT'
     return 'RoPEViT'
 
 
-def _is_gated(state: Mapping[str, Tensor]) -> bool:
+def is_gated(state: Mapping[str, Tensor]) -> bool:
+    """Say whether the hidden channels of the MLPs come in pairs of a gate and a value."""
     names = ('blocks.0.mlp.fc1.weight', 'blocks.0.mlp.fc2.weight')
     if not all(name in state and state[name].ndim == 2 for name in names):
         return False
@@ -285,8 +288,9 @@ class Blocks:
             pos = pos[None]
         rows, cls = pos.shape[1], self.state.get('cls_token')
         prefix = int(cls is not None or math.isqrt(rows - 1) ** 2 == rows - 1)
-        if prefix and cls is not None:
-            self.state['cls_token'] = cls.reshape(1, 1, -1) + pos[:, :1]
+        if prefix and cls is not None:  # a sum in half precision would be rounded
+            precise = torch.promote_types(cls.dtype, torch.float32)
+            self.state['cls_token'] = cls.reshape(1, 1, -1).to(precise) + pos[:, :1]
         self.state['pos_embed'] = pos[:, prefix:]
 
 
@@ -298,54 +302,10 @@ def _masked(bias: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask == 0, torch.zeros_like(bias), bias * mask)
 
 
-def to_timm_family(state: Mapping[str, Tensor], family: str, num_heads: int) -> dict[str, Tensor]:
-    """Convert a family's weights from mmrope's layout to timm's.
-
-    Raises:
-        WeightsError: if timm's model has no place for some of them.
-    """
-    if family not in TIMM or family == 'Sapiens2ViT':
-        raise WeightsError(f'timm has no layout for weights of a {family}, or not for all of them')
-    layout, new = TIMM[family], dict(state)
-    depth = 1 + max(int(key.split('.')[1]) for key in state if key.startswith('blocks.'))
-    back = row_order(state['patch_embed.proj.weight'].shape[0] // num_heads, layout).argsort()
-    split = family == 'EVA02ViT' and 'blocks.0.mlp.norm.weight' in state
-    for i in range(depth):
-        new.pop(f'blocks.{i}.attn.rope.freqs', None)
-        _split_qkv(new, f'blocks.{i}.attn.', back, family, split)
-        if _is_gated(state) and (split or family == 'DINOv3ViT'):
-            for kind in ('weight', 'bias'):
-                gate, value = new.pop(f'blocks.{i}.mlp.fc1.{kind}').chunk(2)
-                new[f'blocks.{i}.mlp.fc1_g.{kind}'], new[f'blocks.{i}.mlp.fc1_x.{kind}'] = gate, value
-    if family == 'PEViT':
-        _drop_zeros(new, 'patch_embed.proj.bias')
-    if 'pos_embed' in new and 'cls_token' in new:  # the cls token holds its own row
-        new['pos_embed'] = torch.cat((torch.zeros_like(new['cls_token']), new['pos_embed']), dim=1)
-    return new
-
-
-def _split_qkv(new: dict[str, Tensor], name: str, back: Tensor, family: str, split: bool) -> None:
-    """Put the rows of q and k back in timm's order, and split what timm's model splits."""
-    weights, biases = (list(new.pop(f'{name}qkv.{kind}').chunk(3)) for kind in ('weight', 'bias'))
-    for parts in (weights, biases):
-        parts[:2] = [permuted(part, back) for part in parts[:2]]
-    if family == 'PEViT':
-        new[f'{name}qkv.weight'], new[f'{name}qkv.bias'] = torch.cat(weights), torch.cat(biases)
-        return
-    if biases[1].any():
-        raise WeightsError(f'{name}qkv.bias has a bias of the keys, for which timm has no place')
-    if split:
-        new |= {f'{name}{part}_proj.weight': weight for part, weight in zip('qkv', weights)}
-        new |= {f'{name}{part}_proj.bias': biases[i] for i, part in ((0, 'q'), (2, 'v'))}
-        return
-    new[f'{name}qkv.weight'] = torch.cat(weights)
-    if family == 'EVA02ViT' or biases[0].any() or biases[2].any():  # timm has models with and without a bias
-        new |= {f'{name}{part}_bias': biases[i] for i, part in ((0, 'q'), (2, 'v'))}
-
-
-def _drop_zeros(new: dict[str, Tensor], key: str) -> None:
-    if new.pop(key).any():
-        raise WeightsError(f'{key} is not zero, and timm has no place for it')
+def turns_axes_apart(freqs: Tensor) -> bool:
+    """Say whether half of the pairs turn along x only and the others along y only, whatever their frequencies."""
+    half = freqs.shape[-1] // 2
+    return not (freqs.is_meta or freqs[0, :, half:].any() or freqs[1, :, :half].any())
 
 
 def heads_in(state: Mapping[str, Tensor]) -> int | None:

@@ -3,7 +3,7 @@
 The authors' ViT keeps the frequencies of all blocks in one tensor ``freqs``, ``(2, depth, heads * head_dim // 2)``,
 and timm in ``rope.freqs``, ``(2, depth, heads, head_dim // 2)``. mmrope has a tensor ``(2, heads, head_dim // 2)`` in
 each block. All three rotate the same channel pairs, so nothing is reordered. Other names of a ViT agree. The layouts of
-other families are in :mod:`.family_layouts`.
+other families are in :mod:`.family_layouts` and :mod:`.timm_layouts`.
 """
 
 import math
@@ -25,9 +25,9 @@ from .family_layouts import (
     heads_in,
     layout_of,
     timm_names,
-    to_timm_family,
 )
 from .report import WeightsError
+from .timm_layouts import to_timm_family
 
 FAMILIES: dict[str, Any] = {  # each with its ARCHS and THETAS
     'RoPEViT': vit,

@@ -24,6 +24,7 @@ from .advice import (
     check_grid,
     compare_heads,
     compare_positions,
+    compare_reference,
     compare_theta,
     grid_advice,
     is_axial,
@@ -214,6 +215,8 @@ def _resize(
         return value
     if key == 'pos_embed':
         grid = pos_grid or assumed_grid(value.shape[1], model.pos_grid, report)
+        if grid is not None:
+            compare_reference(model, grid, report)
         return value if grid is None else resize_pos_embed(value, grid, model.pos_grid, model.pos_embed_resize)
     if key.endswith('.relative_position_bias_table') and value.shape != target.shape:
         window_size = model.get_submodule(key.rpartition('.')[0]).window_size

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..text import few
 from .advice import check_grid
-from .layouts import BODY, BUFFERS, Converted, prefixes_of, to_mmrope
+from .layouts import BODY, BUFFERS, FAMILIES, Converted, prefixes_of, to_mmrope
 from .report import WeightsError
 
 # Where trainers keep the weights, averaged ones first. MMEngine writes the averaged weights under `state_dict`, and the
@@ -28,11 +28,13 @@ NESTED = (
 # Parts of names that compilers, FSDP, activation checkpointing and DeepSpeed insert anywhere.
 WRAPPERS = re.compile(r'(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.')
 MODULE = 'module.'  # of DistributedDataParallel and averaged models
-# Of the image backbone in the files of PE core, EVA-02-CLIP and SAM 3, and in transformers' classifiers of DINOv3.
+# Of the image backbone in the files of PE core, EVA-02-CLIP and SAM 3, of detectors of Detectron2, and of
+# transformers' classifiers of DINOv3.
 PUBLISHED = re.compile(
-    r'(?:model\.|detector\.|detector_model\.|backbone\.)*(?:visual\.|trunk\.|vision_backbone\.|vision_encoder\.|dinov3_vit\.)'
-    r'(?:trunk\.|backbone\.)?'
+    r'(?:model\.|detector\.|detector_model\.|backbone\.)*'
+    r'(?:visual\.|trunk\.|vision_backbone\.|vision_encoder\.|dinov3_vit\.|net\.)(?:trunk\.|backbone\.)?'
 )
+NOTES = ('family', 'num_heads', 'positions', 'pos_grid')
 BACKBONE = 'backbone.'  # within a detector, segmenter or classifier of OpenMMLab
 
 
@@ -44,7 +46,7 @@ class Unwrapped:
         state: the tensors.
         others: names of the tensors outside the backbone.
         taken: which of several sets of weights these are; empty if there is only one.
-        stated: notes that mmrope stores beside its weights: ``pos_grid``, ``num_heads`` and ``positions``.
+        stated: notes that mmrope stores beside its weights, of ``NOTES``.
     """
 
     state: dict[str, Tensor]
@@ -109,10 +111,12 @@ def converted_from(unwrapped: Unwrapped, num_heads: int | None = None) -> Conver
     stated = unwrapped.stated
     converted.num_heads = stated.get('num_heads', converted.num_heads)
     converted.rules = tuple(stated.get('positions', converted.rules))
-    if 'num_heads' in stated and not converted.rules and converted.family != 'RoPESwin':
-        converted.family = 'RoPEViT'  # whose positions count tokens, which mmrope does not note
-    if 'pos_grid' in unwrapped.stated and 'pos_embed' in converted.state:
-        converted.pos_grid = check_grid(unwrapped.stated['pos_grid'], converted.state)
+    if stated.get('family') in FAMILIES:
+        converted.family = stated['family']
+    elif 'num_heads' in stated and converted.family != 'RoPESwin':
+        converted.family = 'RoPEViT'  # all others note their family
+    if 'pos_grid' in stated and 'pos_embed' in converted.state:
+        converted.pos_grid = check_grid(stated['pos_grid'], converted.state)
     converted.taken = unwrapped.taken
     return converted
 
@@ -143,7 +147,7 @@ def _stated(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Read mmrope's notes from PyTorch's metadata of a state dict, named as weights are."""
     noted = {}
     for module, metadata in (getattr(state, '_metadata', None) or {}).items():
-        for key in {'pos_grid', 'num_heads', 'positions'} & set(metadata):
+        for key in set(NOTES) & set(metadata):
             noted[WRAPPERS.sub('', f'{module}.{key}'.removeprefix('.'))] = metadata[key]
     return noted
 

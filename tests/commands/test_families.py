@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,7 +52,10 @@ BASES = (
 )
 BACKBONES = [
     'lingbot_vit_s',
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ('eva02_vit_s', 'pe_spatial_vit_b')),
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ('eva02_vit_s', 'pe_spatial_vit_b', 'sam3_vit_l', 'sbb_vit_b', 'sapiens2_vit_b')
+    ),
 ]
 
 
@@ -111,7 +115,8 @@ def test_frequencies_are_analysed(trained: SimpleNamespace) -> None:
     out = trained.folder / 'frequencies'
     main(['frequencies', trained.config, trained.checkpoint, '--out', str(out), '--grid', '16', '--device', 'cpu'])
     result = json.loads((out / 'frequencies.json').read_text())
-    assert result['axial_theta'] == (100 if 'lingbot' in trained.folder.name else 10000)
+    theta = 100 if re.search('lingbot|sapiens2', trained.folder.name) else 10000
+    assert result['axial_theta'] == theta
     assert set(result['reconstruction']['missed_variance']['spot']) == {'axial'}
 
 

@@ -1,9 +1,11 @@
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from mmrope import RoPEViT
+from mmrope import RoPEViT, config_path
+from mmrope.engine.layer_decay import NO_DECAY_NAMES
 
 
 class Detector(nn.Module):
@@ -144,3 +146,10 @@ def test_optimiser_steps_follow_the_rates() -> None:
     after = dict(model.named_parameters())
     for name, power in {'backbone.pos_embed': 4, 'backbone.blocks.2.mlp.fc1.weight': 1, 'neck.0.weight': 0}.items():
         torch.testing.assert_close(before[name] - after[name], torch.full_like(before[name], 0.5**power))
+
+
+def test_a_schedule_without_layer_decay_spares_the_same_from_weight_decay() -> None:
+    cfg = Config.fromfile(config_path('_base_/schedules/upernet_160k.py'))
+    keys = cfg.optim_wrapper.paramwise_cfg.custom_keys
+    spared = tuple(key for key, options in keys.items() if options.decay_mult == 0)
+    assert [name for name in NO_DECAY_NAMES if not any(key.endswith(name) for key in spared)] == []

@@ -30,6 +30,11 @@ vit_small_patch16_rope_224 vit_small_patch16_rope_ape_224 vit_small_patch16_rope
 vit_small_patch16_rope_mixed_ape_224 vit_small_plus_patch16_dinov3 vit_small_plus_patch16_dinov3_qkvb
 vit_tiny_patch16_dinov3_qkvb
 """.split()
+REPEATS = re.compile(  # models that, as tiny as here, only repeat another of these
+    r'eva02_(small|large)_patch14_\d+|eva02_large_patch14_clip_336|vit_(base|large|huge_plus)_patch16_dinov3.*'
+    r'|vit_(base|large)_patch16_(lingbot|rope_(\w+_)?224)|vit_(large|giant)_patch16_sapiens2'
+    r'|vit_pe_(core|spatial)_(small|base)_.*'
+)
 HEAD_DIMS = {'pe_\\w+_gigantic': 96, '_7b_': 128, 'huge_patch16_sapiens2': 80, '_5b_': 76}  # others have 64
 HEADS, DEPTH = 2, 3
 
@@ -174,6 +179,35 @@ def hugging_face_dinov3(state: dict[str, Tensor], version: int) -> dict[str, Ten
         for part, value in zip('qkv', out.pop(key).chunk(3)):
             out[key.replace('qkv', f'{part}_proj')] = value
     return out | {'embeddings.mask_token': torch.randn_like(out['embeddings.cls_token'])}
+
+
+def hugging_face_sapiens2(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """From timm's names to those of transformers' Sapiens2, which are those of its DINOv3."""
+    out = {key: value for key, value in state.items() if '.mlp.fc1.' not in key}
+    for key in state.keys() - out.keys():
+        for part, value in zip('gx', state[key].chunk(2)):
+            out[key.replace('fc1', f'fc1_{part}')] = value
+    return hugging_face_dinov3(out, 5)
+
+
+def eva02_detector(state: dict[str, Tensor]) -> dict[str, Any]:
+    """From timm's names to those of a detector of EVA-02's authors, which has the cls token's embedding only."""
+    out = official_eva02(
+        {key: value for key, value in state.items() if key != 'cls_token'} | {'cls_token': state['pos_embed'][:, :1]}
+    )
+    names = {
+        f'backbone.net.{key}': value
+        for key, value in out.items()
+        if key not in ('cls_token', 'mask_token', 'lm_head.weight') and not key.startswith(('norm.', 'rope.'))
+    }
+    buffers = {
+        f'backbone.net.rope_{kind}.freqs_{name}': torch.randn(256, 64)
+        for kind in ('win', 'glb')
+        for name in ('cos', 'sin')
+    }
+    return {
+        'model': names | buffers | {'backbone.simfp_2.0.weight': torch.randn(2, 2), 'roi_heads.weight': torch.randn(2)}
+    }
 
 
 def official_eva02(state: dict[str, Tensor]) -> dict[str, Tensor]:

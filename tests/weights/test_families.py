@@ -1,5 +1,6 @@
 """Weights of every family, in every layout, compute what timm computes; a file of mmrope is never permuted again."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,17 @@ from torch import Tensor, nn
 import mmrope
 from mmrope.checkpoints.sources import SourceError
 from mmrope.weights import WeightsError, load_converted, load_pretrained, to_mmrope, to_timm
-from mmrope.weights.converting import convert, save
+from mmrope.weights.converting import convert, describe, save
 from tests.helpers.hub import Hub
 from tests.helpers.plain_vit import plain_vit
 from tests.helpers.timm_families import (
     HEADS,
     NAMES,
+    REPEATS,
     arguments,
+    eva02_detector,
     hugging_face_dinov3,
+    hugging_face_sapiens2,
     names_of_timm,
     official_dinov3,
     official_eva02,
@@ -57,7 +61,9 @@ def test_every_vit_with_rope_of_timm_is_compared() -> None:
     assert sorted(NAMES) == names_of_timm() and len(NAMES) == 60
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=pytest.mark.slow if REPEATS.fullmatch(name) else ()) for name in NAMES]
+)
 def test_features_are_timms_and_go_back(name: str, saved: Callable) -> None:
     theirs = tiny_timm(name)
     ours = loaded(name, theirs, saved(theirs.state_dict()))
@@ -82,10 +88,16 @@ def test_features_are_timms_and_go_back(name: str, saved: Callable) -> None:
 
 
 def detector(state: dict[str, Tensor]) -> dict[str, Any]:
-    return {'state_dict': {f'backbone.{key}': value for key, value in state.items()} | {'neck.weight': torch.ones(1)}}
+    """The file of a detector, with PyTorch's notes where the backbone has them."""
+    weights: Any = OrderedDict(
+        {f'backbone.{key}': value for key, value in state.items()} | {'neck.weight': torch.ones(1)}
+    )
+    weights._metadata = {'backbone': getattr(state, '_metadata', {}).get('', {})}
+    return {'state_dict': weights}
 
 
 DINOV3 = ['vit_small_patch16_dinov3_qkvb', 'vit_small_plus_patch16_dinov3_qkvb', 'vit_7b_patch16_dinov3']
+SAPIENS2 = 'vit_base_patch16_sapiens2'
 OTHERS = {  # models, files in other layouts, and where in a file the weights are
     **{(name, layout): layout for name in DINOV3 for layout in ('v4', 'v5')},
     **{
@@ -98,13 +110,57 @@ OTHERS = {  # models, files in other layouts, and where in a file the weights ar
             'vit_pe_core_gigantic_patch14_448',
             'vit_pe_spatial_gigantic_patch14_448',
             'vit_pe_lang_large_patch14_448',
-            'vit_base_patch16_sapiens2',
+            SAPIENS2,
         )
     },
+    (SAPIENS2, 'v5'): 'v5',
 }
 
 
+def test_half_precision_is_converted_without_rounding(saved: Callable) -> None:
+    """The embedding of the cls token's place is added to it, in float32."""
+    theirs = tiny_timm('eva02_tiny_patch14_224').bfloat16()
+    half = theirs.state_dict()
+    ours = loaded('eva02_tiny_patch14_224', theirs, saved(half))
+    assert worst_error(ours, theirs.float(), sizes(theirs)[2]) < TOLERANCE
+
+
+def test_a_detector_of_eva02_is_recognised(saved: Callable) -> None:
+    theirs = tiny_timm('eva02_base_patch14_448')
+    cls, settings = arguments('eva02_base_patch14_448', theirs)
+    models = [cls(**settings, with_cls_token=False).eval() for _ in range(2)]
+    for model, state in zip(models, (theirs.state_dict(), eva02_detector(theirs.state_dict()))):
+        load_pretrained(model, saved(state))
+    weights = [model.state_dict() for model in models]
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+
+
+def test_positions_scale_to_the_grid_of_the_file(saved: Callable) -> None:
+    """Sizes of PE differ by nothing else; at another grid, features would be wrong without a word."""
+    arch = dict(embed_dims=32, depth=2, num_heads=2)
+    file = saved(mmrope.PEViT(arch, img_size=(64, 96)).state_dict())
+    with pytest.raises(WeightsError, match=r'scale to a grid of 4 x 6, not 14 x 14 \(set img_size=\(64, 96\)\)'):
+        load_pretrained(mmrope.PEViT(arch), file)
+    for settings in (dict(rule='reference', ref=(4, 6), offset=1), dict(rule='index', offset=1)):
+        state = mmrope.PEViT(arch, img_size=(64, 96), positions=settings).state_dict()
+        load_pretrained(mmrope.PEViT(arch, positions=settings), saved(state))
+
+
+def test_learned_frequencies_do_not_go_to_timm() -> None:
+    model = mmrope.EVA02ViT(dict(embed_dims=32, depth=2, num_heads=2), rope='mixed')
+    with pytest.raises(WeightsError, match=r'blocks\.0\.attn\.rope\.freqs was learned'):
+        to_timm(model.state_dict(), 'EVA02ViT', 2)
+
+
+def test_frequencies_that_timm_cannot_hold_are_named(saved: Callable) -> None:
+    theirs = tiny_timm('vit_small_patch16_dinov3')
+    file = saved(official_dinov3(theirs.state_dict()))
+    assert 'frequencies, which timm computes in float32 (blocks.*.attn.rope.freqs)' in describe(convert(file, 'timm'))
+
+
 def in_layout(name: str, layout: str, state: dict[str, Tensor]) -> Any:
+    if (name, layout) == (SAPIENS2, 'v5'):
+        return hugging_face_sapiens2(state)
     if layout in ('v4', 'v5'):
         return hugging_face_dinov3(state, int(layout[1]))
     if 'eva02' in name:
@@ -116,7 +172,9 @@ def in_layout(name: str, layout: str, state: dict[str, Tensor]) -> Any:
 @pytest.mark.parametrize('name, layout', OTHERS)
 def test_other_layouts_compute_the_same(name: str, layout: str, saved: Callable) -> None:
     theirs = tiny_timm(name)
-    ours = loaded(name, theirs, saved(in_layout(name, layout, theirs.state_dict())))
+    file = saved(in_layout(name, layout, theirs.state_dict()))
+    ours = loaded(name, theirs, file)
+    assert convert(file).family == type(ours).__name__
     assert worst_error(ours, theirs, sizes(theirs)[2]) < TOLERANCE
 
 
@@ -290,7 +348,40 @@ def test_a_converted_file_is_of_mmrope_and_goes_on_to_timm(name, suffix, saved, 
         assert worst_error(ours, theirs, sizes(theirs)[2]) < TOLERANCE
 
 
-def test_a_gate_names_the_same_weights_without_one(hub: Hub) -> None:
+OWN = {
+    'DINOv3ViT': {},
+    'EVA02ViT': {},
+    'PEViT': {},
+    'SAM3ViT': {},
+    'SBBViT': {},
+    'Sapiens2ViT': {},
+    'RoPEViT': dict(positions=dict(rule='centred')),
+}
+
+
+@pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
+@pytest.mark.parametrize('family', OWN)
+def test_a_file_of_mmrope_names_its_family(family: str, suffix: str, saved: Callable, tmp_path: Path) -> None:
+    """Its names do not show it: those of SAM 3 are those of PE, and a RoPEViT may have any of them."""
+    cls = type('Mine', (getattr(mmrope, family),), {})
+    model = cls(arch=dict(embed_dims=32, depth=4, num_heads=2), img_size=32, **OWN[family])
+    path = str(tmp_path / f'own.{suffix}')
+    converted = convert(saved(detector(model.state_dict()) | {'meta': 1}))
+    assert converted.family == family and converted.rules == (model.positions.rule,)
+    assert not converted.renamed and set(converted.state) == set(model.state_dict())
+    save(converted.state, path)
+    assert convert(path).family == family
+    other = mmrope.SBBViT if family != 'SBBViT' else mmrope.RoPEViT
+    with pytest.raises(WeightsError, match=f"these are weights of a {family}: set type='mmrope.{family}'"):
+        load_pretrained(other(dict(embed_dims=64, depth=1, num_heads=2)), path)
+
+
+@pytest.mark.parametrize('token', [None, 'hf_of_another'])  # 401 and 403
+def test_a_gate_names_the_same_weights_without_one(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, token: str | None
+) -> None:
+    if token is not None:
+        monkeypatch.setenv('HF_TOKEN', token)
     repository = 'facebook/dinov3-vits16-pretrain-lvd1689m'
     hub.files[repository, 'model.safetensors'] = b''
     hub.gated.add(repository)
