@@ -8,8 +8,10 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
+from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_to_model
 from torch import Tensor, nn
 
+from ..engine.complete_checkpoint_hook import CompleteCheckpoint
 from ..models import RoPESwin, RoPEViT
 from ..weights import load_pretrained
 from .checks.config import check_checkpoint, datasets_of
@@ -47,6 +49,26 @@ def load_model(cfg: Config, checkpoint: str, device: str | None = None) -> nn.Mo
     model = build_model(cfg, device)
     load_pretrained(backbone_of(model), checkpoint)
     return model
+
+
+def load_whole_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, dict[str, Any]]:
+    """Build the model of a config on the CPU and load all of it from a checkpoint.
+
+    Returns:
+        The model in eval mode, and the ``dataset_meta`` of the checkpoint; empty if it has none.
+
+    Raises:
+        CommandError: if there is no such checkpoint.
+        CheckpointError: if it leaves a parameter unset.
+    """
+    check_checkpoint(checkpoint, 'CHECKPOINT')
+    model = build_model(cfg, 'cpu')
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    complete = CompleteCheckpoint(checkpoint)
+    complete.note(model, loaded)
+    _load_checkpoint_to_model(model, loaded)
+    complete.check(model)
+    return model, (loaded.get('meta') or {}).get('dataset_meta') or {}
 
 
 def backbone_of(model: nn.Module) -> RoPEViT | RoPESwin:

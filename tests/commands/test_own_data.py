@@ -1,5 +1,6 @@
 """`mmrope train CONFIG --data DIR`: a folder of somebody's data is trained, and the config that does it is written."""
 
+import argparse
 import json
 import re
 import runpy
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
+from mmrope.commands import train
 from mmrope.commands.cli import parse_pixels
 from mmrope.commands.errors import CommandError
 from mmrope.commands.main import main
@@ -136,8 +138,8 @@ def test_every_segmenter_takes_somebodys_data(path: Path, tmp_path: Path) -> Non
 def test_class_weights_of_other_classes_are_not_kept(tmp_path: Path) -> None:
     root = own_data.segmentation(tmp_path / 'data', 'folders', 'grey')
     cfg, rows = adapted('upernet_rope_mixed_vit_tiny_digits', root, tmp_path / 'work')
-    assert cfg.model.decode_head.loss_decode.class_weight == [1.0, 1.0, 1.0]
-    assert rows['model.decode_head.loss_decode.class_weight'] == '1.0, 1.0, 1.0'
+    assert cfg.model.decode_head.loss_decode.class_weight is None
+    assert rows['model.decode_head.loss_decode.class_weight'] == 'none: that of all is the same'
     assert cfg.train_cfg.max_epochs == 36 and cfg.optim_wrapper.optimizer.lr == 4e-3
 
 
@@ -225,3 +227,60 @@ def test_a_mistake_in_an_annotation_is_a_sentence_with_its_id_before_anything_is
     with pytest.raises(SystemExit), isolated():
         main(['train', 'faster_rcnn_rope_mixed_swin_t_coco', '--data', 'data'])
     assert re.search(r'instances_train2017\.json, which .*\bid 3\b.*\bbbox\b', capsys.readouterr().err)
+
+
+def test_a_mistake_in_annotations_that_are_split_names_the_users_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = own_data.single(tmp_path / 'data') / 'result.json'
+    content = json.loads(path.read_text())
+    for annotation in content['annotations']:
+        annotation['bbox'] = [1, 2, 3]
+    path.write_text(json.dumps(content))
+    monkeypatch.setattr('mmrope.commands.runner.build_runner', lambda *_, **__: pytest.fail('built'))
+    with pytest.raises(SystemExit), isolated():
+        main(['train', 'faster_rcnn_rope_mixed_swin_t_coco', '--data', 'data'])
+    message = capsys.readouterr().err
+    assert re.search(r'data/result\.json, which .*\bid \d+\b.*\bbbox\b', message) and 'train.json' not in message
+
+
+def test_the_first_process_alone_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_data.single(tmp_path / 'data')
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    given = ['faster_rcnn_rope_mixed_swin_t_coco', '--data', str(tmp_path / 'data'), '--launcher', 'pytorch']
+    args = parser.parse_args(given)
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    for rank in ('1', '0'):
+        monkeypatch.setenv('RANK', rank)
+        cfg = Config.fromfile(CONFIGS / 'faster_rcnn_rope_mixed_swin_t_coco.py')
+        cfg.launcher, cfg.work_dir = 'pytorch', str(tmp_path / 'work')
+        assert {path.name for path in train.adapt(cfg, args)} == {'train.json', 'val.json'}
+        assert (tmp_path / 'work').exists() == (rank == '0')
+    assert cfg.auto_scale_lr.base_batch_size == 4
+
+
+@pytest.mark.parametrize('size', [448, 512, 640])
+def test_a_recipe_takes_a_size_without_data_of_ones_own(tmp_path: Path, size: int) -> None:
+    """ViTDet at smaller squares: pipelines, crop and padding; --cfg-options still come last."""
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    name = 'mask_rcnn_rope_mixed_vit_b_25e_8x4_accum2_coco'
+    args = parser.parse_args([name, '--size', str(size), '--cfg-options', 'model.backbone.window_size=7'])
+    cfg = Config.fromfile(CONFIGS / f'{name}.py')
+    assert train.adapt(cfg, args) == {}
+    steps = {step['type']: step for step in cfg.train_dataloader.dataset.pipeline}
+    assert steps['RandomResize']['scale'] == steps['RandomCrop']['crop_size'] == (size, size)
+    assert cfg.test_dataloader.dataset.pipeline[1].scale == (size, size)
+    assert cfg.model.data_preprocessor.pad_size_divisor == size and cfg.model.backbone.window_size == 7
+    assert cfg.train_cfg.max_iters == 92188
+
+
+def test_a_classifier_takes_no_size() -> None:
+    name = 'classifier_rope_mixed_vit_tiny_single_digits'
+    cfg = Config.fromfile(CONFIGS / f'{name}.py')
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    with pytest.raises(CommandError, match='--size is for detectors and segmenters, .* mmpretrain'):
+        train.adapt(cfg, parser.parse_args([name, '--size', '64']))
