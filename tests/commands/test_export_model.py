@@ -89,6 +89,7 @@ def images(folder: Path) -> list[Path]:
     return sorted((folder / 'images' / 'validation').iterdir())
 
 
+@pytest.mark.slow
 def test_a_segmenter_gives_the_scores_of_its_host_at_any_size_and_the_script_its_class_maps(
     digits: Path, model: Callable[..., tuple[str, str]], tmp_path: Path
 ) -> None:
@@ -144,6 +145,7 @@ def test_the_classes_are_those_of_the_highest_scores_and_the_file_says_what_they
     assert {name for name in re.findall(r'(\w+) [\d.]+%', shown)} == {said['classes'][i] for i in np.unique(ours)}
 
 
+@pytest.mark.slow
 def test_windows_need_one_size_of_any_batch(model: Callable[..., tuple[str, str]], capsys) -> None:
     config, checkpoint = model('upernet_rope_mixed_swin_tiny_digits', SWIN)
     with pytest.raises(SystemExit):
@@ -155,6 +157,7 @@ def test_windows_need_one_size_of_any_batch(model: Callable[..., tuple[str, str]
     assert gap(SegmenterScores(host), torch.randn(3, 3, 52, 75), session) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('output', ['classes', 'scores'])
 def test_a_classifier_and_the_script_agree_with_the_host(
     output: str, digits: Path, model: Callable[..., tuple[str, str]], tmp_path: Path
@@ -172,13 +175,9 @@ def test_a_classifier_and_the_script_agree_with_the_host(
             assert float(words[1]) == pytest.approx(prediction.scores[0], abs=2e-2)
 
 
-def test_a_detector_gives_the_maps_of_its_neck(
-    digits: Path, model: Callable[..., tuple[str, str]], capsys: pytest.CaptureFixture
-) -> None:
+@pytest.mark.slow
+def test_a_detector_gives_the_maps_of_its_neck(model: Callable[..., tuple[str, str]]) -> None:
     config, checkpoint = model('mask_rcnn_rope_mixed_vit_tiny_digits')
-    with pytest.raises(SystemExit):
-        export(config, checkpoint, '--part', 'model')
-    assert re.search(r'--part model .*\bmmdet\b.*--part neck', capsys.readouterr().err)
     out = export(config, checkpoint, '--part', 'neck', '--dynamic-batch', '--size', '70x96')
     host, _ = load_whole_model(load_config(config), checkpoint)
     inputs = torch.randn(2, 3, 70, 96)
@@ -196,6 +195,7 @@ def test_a_detector_gives_the_maps_of_its_neck(
         (['--output', 'scores'], r'--output is for --part model, .*\bbackbone\b'),
         (['--part', 'model'], r'--part model needs --checkpoint'),
         (['--part', 'neck'], r'--part neck needs --checkpoint'),
+        (['--part', 'model', '--checkpoint', 'FILE', '--cfg-options', 'default_scope=mmdet'], r'mmdet\b.*--part neck'),
         (['--part', 'model', '--checkpoint', 'FILE', '--cfg-options', 'model.test_cfg.mode=slide'], r"mode='slide'"),
     ],
 )  # fmt: skip

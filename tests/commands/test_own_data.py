@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib.resources import files
@@ -11,16 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmrope.commands import train
 from mmrope.commands.cli import parse_pixels
+from mmrope.commands.config import prepare_process
 from mmrope.commands.errors import CommandError
 from mmrope.commands.main import main
+from mmrope.commands.models import build_model
 from mmrope.commands.own_data import Choices, use_own_data, write_own_data
 from tests.helpers import own_data
 from tests.helpers.isolation import isolated
 from tests.helpers.recipes import CONFIGS, configs
+from tests.helpers.tiny import ROOT, python_path
 
 ONE_PROCESS = [
     f'{part}_dataloader.{key}'
@@ -284,3 +290,52 @@ def test_a_classifier_takes_no_size() -> None:
     train.add_arguments(parser)
     with pytest.raises(CommandError, match='--size is for detectors and segmenters, .* mmpretrain'):
         train.adapt(cfg, parser.parse_args([name, '--size', '64']))
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_somebodys_data(tmp_path: Path) -> None:
+    """The split and the config are written once, and each process sees half of the images."""
+    own_data.single(tmp_path / 'data')
+    command = [
+        'bash',
+        str(ROOT / 'tools' / 'dist_train.sh'),
+        'mask_rcnn_rope_mixed_vit_tiny_digits',
+        '2',
+        '--data',
+        'data',
+    ]
+    command += ['--epochs', '1', '--batch-size', '1', '--size', '64', '--work-dir', 'work']
+    command += ['--cfg-options', *ONE_PROCESS, 'default_hooks.logger.interval=1']
+    port = str(20000 + os.getpid() % 20000)
+    variables = {**os.environ, 'PYTHON': sys.executable, 'PORT': port, 'PYTHONPATH': python_path()}
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(path.name for path in (tmp_path / 'work').iterdir() if path.suffix != '') >= [
+        'config.py',
+        'epoch_1.pth',
+    ]
+    assert done.stdout.count('can be changed') == 1
+    assert len(losses(tmp_path / 'work')) == 2  # four images, two processes
+    assert Config.fromfile(tmp_path / 'work' / 'config.py').auto_scale_lr.base_batch_size == 2
+
+
+@pytest.mark.slow
+def test_a_model_of_other_classes_is_where_the_next_training_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = 'mask_rcnn_rope_mixed_vit_tiny_digits'
+    with isolated():
+        prepare_process()
+        cfg = Config.fromfile(CONFIGS / f'{name}.py')
+        torch.save({'state_dict': build_model(cfg, 'cpu').state_dict()}, 'other.pth')
+    own_data.instances(tmp_path / 'data')
+    options = [*ONE_PROCESS, 'load_from=other.pth', 'model.backbone.init_cfg=None', 'optim_wrapper.optimizer.lr=0.0']
+    with isolated():
+        main(['train', name, '--data', 'data', '--epochs', '1', '--size', '64', '--work-dir', 'work',
+              '--cfg-options', *options])  # fmt: skip
+    old, new = (torch.load(path, weights_only=False)['state_dict'] for path in ('other.pth', 'work/epoch_1.pth'))
+    changed = {key for key in old if old[key].shape != new[key].shape or not torch.equal(old[key], new[key])}
+    assert changed and all(re.search(r'fc_cls|fc_reg|conv_logits', key) for key in changed)
+    (path,) = Path('work').glob('*/*.log')
+    assert 'size mismatch for roi_head.bbox_head.fc_cls.weight' in path.read_text()
