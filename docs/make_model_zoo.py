@@ -87,9 +87,9 @@ SECTIONS = (
         here were trained with labels: expect clearly less, and compare these configs with each other only. Images are
         padded to 1024 x 1024 in training and tests. `--cfg-options model.data_preprocessor.pad_size_divisor=32` tests
         without the padding, for models without an absolute embedding (ape); report the option along with the result.
-        The configs train 100 epochs on 16 GPUs with 4 images each, and those with `8x4_accum2` on 8 GPUs (`25e`: 25
-        epochs). On Swin-T with RPB, MMDetection reports 42.7 box AP and 39.3 mask AP after 12 epochs, 46.0 and 41.6
-        after 36 (3x).
+        The configs train 100 epochs on 16 GPUs with 4 images each, those with `8x4_accum2` on 8 GPUs and that with
+        `1x4_accum16` on one (`25e`, `36e`: so many epochs). On Swin-T with RPB, MMDetection reports 42.7 box AP and
+        39.3 mask AP after 12 epochs, 46.0 and 41.6 after 36 (3x).
         """,
         unpublished='none',
     ),

@@ -44,7 +44,7 @@ CONFIGS = sorted((path.stem for path in ROOT.glob('*.py')), key=cost)
 BODIES = {recipe(name): name for name in reversed(CONFIGS)}  # the cheapest config of each recipe
 # Bodies that differ from another one by numbers alone run with the slow tests.
 RUN = {name for body, name in BODIES.items() if not body.endswith(('_vit_l', '_eva02', '_pe'))}
-SCHEDULES = r'(_25e)?_8x4_accum2|_3x'  # what tells a config from one that trains the same model otherwise
+SCHEDULES = r'(_25e|_36e)?_[18]x4_accum\d+|_3x'  # what tells a config from one that trains the same model otherwise
 TRAINED = [name for name in CONFIGS if not name.startswith('imagenet')]  # those are for tests alone
 FAMILIES = [name for name in CONFIGS if re.search('lingbot|dinov3|eva02|pe_spatial', name)]
 SIXTEEN = ('mask_rcnn_vit', 'faster_rcnn_vit', 'cascade_rcnn_vit')  # recipes for 16 processes
@@ -400,16 +400,21 @@ def test_a_recipe_without_an_installed_original_is_as_published(name: str) -> No
     assert {key: value(cfg, key) for key in PINNED[name]} == PINNED[name]
 
 
+PLAN = r'vit_b_(?:(\d+)e_)?(?:(\d+)x4_accum(\d+)_)?coco'
+
+
 @each(starting_with('mask_rcnn_rope_mixed_vit_b_'))
 def test_a_vitdet_schedule_has_the_steps_and_epochs_it_says(name: str) -> None:
-    """Twice the iterations a step where gradients accumulate, and the rate falls at the same shares of all steps."""
+    """As many iterations a step as gradients accumulate, and the rate falls at the same shares of all steps."""
     cfg, original = load(name), load('mask_rcnn_rope_mixed_vit_b_coco')
-    counts, share = cfg.optim_wrapper.get('accumulative_counts', 1), 1 / 4 if '_25e_' in name else 1
+    epochs, processes, counts = (int(number or 1) for number in re.search(PLAN, name).groups())
+    share, processes = (epochs / 100 if epochs > 1 else 1), processes if counts > 1 else 16
+    assert cfg.optim_wrapper.get('accumulative_counts', 1) == counts
     warmup, steps = cfg.param_scheduler
     assert warmup.end == 250 * counts and steps.end == cfg.train_cfg.max_iters
     scaled = [milestone * counts * share for milestone in original.param_scheduler[1].milestones]
-    assert steps.milestones == pytest.approx(scaled, abs=1)
-    images = cfg.train_cfg.max_iters * (8 if '_8x4_' in name else 16) * cfg.train_dataloader.batch_size
+    assert steps.milestones == pytest.approx(scaled, abs=counts)
+    images = cfg.train_cfg.max_iters * processes * cfg.train_dataloader.batch_size
     assert images / 118_000 == pytest.approx(100 * share, rel=1e-4)
     assert cfg.default_hooks.checkpoint.interval == cfg.train_cfg.val_interval == 5000 * counts
 

@@ -10,15 +10,18 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
 import mmrope
+from mmrope.commands import train
 from mmrope.commands.checks.batch_size import describe_mismatch
 from mmrope.commands.checks.config import check_options
 from mmrope.commands.cli import add_options
 from mmrope.commands.main import COMMANDS, main
 from mmrope.models import swin, vit
-from tests.helpers import published
+from mmrope.models.families import Family
+from tests.helpers import own_data, published
 from tests.helpers.hub import Hub
 from tests.helpers.isolation import isolated
 
@@ -79,8 +82,9 @@ SCRIPTS = {
 }  # fmt: skip
 # Programs of others, and scripts with a test of their own.
 OTHERS = {'git', 'source', 'pip', 'cd', 'cp', 'export', 'pytest', 'pre-commit'}
-TESTED = {'docs/make_model_zoo.py', 'docs/make_figure.py', 'benchmarks/operators.py', 'benchmarks/gpu_count.py',
-          'benchmarks/gpu.py', 'benchmarks/rates.py', 'experiments/resolution/run.py'}  # fmt: skip
+TESTED = {'docs/export/run_onnx.py', 'docs/make_model_zoo.py', 'docs/make_figure.py', 'benchmarks/operators.py',
+          'benchmarks/gpu_count.py', 'benchmarks/gpu.py', 'benchmarks/rates.py',
+          'experiments/resolution/run.py'}  # fmt: skip
 
 
 def arguments_of(words: list[str]) -> tuple[str, list[str]] | None:
@@ -145,18 +149,50 @@ def test_the_tools_run_on_what_the_quickstart_leaves(words, quickstart, monkeypa
 
 
 def test_the_table_of_sizes_is_that_of_the_backbones() -> None:
-    cells = [line.strip('| ').split(' | ') for line in (ROOT / 'docs/own_data.md').read_text().splitlines()]
-    table = {(row[0].strip('`'), row[1].strip('`')): row[2:] for row in cells if row[0].startswith('`mmrope.')}
+    cells = [line.strip('| ').split(' | ') for line in (ROOT / 'docs/fine_tuning.md').read_text().splitlines()]
+    rows = [row for row in cells if row[0].startswith('`mmrope.') and len(row) == 6]
+    table = {(row[0].strip('`'), name.strip('`')): row[2:] for row in rows for name in row[1].split(', ')}
+    families = {kind.__name__: kind.ARCHS for kind in Family.__subclasses__()}
     expected = {}
-    for name, arch in vit.ARCHS.items():
-        width, depth, heads = arch.values()
-        expected['mmrope.RoPEViT', name] = [str(value) for value in (width, depth, heads, width)]
+    for kind, archs in {'RoPEViT': vit.ARCHS, **families}.items():
+        for name, arch in archs.items():
+            width = arch['embed_dims']
+            expected[f'mmrope.{kind}', name] = [str(n) for n in (width, arch['depth'], arch['num_heads'], width)]
     for name, arch in swin.ARCHS.items():
         width, depths, heads = arch.values()
         widths = [width * 2**stage for stage in range(len(depths))]
         listed = [', '.join(map(str, values)) for values in (depths, heads, widths)]
         expected['mmrope.RoPESwin', name] = [str(width), *listed]
-    assert table == expected
+    assert table == expected and len(table) > 40
+
+
+def fine_tunings() -> list[list[str]]:
+    return [words for words in lines(ROOT / 'docs/fine_tuning.md') if words[1] == 'tools/train.py']
+
+
+@pytest.mark.parametrize('words', fine_tunings(), ids=described)
+def test_a_fine_tuning_sets_what_the_page_says(words: list[str], tmp_path: Path) -> None:
+    """The option is there after all that follows from the data, and the model builds with it."""
+    own_data.instances(tmp_path / 'data')
+    command = arguments_of(words)
+    assert command is not None
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    args = parser.parse_args(command[1])
+    cfg = Config.fromfile(ROOT / args.config)
+    args.data, cfg.work_dir = str(tmp_path / 'data'), str(tmp_path / 'work')
+    train.adapt(cfg, args)
+    written = Config.fromfile(tmp_path / 'work' / 'config.py')
+    for key, value in (args.cfg_options or {}).items():
+        node = written
+        for part in key.split('.'):
+            node = node[part]
+        assert node == value and key
+    backbone = dict(written.model.backbone, init_cfg=None)
+    with torch.device('meta'):
+        model = getattr(mmrope, backbone.pop('type').removeprefix('mmrope.'))(**backbone)
+    if 'frozen_stages' in str(args.cfg_options):
+        assert not any(param.requires_grad for param in model.blocks.parameters())
 
 
 @pytest.mark.slow
@@ -222,7 +258,7 @@ INHERITING = [text for text in blocks('python') if '_base_.' in text and '_base_
 
 @pytest.mark.parametrize('path', TRAINED, ids=lambda path: path.stem)
 def test_snippets_that_inherit_work_on_every_config(path: Path, tmp_path: Path) -> None:
-    assert len(INHERITING) == 2
+    assert len(INHERITING) == 3
     for text in INHERITING:
         (tmp_path / 'child.py').write_text(f'_base_ = {str(path)!r}\n{text}')
         cfg = Config.fromfile(tmp_path / 'child.py')

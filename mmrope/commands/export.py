@@ -1,4 +1,4 @@
-"""Export the backbone of a config to ONNX, and check that ONNX Runtime gives the same feature maps."""
+"""Export a backbone, a backbone with its neck, a segmenter or a classifier to ONNX, and check it with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from .cli import add_config, add_overwrite, check_output, parse_pixels
+from .errors import CommandError
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -20,7 +21,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add_config(parser)
     parser.add_argument('out', metavar='OUT', help='ONNX file to write')
-    parser.add_argument('--checkpoint', help="weights to load in place of those in the backbone's init_cfg")
+    parser.add_argument(
+        '--part',
+        choices=('backbone', 'neck', 'model'),
+        default='backbone',
+        help='the backbone alone, with its neck, or a whole segmenter or classifier (default: backbone)',
+    )
+    parser.add_argument(
+        '--output',
+        choices=('classes', 'scores'),
+        help='of a whole model: the class of each pixel or image, or the scores of all classes (default: classes)',
+    )
+    parser.add_argument(
+        '--checkpoint',
+        help="weights to load in place of those in the backbone's init_cfg; needed for a neck or a model",
+    )
     parser.add_argument(
         '--size',
         type=parse_pixels,
@@ -44,18 +59,40 @@ def run(args: argparse.Namespace) -> None:
     from ..checkpoints.files import write_whole
     from .checks.config import check_checkpoint
     from .config import read_config
+    from .export_parts import Part, describe, neck_part, whole_model
     from .sizes import size_of_tests
 
     check_output(args.out, args.overwrite)
+    if args.output and args.part != 'model':
+        raise CommandError(f'--output is for --part model, and the part is {args.part}')
+    if args.part != 'backbone' and args.checkpoint is None:
+        raise CommandError(f'--part {args.part} needs --checkpoint: init_cfg holds weights of the backbone alone')
     check_checkpoint(args.checkpoint, '--checkpoint')
     cfg = read_config(args)
-    model = load_backbone(cfg, args.checkpoint)
+    if args.part == 'backbone':
+        backbone = load_backbone(cfg, args.checkpoint)
+        part = Part(backbone, output_names(backbone))
+    elif args.part == 'neck':
+        part = neck_part(cfg, args.checkpoint)
+    else:
+        part = whole_model(cfg, args.checkpoint, args.output or 'classes')
     size, source = (tuple(args.size), '--size') if args.size else size_of_tests(cfg) or NO_SIZE
-    with write_whole(args.out) as part:
-        worst = export_onnx(model, str(part), size, args.dynamic_batch, args.dynamic_size, args.opset, args.check)
+    metadata = describe(part, cfg, None if args.dynamic_size else size)
+    with write_whole(args.out) as file:
+        worst = export_onnx(
+            part.module,
+            str(file),
+            size,
+            args.dynamic_batch,
+            args.dynamic_size,
+            args.opset,
+            args.check,
+            part.outputs,
+            metadata,
+        )
     checked = 'not checked' if worst is None else f'ONNX Runtime differs by {worst:.1e} at most'
     sizes = 'any size' if args.dynamic_size else f'{size[0]} x {size[1]} pixels ({source})'
-    print(f'wrote {args.out}: images of {sizes} to {", ".join(output_names(model))}; {checked}')
+    print(f'wrote {args.out}: images of {sizes} to {", ".join(part.outputs)}; {checked}')
 
 
 def load_backbone(cfg: Config, checkpoint: str | None = None) -> RoPEViT | RoPESwin:

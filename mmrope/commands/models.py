@@ -1,6 +1,8 @@
 """Models in eval mode from configs and checkpoints, and network inputs from image files."""
 
-from collections.abc import Mapping
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import torch
@@ -8,8 +10,10 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
+from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_to_model
 from torch import Tensor, nn
 
+from ..engine.complete_checkpoint_hook import CompleteCheckpoint
 from ..models import RoPESwin, RoPEViT
 from ..weights import load_pretrained
 from .checks.config import check_checkpoint, datasets_of
@@ -47,6 +51,39 @@ def load_model(cfg: Config, checkpoint: str, device: str | None = None) -> nn.Mo
     model = build_model(cfg, device)
     load_pretrained(backbone_of(model), checkpoint)
     return model
+
+
+@contextmanager
+def checked(complete: CompleteCheckpoint, model: nn.Module) -> Iterator[None]:
+    """Check weights that are loaded; what MMEngine prints of each mismatch is shown only if none is missing.
+
+    Raises:
+        CheckpointError: if the checkpoint leaves a parameter unset.
+    """
+    with redirect_stdout(io.StringIO()) as printed:
+        yield
+    complete.check(model)
+    print(printed.getvalue(), end='')
+
+
+def load_whole_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, dict[str, Any]]:
+    """Build the model of a config on the CPU and load all of it from a checkpoint.
+
+    Returns:
+        The model in eval mode, and the ``dataset_meta`` of the checkpoint; empty if it has none.
+
+    Raises:
+        CommandError: if there is no such checkpoint.
+        CheckpointError: if it leaves a parameter unset.
+    """
+    check_checkpoint(checkpoint, 'CHECKPOINT')
+    model = build_model(cfg, 'cpu')
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    complete = CompleteCheckpoint(checkpoint)
+    complete.note(model, loaded)
+    with checked(complete, model):
+        _load_checkpoint_to_model(model, loaded)
+    return model, (loaded.get('meta') or {}).get('dataset_meta') or {}
 
 
 def backbone_of(model: nn.Module) -> RoPEViT | RoPESwin:

@@ -59,10 +59,12 @@ class OwnData:
     Attributes:
         rows: name and value of each setting.
         files: text of each file to write, by its path.
+        sources: file of the user that each file of annotations among them comes from.
     """
 
     rows: list[Row] = field(default_factory=list)
     files: dict[Path, str] = field(default_factory=dict)
+    sources: dict[Path, str] = field(default_factory=dict)
 
 
 def use_own_data(cfg: Config, root: str, folder: Path, choices: Choices) -> OwnData:
@@ -125,7 +127,7 @@ def _use_detection_set(cfg: Config, data: DetectionSet, folder: Path, made: OwnD
         paths[part] = _inside(coco.file, root)
         if coco.content is not None:
             file = (folder / f'{part}.json').absolute()
-            made.files[file] = json.dumps(coco.content) + '\n'
+            made.files[file], made.sources[file] = json.dumps(coco.content) + '\n', coco.file
             paths[part] = str(file)
     empty = True
     for stage, part in _stages(cfg, data.parts):
@@ -279,13 +281,21 @@ def _set_parts(node: Any, old: int, number: int, path: str) -> Iterator[Row]:
             node[key] = number
         elif key == 'class_weight' and isinstance(value, (list, tuple)):
             node[key] = _weights(value, old, number)
-            yield f'{path}.{key}', f'{few(map(str, node[key]), MOST_LISTED)}'
+            yield (
+                f'{path}.{key}',
+                few(map(str, node[key]), MOST_LISTED) if node[key] else 'none: that of all is the same',
+            )
         elif not str(key).endswith('head'):
             yield from _set_parts(value, old, number, f'{path}.{key}')
 
 
-def _weights(weights: Sequence[float], old: int, number: int) -> list[float]:
-    """Return weights for other classes: the same for each, if it was so, else 1; that of the background is kept."""
+def _weights(weights: Sequence[float], old: int, number: int) -> list[float] | None:
+    """Return weights for other classes: the same for each, if it was so, else 1; that of the background is kept.
+
+    Without a background, equal weights change nothing, and MMSegmentation 1.2 looks up the weight of ignored pixels.
+    """
+    if len(weights) == old:
+        return None
     same = weights[0] if len(set(weights[:old])) == 1 else 1.0
     return [same] * number + list(weights[old:])
 

@@ -1,19 +1,17 @@
 """Predictions of images in memory or in files, through the hosts' inferencers."""
 
-import io
 import os
 import warnings
 from argparse import ArgumentTypeError
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.registry import DATASETS, MODELS, DefaultScope
-from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_to_model
+from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image as Pillow
 from PIL import ImageOps
 from torch import nn
@@ -25,6 +23,7 @@ from .config import load_config, prepare_process
 from .errors import CommandError, sentence
 from .hosts import scope_of
 from .images import read_image
+from .models import checked, load_whole_model
 from .sizes import size_overrides
 
 SOUGHT = ('LoadImageFromFile', 'LoadAnnotations')  # steps that the inferencers look up by name and replace
@@ -268,7 +267,7 @@ def _name_steps(pipeline: list[ConfigDict]) -> None:
             step['type'] = f'{kind.__module__}.{kind.__qualname__}'
 
 
-def _metainfo(cfg: Config) -> dict[str, Any]:
+def metainfo_of(cfg: Config) -> dict[str, Any]:
     """Return the classes and colours of the data set that a config tests on."""
     dataset = cfg.test_dataloader.dataset
     kind = dataset.type
@@ -292,18 +291,9 @@ class _Strict:
         meta = checkpoint.get('meta') or {}
         if not {'dataset_meta', 'CLASSES'} & set(meta):  # the hosts would take COCO's or Cityscapes' classes
             weights = checkpoint.get('state_dict', checkpoint)
-            checkpoint = {'state_dict': weights, 'meta': {**meta, 'dataset_meta': _metainfo(cfg)}}
-        with _checked(complete, model):
+            checkpoint = {'state_dict': weights, 'meta': {**meta, 'dataset_meta': metainfo_of(cfg)}}
+        with checked(complete, model):
             super()._load_weights_to_model(model, checkpoint, cfg)  # type: ignore[misc]  # of the inferencer's class
-
-
-@contextmanager
-def _checked(complete: CompleteCheckpoint, model: nn.Module) -> Iterator[None]:
-    """Load weights and check that none is missing; what MMEngine prints of each mismatch is shown if none is."""
-    with redirect_stdout(io.StringIO()) as printed:
-        yield
-    complete.check(model)
-    print(printed.getvalue(), end='')
 
 
 @contextmanager
@@ -338,13 +328,9 @@ def _classifier(cfg: Config, checkpoint: str) -> Any:
 
     progress.disable_progress_bar = True
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(cfg.model)
-        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-        complete = CompleteCheckpoint(checkpoint)
-        complete.note(model, loaded)
-        with _checked(complete, model):
-            _load_checkpoint_to_model(model, loaded)
-        model._config, model._dataset_meta = cfg, loaded.get('meta', {}).get('dataset_meta') or _metainfo(cfg)
+        model: Any
+        model, meta = load_whole_model(cfg, checkpoint)
+        model._config, model._dataset_meta = cfg, meta or metainfo_of(cfg)
         return ImageClassificationInferencer(model, pretrained=False, device=get_device())
 
 

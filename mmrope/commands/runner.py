@@ -29,6 +29,7 @@ from .config import read_config
 from .errors import CommandError, Run
 from .resume import ConfigCounts, latest_whole_checkpoint
 from .tta import use_tta
+from .watching import drawing_switch
 
 # Environment variables that hold the rank and the number of processes, by launcher.
 RANK_VARIABLES = {
@@ -249,8 +250,8 @@ def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: f
         kept = {key: hook[key] for key in ('score_thr', 'backend_args') if key in hook}
         cfg.default_hooks.visualization = dict(type='mmrope.DrawPredictionsHook', folder=show_dir, **kept, **shown)
     else:
-        switch = 'enable' if _type_name(hook) == 'VisualizationHook' else 'draw'  # MMPreTrain's, and the others'
-        hook.update({switch: True, 'interval': 1, **shown})  # all images: MMSegmentation's default is one in 50
+        # all images: MMSegmentation's default is one in 50
+        hook.update({drawing_switch(hook): True, 'interval': 1, **shown})
 
 
 def build_runner(cfg: Config, run: Run, training: bool, notes: Sequence[str] = ()) -> Runner:

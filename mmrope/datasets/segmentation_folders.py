@@ -2,6 +2,7 @@
 
 images/ and annotations/ with the same names, or names of folders that are as usual: masks, labels, img_dir, ...
 images/{train,val}/, {train,val}/images/, lists train.txt and val.txt, or neither: split by a fraction
+0001.jpg and 0001_mask.png, in two folders or beside each other
 classes.txt: the name of a class in each line, in the order of the values 0, 1, ...; with three numbers, its colour
 """
 
@@ -22,9 +23,11 @@ IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'img_dir', 'JPEGImages')
 LIST_FOLDERS = ('.', 'splits', 'ImageSets/Segmentation')
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 TABLES = ('classes.txt', 'labels.txt', 'labelmap.txt', 'class_dict.csv', 'classes.csv')
+NUMBERED = '_classes.csv'  # a table of value and name, in each folder of Roboflow's exports
 VOID = {'void', 'ignore', 'ignored', 'unlabeled', 'unlabelled', 'unlabeled area', "don't care"}
 IGNORED = 255  # the label that the hosts' losses and metrics leave out
 LOOKED_AT = 200  # class maps whose colours are compared with the table
+MAP_NAME = re.compile(r'.+?([_.-](?:masks?|labels?|seg|gt)\.\w+)', re.IGNORECASE)  # 0001_mask.png
 COLOUR = re.compile(r'(.+?)[\s,:;]+(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})\b')
 
 
@@ -96,10 +99,10 @@ def read_segmentation_folder(root: str | os.PathLike[str], val_fraction: float =
         raise ValueError(f'there is no folder {root}')
     table = read_table(root)
     folders = _folders(root)
-    pairs = list(folders.values())
-    suffixes = (_suffix([pair[0] for pair in pairs], 'images'), _suffix([pair[1] for pair in pairs], 'class maps'))
-    names = {part: _names(images, suffixes[0]) for part, (images, _) in folders.items()}
-    notes, whole = [], True
+    found = {part: _images_and_maps(*pair) for part, pair in folders.items()}
+    suffixes = _suffixes(folders, found)
+    names = {part: [name.removesuffix(suffixes[0]) for name in images] for part, (images, _) in found.items()}
+    notes, whole = [], all(images != maps for images, maps in folders.values())
     if set(folders) == {'all'}:
         names, note = _listed(root, names['all'], suffixes[0], val_fraction, seed)
         folders, notes, whole = dict.fromkeys(names, folders['all']), [note], False
@@ -144,6 +147,8 @@ def read_table(root: Path) -> Table:
         ValueError: if there is none, it names a class twice, or only some classes have a colour.
     """
     path = next((root / name for name in TABLES if (root / name).is_file()), None)
+    if path is None and (numbered := sorted([*root.glob(NUMBERED), *root.glob(f'*/{NUMBERED}')])):
+        return _numbered_table(numbered[0])
     if path is None:
         raise ValueError(
             f'{root} has no classes.txt: write the name of the class with the value 0 into its first line, that with '
@@ -165,6 +170,15 @@ def read_table(root: Path) -> Table:
     return Table(path, names, colours)
 
 
+def _numbered_table(path: Path) -> Table:
+    """Read a table whose lines are the value and the name of a class, below a line of titles."""
+    rows = [line.split(',', 1) for line in path.read_text(encoding='utf-8-sig').splitlines()[1:] if line.strip()]
+    names = {row[0].strip(): row[-1].strip() for row in rows}
+    if not rows or set(names) != {str(value) for value in range(len(rows))}:
+        raise ValueError(f'{path} must number its classes 0, 1, 2 and so on, a value and a name in each line')
+    return Table(path, [names[str(value)] for value in range(len(rows))], [])
+
+
 def _folders(root: Path) -> dict[str, tuple[Path, Path]]:
     """Return the folders of images and of maps by part; ``'all'`` where the folders do not say."""
     images, maps = (_first(root, names) for names in (IMAGE_FOLDERS, MAP_FOLDERS))
@@ -176,11 +190,33 @@ def _folders(root: Path) -> dict[str, tuple[Path, Path]]:
     parts = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         pair = (_first(folder, IMAGE_FOLDERS), _first(folder, MAP_FOLDERS))
-        if (part := part_of(folder.name)) and pair[0] is not None and pair[1] is not None:
+        if not (part := part_of(folder.name)):
+            continue
+        if pair[0] is not None and pair[1] is not None:
             parts[part] = (pair[0], pair[1])
+        elif _has_maps_beside(folder):
+            parts[part] = (folder, folder)
+    beside = [folder for folder in (root, images) if folder is not None and _has_maps_beside(folder)]
+    if not parts and beside:
+        return {'all': (beside[0], beside[0])}
     if not parts:
-        raise ValueError(f'{root} has no folders images and annotations, and none in folders train and val')
+        raise ValueError(
+            f'{root} has no folders images and annotations, none in folders train and val, and no class maps beside '
+            'the images, such as 0001_mask.png beside 0001.jpg'
+        )
     return parts
+
+
+def _has_maps_beside(folder: Path) -> bool:
+    """Say whether a folder holds images and class maps that are named by a suffix."""
+    names = [path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    return any(map(_map_suffix, names)) and not all(map(_map_suffix, names))
+
+
+def _map_suffix(name: str) -> str:
+    """Return the suffix by which a name is that of a class map, ``'_mask.png'``; empty if it is not."""
+    match = MAP_NAME.fullmatch(name)
+    return match[1] if match else ''
 
 
 def _first(root: Path, names: Sequence[str]) -> Path | None:
@@ -196,17 +232,38 @@ def _files(folder: Path) -> Iterator[str]:
             yield str(inside)
 
 
-def _suffix(folders: Sequence[Path], what: str) -> str:
-    """Return the suffix of all files, since MMSegmentation's data set takes one."""
-    suffixes = {os.path.splitext(name)[1]: str(folder / name) for folder in folders for name in _files(folder)}
+def _images_and_maps(images: Path, maps: Path) -> tuple[list[str], list[str]]:
+    """Return the files of images and of maps; those of one folder are told apart by the suffix of the maps."""
+    if images != maps:
+        return list(_files(images)), list(_files(maps))
+    names = list(_files(images))
+    return [name for name in names if not _map_suffix(name)], [name for name in names if _map_suffix(name)]
+
+
+def _suffixes(
+    folders: Mapping[str, tuple[Path, Path]], found: Mapping[str, tuple[list[str], list[str]]]
+) -> tuple[str, str]:
+    """Return the suffix of all images and that of all maps, since MMSegmentation's data set takes one of each.
+
+    A map has the name of its image or, behind it, a word such as mask.
+    """
+    of_images, of_maps = {}, {}
+    for part, (images, maps) in found.items():
+        stems = {os.path.splitext(name)[0] for name in images}
+        for name in images:
+            of_images[os.path.splitext(name)[1]] = str(folders[part][0] / name)
+        for name in maps:
+            stem, suffix = os.path.splitext(name)
+            of_maps[suffix if stem in stems else _map_suffix(name) or suffix] = str(folders[part][1] / name)
+    pairs = zip(('images', 'class maps'), (of_images, of_maps), zip(*folders.values()))
+    return tuple(_only(suffixes, what, within) for what, suffixes, within in pairs)  # type: ignore[return-value]
+
+
+def _only(suffixes: Mapping[str, str], what: str, folders: Sequence[Path]) -> str:
     if len(suffixes) != 1:
         found = f'of several suffixes: {few(suffixes.values())}; save them with one' if suffixes else 'none'
         raise ValueError(f'{few(map(str, dict.fromkeys(folders)))}: {what} must have one suffix, found {found}')
     return next(iter(suffixes))
-
-
-def _names(folder: Path, suffix: str) -> list[str]:
-    return [name.removesuffix(suffix) for name in _files(folder)]
 
 
 def _listed(root: Path, names: list[str], suffix: str, fraction: float, seed: int) -> tuple[dict[str, list[str]], str]:

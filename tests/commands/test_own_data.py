@@ -1,8 +1,11 @@
 """`mmrope train CONFIG --data DIR`: a folder of somebody's data is trained, and the config that does it is written."""
 
+import argparse
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib.resources import files
@@ -10,15 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mmengine.config import Config
 
+from mmrope.commands import train
 from mmrope.commands.cli import parse_pixels
+from mmrope.commands.config import prepare_process
 from mmrope.commands.errors import CommandError
 from mmrope.commands.main import main
+from mmrope.commands.models import build_model
 from mmrope.commands.own_data import Choices, use_own_data, write_own_data
 from tests.helpers import own_data
 from tests.helpers.isolation import isolated
 from tests.helpers.recipes import CONFIGS, configs
+from tests.helpers.tiny import ROOT, python_path
 
 ONE_PROCESS = [
     f'{part}_dataloader.{key}'
@@ -136,8 +144,8 @@ def test_every_segmenter_takes_somebodys_data(path: Path, tmp_path: Path) -> Non
 def test_class_weights_of_other_classes_are_not_kept(tmp_path: Path) -> None:
     root = own_data.segmentation(tmp_path / 'data', 'folders', 'grey')
     cfg, rows = adapted('upernet_rope_mixed_vit_tiny_digits', root, tmp_path / 'work')
-    assert cfg.model.decode_head.loss_decode.class_weight == [1.0, 1.0, 1.0]
-    assert rows['model.decode_head.loss_decode.class_weight'] == '1.0, 1.0, 1.0'
+    assert cfg.model.decode_head.loss_decode.class_weight is None
+    assert rows['model.decode_head.loss_decode.class_weight'] == 'none: that of all is the same'
     assert cfg.train_cfg.max_epochs == 36 and cfg.optim_wrapper.optimizer.lr == 4e-3
 
 
@@ -225,3 +233,113 @@ def test_a_mistake_in_an_annotation_is_a_sentence_with_its_id_before_anything_is
     with pytest.raises(SystemExit), isolated():
         main(['train', 'faster_rcnn_rope_mixed_swin_t_coco', '--data', 'data'])
     assert re.search(r'instances_train2017\.json, which .*\bid 3\b.*\bbbox\b', capsys.readouterr().err)
+
+
+def test_a_mistake_in_annotations_that_are_split_names_the_users_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = own_data.single(tmp_path / 'data') / 'result.json'
+    content = json.loads(path.read_text())
+    for annotation in content['annotations']:
+        annotation['bbox'] = [1, 2, 3]
+    path.write_text(json.dumps(content))
+    monkeypatch.setattr('mmrope.commands.runner.build_runner', lambda *_, **__: pytest.fail('built'))
+    with pytest.raises(SystemExit), isolated():
+        main(['train', 'faster_rcnn_rope_mixed_swin_t_coco', '--data', 'data'])
+    message = capsys.readouterr().err
+    assert re.search(r'data/result\.json, which .*\bid \d+\b.*\bbbox\b', message) and 'train.json' not in message
+
+
+def test_the_first_process_alone_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_data.single(tmp_path / 'data')
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    given = ['faster_rcnn_rope_mixed_swin_t_coco', '--data', str(tmp_path / 'data'), '--launcher', 'pytorch']
+    args = parser.parse_args(given)
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    for rank in ('1', '0'):
+        monkeypatch.setenv('RANK', rank)
+        cfg = Config.fromfile(CONFIGS / 'faster_rcnn_rope_mixed_swin_t_coco.py')
+        cfg.launcher, cfg.work_dir = 'pytorch', str(tmp_path / 'work')
+        assert {path.name for path in train.adapt(cfg, args)} == {'train.json', 'val.json'}
+        assert (tmp_path / 'work').exists() == (rank == '0')
+    assert cfg.auto_scale_lr.base_batch_size == 4
+
+
+@pytest.mark.parametrize('size', [448, 512, 640])
+def test_a_recipe_takes_a_size_without_data_of_ones_own(tmp_path: Path, size: int) -> None:
+    """ViTDet at smaller squares: pipelines, crop and padding; --cfg-options still come last."""
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    name = 'mask_rcnn_rope_mixed_vit_b_25e_8x4_accum2_coco'
+    args = parser.parse_args([name, '--size', str(size), '--cfg-options', 'model.backbone.window_size=7'])
+    cfg = Config.fromfile(CONFIGS / f'{name}.py')
+    assert train.adapt(cfg, args) == {}
+    steps = {step['type']: step for step in cfg.train_dataloader.dataset.pipeline}
+    assert steps['RandomResize']['scale'] == steps['RandomCrop']['crop_size'] == (size, size)
+    assert cfg.test_dataloader.dataset.pipeline[1].scale == (size, size)
+    assert cfg.model.data_preprocessor.pad_size_divisor == size and cfg.model.backbone.window_size == 7
+    assert cfg.train_cfg.max_iters == 92188
+
+
+def test_a_classifier_takes_no_size() -> None:
+    name = 'classifier_rope_mixed_vit_tiny_single_digits'
+    cfg = Config.fromfile(CONFIGS / f'{name}.py')
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    with pytest.raises(CommandError, match='--size is for detectors and segmenters, .* mmpretrain'):
+        train.adapt(cfg, parser.parse_args([name, '--size', '64']))
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_somebodys_data(tmp_path: Path) -> None:
+    """The split and the config are written once, and each process sees half of the images."""
+    own_data.single(tmp_path / 'data')
+    command = [
+        'bash',
+        str(ROOT / 'tools' / 'dist_train.sh'),
+        'mask_rcnn_rope_mixed_vit_tiny_digits',
+        '2',
+        '--data',
+        'data',
+    ]
+    command += ['--epochs', '1', '--batch-size', '1', '--size', '64', '--work-dir', 'work']
+    command += ['--cfg-options', *ONE_PROCESS, 'default_hooks.logger.interval=1']
+    port = str(20000 + os.getpid() % 20000)
+    variables = {**os.environ, 'PYTHON': sys.executable, 'PORT': port, 'PYTHONPATH': python_path()}
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(path.name for path in (tmp_path / 'work').iterdir() if path.suffix != '') >= [
+        'config.py',
+        'epoch_1.pth',
+    ]
+    assert done.stdout.count('can be changed') == 1
+    assert len(losses(tmp_path / 'work')) == 2  # four images, two processes
+    assert Config.fromfile(tmp_path / 'work' / 'config.py').auto_scale_lr.base_batch_size == 2
+
+
+@pytest.mark.slow
+def test_a_model_of_other_classes_is_where_the_next_training_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = 'mask_rcnn_rope_mixed_vit_tiny_digits'
+    with isolated():
+        prepare_process()
+        cfg = Config.fromfile(CONFIGS / f'{name}.py')
+        torch.save({'state_dict': build_model(cfg, 'cpu').state_dict()}, 'other.pth')
+    own_data.instances(tmp_path / 'data')
+    options = [*ONE_PROCESS, 'load_from=other.pth', 'model.backbone.init_cfg=None', 'optim_wrapper.optimizer.lr=0.0']
+    with isolated():
+        main(['train', name, '--data', 'data', '--epochs', '1', '--size', '64', '--work-dir', 'work',
+              '--cfg-options', *options])  # fmt: skip
+    old, new = (torch.load(path, weights_only=False)['state_dict'] for path in ('other.pth', 'work/epoch_1.pth'))
+    counted = re.compile('running_|num_batches')  # batch norm follows the images at any rate
+    changed = {
+        key
+        for key in old
+        if not counted.search(key) and (old[key].shape != new[key].shape or not torch.equal(old[key], new[key]))
+    }
+    assert changed and all(re.search(r'fc_cls|fc_reg|conv_logits', key) for key in changed)
+    assert 'size mismatch for roi_head.bbox_head.fc_cls.weight' in capsys.readouterr().out

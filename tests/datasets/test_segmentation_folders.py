@@ -116,3 +116,59 @@ def test_a_list_with_an_image_that_does_not_exist_is_named(tmp_path: Path) -> No
     (own_data.segmentation(tmp_path, 'lists', 'grey') / 'val.txt').write_text('3\n7\n')
     with pytest.raises(ValueError, match=r'val.txt names images that do not exist \(\*.png\): 7'):
         read_segmentation_folder(tmp_path)
+
+
+def beside(root: Path, parts: bool = True) -> Path:
+    """Maps beside the images, as Roboflow exports them: 0.png, 0_mask.png, _classes.csv, in a folder for each part."""
+    own_data.segmentation(root, 'flat', 'grey')
+    for index in range(5):
+        folder = root / ('valid' if index > 2 else 'train') if parts else root
+        folder.mkdir(exist_ok=True)
+        (root / 'images' / f'{index}.png').rename(folder / f'{index}.png')
+        (root / 'annotations' / f'{index}.png').rename(folder / f'{index}_mask.png')
+        (folder / '_classes.csv').write_text('Pixel Value, Class\n1, green\n0, background\n2, blue\n3, void\n')
+    for name in ('images', 'annotations'):
+        (root / name).rmdir()
+    (root / 'classes.txt').unlink()
+    return root
+
+
+def test_maps_beside_the_images_are_told_apart_by_their_suffix(tmp_path: Path) -> None:
+    data = read_segmentation_folder(beside(tmp_path))
+    assert data.classes == ('background', 'green', 'blue') and data.values == (0, 1, 2, 255)
+    assert data.suffixes == ('.png', '_mask.png')
+    assert {part: one.names for part, one in data.parts.items()} == {'train': ('0', '1', '2'), 'val': ('3', '4')}
+    train = data.parts['train']
+    assert train.images == train.maps == str(tmp_path / 'train')
+    assert not train.whole  # the host would take the maps for images
+
+
+def test_maps_beside_the_images_of_one_folder_are_split(tmp_path: Path) -> None:
+    data = read_segmentation_folder(beside(tmp_path, parts=False), val_fraction=0.4)
+    assert data.suffixes == ('.png', '_mask.png') and data.parts['val'].images == str(tmp_path)
+    assert sorted(data.parts['train'].names + data.parts['val'].names) == list('01234')
+
+
+@pytest.mark.parametrize('suffix', ['_mask.png', '-labels.png', '.seg.png', '_GT.png'])
+def test_maps_in_a_folder_of_their_own_may_have_a_suffix(tmp_path: Path, suffix: str) -> None:
+    own_data.segmentation(tmp_path, 'folders', 'grey')
+    for path in (tmp_path / 'annotations').glob('*/*.png'):
+        path.rename(path.with_name(path.stem + suffix))
+    data = read_segmentation_folder(tmp_path)
+    assert data.suffixes == ('.png', suffix) and data.parts['train'].whole
+    assert data.parts['val'].names == ('3', '4')
+
+
+def test_a_word_that_images_have_in_their_names_too_is_no_suffix(tmp_path: Path) -> None:
+    own_data.segmentation(tmp_path, 'folders', 'grey')
+    for path in tmp_path.glob('*/*/*.png'):
+        path.rename(path.with_name(f'{path.stem}_gt.png'))
+    data = read_segmentation_folder(tmp_path)
+    assert data.suffixes == ('.png', '.png') and data.parts['val'].names == ('3_gt', '4_gt')
+
+
+@pytest.mark.parametrize('text', ['title\n0, a\n2, b\n', 'title\n', 'title\n0, a\n0, b\n', 'title\na\nb\n'])
+def test_a_numbered_table_must_number_every_value(tmp_path: Path, text: str) -> None:
+    (tmp_path / '_classes.csv').write_text(text)
+    with pytest.raises(ValueError, match=r'_classes\.csv must number its classes 0, 1, 2'):
+        read_table(tmp_path)
