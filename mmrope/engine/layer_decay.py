@@ -22,9 +22,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     ``paramwise_cfg`` holds ``decay_rate`` (in ``(0, 1]``; 1 by default), ``full_rate_blocks`` (0 by default) and
     MMEngine's ``custom_keys``. If ``full_rate_blocks`` is positive, that many of the last blocks learn at ``lr``, a
     lower block at ``lr * decay_rate ** b`` with ``b`` blocks above it, and the embeddings like the first block, as in
-    EoMT (1 there, or the number of blocks that see queries). If several keys match a parameter's name, the longest wins. Its ``lr_mult`` multiplies the layer's learning rate; its ``decay_mult``
-    multiplies the base weight decay and overrides the rule above; other entries are passed to the optimiser. The groups
-    are logged once, as a table.
+    EoMT (1 there, or the number of blocks that see queries). If several keys match a parameter's name, the longest
+    wins. Its ``lr_mult`` multiplies the layer's learning rate; its ``decay_mult`` multiplies the base weight decay and
+    overrides the rule above; other entries are passed to the optimiser. The groups are logged once, as a table.
 
     Raises:
         ValueError: for another key in ``paramwise_cfg``, a ``decay_rate`` or ``full_rate_blocks`` out of range, an

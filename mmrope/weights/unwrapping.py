@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..text import few
 from .advice import check_grid
-from .layouts import BODY, BUFFERS, Converted, prefixes_of, to_mmrope
+from .layouts import BODY, BUFFERS, NO_ROPE, Converted, prefixes_of, to_mmrope
 from .report import WeightsError
 
 # Where trainers keep the weights, averaged ones first. MMEngine writes the averaged weights under `state_dict`, and the
@@ -28,9 +28,10 @@ NESTED = (
 # Parts of names that compilers, FSDP, activation checkpointing and DeepSpeed insert anywhere.
 WRAPPERS = re.compile(r'(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.')
 MODULE = 'module.'  # of DistributedDataParallel and averaged models
-# Of the image backbone in the files of PE core, EVA-02-CLIP and SAM 3, and in transformers' classifiers of DINOv3.
+# Of the image backbone in the files of PE core, EVA-02-CLIP, SAM 3, EoMT, and transformers' classifiers of DINOv3.
 PUBLISHED = re.compile(
-    r'(?:model\.|detector\.|detector_model\.|backbone\.)*(?:visual\.|trunk\.|vision_backbone\.|vision_encoder\.|dinov3_vit\.)'
+    r'(?:model\.|detector\.|detector_model\.|backbone\.)*'
+    r'(?:visual\.|trunk\.|vision_backbone\.|vision_encoder\.|dinov3_vit\.|network\.encoder\.)'
     r'(?:trunk\.|backbone\.)?'
 )
 BACKBONE = 'backbone.'  # within a detector, segmenter or classifier of OpenMMLab
@@ -109,7 +110,8 @@ def converted_from(unwrapped: Unwrapped, num_heads: int | None = None) -> Conver
     stated = unwrapped.stated
     converted.num_heads = stated.get('num_heads', converted.num_heads)
     converted.rules = tuple(stated.get('positions', converted.rules))
-    if 'num_heads' in stated and not converted.rules and converted.family != 'RoPESwin':
+    counts = 'num_heads' in stated and not converted.rules and converted.family != 'RoPESwin'
+    if counts or converted.rules == (NO_ROPE,):
         converted.family = 'RoPEViT'  # whose positions count tokens, which mmrope does not note
     if 'pos_grid' in unwrapped.stated and 'pos_embed' in converted.state:
         converted.pos_grid = check_grid(unwrapped.stated['pos_grid'], converted.state)

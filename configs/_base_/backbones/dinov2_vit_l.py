@@ -1,5 +1,5 @@
-# DINOv2 with four registers, as EoMT's authors cut it into patches of 16 pixels: no RoPE, an embedding of the square that
-# it was trained on. For their published models, which hold all weights; img_size is that of the file.
+# DINOv2 with four registers, as EoMT's authors cut it into patches of 16 pixels: no RoPE, an embedding of the square
+# that it was trained on. For their published models, which hold all weights; img_size is that of the file.
 backbone = dict(
     type='mmrope.RoPEViT',
     arch='large',

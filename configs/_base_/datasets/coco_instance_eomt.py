@@ -1,6 +1,6 @@
-# COCO 2017 instances as EoMT augments them: the longer side at 640 times 0.1 to 2.0, crops of 640 x 640, padded with black
-# at the bottom and right, in tests as well. Of a crop without objects the authors draw another of the image, and
-# MMDetection takes another image.
+# COCO 2017 instances as EoMT augments them: the longer side at 640 times 0.1 to 2.0, crops of 640 x 640, padded with
+# black at the bottom and right, in tests as well. Of a crop without objects the authors draw another of the image,
+# and MMDetection takes another image.
 _base_ = './coco_instance_lsj.py'
 image_size = (640, 640)
 pad = dict(type='Pad', size=image_size, pad_val=dict(img=0, masks=0, seg=255))

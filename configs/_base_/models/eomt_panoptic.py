@@ -1,5 +1,5 @@
-# EoMT (arXiv 2503.19108) for panoptic segmentation: 200 queries join the tokens in the last blocks of the ViT (three of S
-# and B, four of L). The detector and the fusion of masks are MMDetection's for MaskFormer and Mask2Former.
+# EoMT (arXiv 2503.19108) for panoptic segmentation: 200 queries join the tokens in the last blocks of the ViT (three
+# of S and B, four of L). The detector and the fusion of masks are MMDetection's for MaskFormer and Mask2Former.
 # Experiments merge one of ../backbones into model.backbone.
 num_things_classes, num_stuff_classes = 80, 53
 model = dict(

@@ -1,7 +1,7 @@
 # EoMT (Encoder-only Mask Transformer, arXiv 2503.19108) for semantic segmentation: 100 queries join the tokens in the
-# last blocks of the ViT (three of S and B, four of L); there is no neck and no decoder. Tests see square windows along
-# the longer side, whose probabilities are averaged. With stride 512 two windows lie as the authors'; with three or more,
-# for images of more than 2 : 1, theirs overlap evenly, and here the last one alone.
+# last blocks of the ViT (three of S and B, four of L); there is no neck and no decoder. Tests see square windows
+# along the longer side, whose probabilities are averaged. With stride 512 two windows lie as the authors'; with three
+# or more, for images of more than 2 : 1, theirs overlap evenly, and here the last one alone.
 # Experiments merge one of ../backbones into model.backbone.
 model = dict(
     type='EncoderDecoder',

@@ -1,6 +1,6 @@
-# 20,208 iterations of ADE20k (16 epochs) at twice the rate, as EoMT is trained on DINOv3. The authors' file asks for a
-# tenth of the rate in the backbone, but their code never applies it and trains all layers alike. Layer decay as in their
-# other recipes, and the warm-ups of their recipes for DINOv2, are this project's choice.
+# 20,208 iterations of ADE20k (16 epochs) at twice the rate, as EoMT is trained on DINOv3. The authors' file asks for
+# a tenth of the rate in the backbone, but their code never applies it and trains all layers alike. Layer decay as in
+# their other recipes, and the warm-ups of their recipes for DINOv2, are this project's choice.
 _base_ = './eomt_39k.py'
 max_iters = 20208
 interval = 2500

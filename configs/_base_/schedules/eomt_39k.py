@@ -1,6 +1,7 @@
-# 39,153 iterations of ADE20k in batches of 16 (31 epochs), as EoMT is trained on DINOv2: heads warm up for 500 iterations
-# and the backbone for 1,000 after them, then both fall to zero. The last block learns like the heads, each lower one at
-# 0.8 of the one above. Weight decay for matrices alone is this project's choice; the authors decay everything.
+# 39,153 iterations of ADE20k in batches of 16 (31 epochs), as EoMT is trained on DINOv2: heads warm up for 500
+# iterations and the backbone for 1,000 after them, then both fall to zero. The last block learns like the heads, each
+# lower one at 0.8 of the one above. Weight decay for matrices alone is this project's choice; the authors decay
+# everything.
 max_iters = 39153
 interval = 5000
 

@@ -1,6 +1,6 @@
-# 24 epochs of COCO in batches of 16 (7,391 iterations each), as EoMT is trained on DINOv3 S and B: warm-ups of 2,000 and
-# 3,000 iterations, and the open blocks, three here, all at the full rate. The authors begin to lower the probability of
-# the first open block's mask at once in panoptic trainings; here it falls as in their others.
+# 24 epochs of COCO in batches of 16 (7,391 iterations each), as EoMT is trained on DINOv3 S and B: warm-ups of 2,000
+# and 3,000 iterations, and the open blocks, three here, all at the full rate. The authors begin to lower the
+# probability of the first open block's mask at once in panoptic trainings; here it falls as in their others.
 _base_ = './eomt_39k.py'
 max_iters = 177384
 interval = 7391
