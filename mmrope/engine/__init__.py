@@ -7,6 +7,7 @@ from .draw_predictions_hook import DrawPredictionsHook
 from .finite_loss_hook import FiniteLossHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .log_freqs_hook import LogFreqsHook
+from .mask_annealing_hook import MaskAnnealingHook
 
 __all__ = [
     'CompileBackboneHook',
@@ -15,5 +16,6 @@ __all__ = [
     'FiniteLossHook',
     'LayerDecayOptimWrapperConstructor',
     'LogFreqsHook',
+    'MaskAnnealingHook',
     'WholeCheckpointHook',
 ]

@@ -1,8 +1,4 @@
-"""Corrected versions of MMSegmentation classes.
-
-This package imports MMSegmentation, and no other module of mmrope imports this package. Configs name its classes by
-their full path, ``type='mmrope.heads.SegTTAModel'``.
-"""
+"""Corrected versions of MMSegmentation classes."""
 
 from functools import reduce
 from typing import Any
