@@ -7,6 +7,7 @@ from .draw_predictions_hook import DrawPredictionsHook
 from .finite_loss_hook import FiniteLossHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .log_freqs_hook import LogFreqsHook
+from .mask_annealing_hook import MaskAnnealingHook
 from .staged_poly_lr import StagedPolyLR
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     'FiniteLossHook',
     'LayerDecayOptimWrapperConstructor',
     'LogFreqsHook',
+    'MaskAnnealingHook',
     'StagedPolyLR',
     'WholeCheckpointHook',
 ]
