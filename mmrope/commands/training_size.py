@@ -87,7 +87,7 @@ def _exact(scale: Any, size: Size, old: int) -> tuple[int, int]:
 
 
 def _set_model(model: Any, size: Size, old: int) -> None:
-    """Set the padding of the data preprocessor, sliding windows and the grid that an absolute embedding is learned on."""
+    """Set the padding of the data preprocessor, the sliding windows and the grid of an absolute embedding."""
     preprocessor, backbone = model.get('data_preprocessor') or {}, model.get('backbone') or {}
     exact = (size.height, size.width)
     for padding in (preprocessor, preprocessor.get('test_cfg') or {}):
