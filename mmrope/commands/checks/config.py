@@ -177,9 +177,11 @@ def _check_panoptic(pipelines: list[Any], evaluators: list[dict], stage: str) ->
     Raises:
         CommandError: if it is not.
     """
-    if any(map(reads_panoptic, [*steps_of(pipelines), *evaluators])) and find_spec('panopticapi') is None:
+    readers = {'dataloader': steps_of(pipelines), 'evaluator': evaluators}
+    reader = next((name for name, parts in readers.items() if any(map(reads_panoptic, parts))), None)
+    if reader and find_spec('panopticapi') is None:
         raise CommandError(
-            f'{stage}_dataloader and {stage}_evaluator read panoptic segments, for which panopticapi is not installed: '
+            f'{stage}_{reader} reads panoptic segments, for which panopticapi is not installed: '
             'pip install git+https://github.com/cocodataset/panopticapi.git'
         )
 
