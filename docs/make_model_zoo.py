@@ -140,8 +140,8 @@ SECTIONS = (
         'eomt_',
         """
         mIoU on ADE20k at 512 pixels, PQ and mask AP on COCO at 640. The published numbers are of others' trainings with
-        the same weights; [EoMT](eomt.md) says where the recipes differ. The configs on DINOv2 test their authors' models,
-        and can train on from them; those are whole models.
+        the same weights; [EoMT](eomt.md) says where the recipes differ. The configs on DINOv2 test the authors' whole
+        models, and can train on from them.
         """,
     ),
     Section(
