@@ -48,7 +48,8 @@ def images(batch: int = 2) -> Tensor:
 def truth() -> tuple[list[Tensor], list[Tensor]]:
     """Labels and masks of two images; boxes of several sizes."""
     masks = torch.zeros(5, SIDE, SIDE, dtype=torch.long)
-    for mask, (top, left, height, width) in zip(masks, [(0, 0, 20, 30), (20, 5, 28, 9), (3, 31, 40, 17), (0, 0, 48, 48)]):
+    boxes = [(0, 0, 20, 30), (20, 5, 28, 9), (3, 31, 40, 17), (0, 0, 48, 48), (30, 30, 7, 18)]
+    for mask, (top, left, height, width) in zip(masks, boxes, strict=True):
         mask[top : top + height, left : left + width] = 1
     return [torch.tensor([1, 3, 0]), torch.tensor([2, 1])], [masks[:3], masks[3:]]
 
@@ -101,8 +102,9 @@ def transformers_head(ours: dict[str, Tensor]) -> dict[str, Tensor]:
         out[f'class_predictor.{part}'] = ours[f'classes.{part}']
         out |= {f'mask_head.fc{i + 1}.{part}': ours[f'masks.{2 * i}.{part}'] for i in range(3)}
         for i in range(2):
-            names = {'conv1': 0, 'layernorm2d': 3} | ({'conv2': 2} if part == 'weight' else {})
-            out |= {f'upscale_block.block.{i}.{name}.{part}': ours[f'upscale.{i}.{j}.{part}'] for name, j in names.items()}
+            names = {0: 'conv1', 3: 'layernorm2d'} | ({2: 'conv2'} if part == 'weight' else {})
+            for j, name in names.items():
+                out[f'upscale_block.block.{i}.{name}.{part}'] = ours[f'upscale.{i}.{j}.{part}']
     return out
 
 
