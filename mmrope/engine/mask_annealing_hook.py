@@ -1,7 +1,6 @@
 """A hook that trains the masks of EoMT's attention away."""
 
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -39,13 +38,15 @@ class MaskAnnealingHook(Hook):
         self, begin: Sequence[float] | None = None, end: Sequence[float] | None = None, power: float = 0.9
     ) -> None:
         for name, values in (('begin', begin), ('end', end)):
-            if values is not None and not (_is_sequence(values) and all(_is_time(value) for value in values)):
+            if values is not None and not _are_times(values):
                 raise ValueError(
                     f'{name} must be None or hold ints of at least 0 or floats from 0 to 1, but got {values!r}'
                 )
-        if not isinstance(power, Real) or not power > 0:
+        if not isinstance(power, (int, float)) or not power > 0:
             raise ValueError(f'power must be a positive number, but got {power!r}')
-        self.begin, self.end, self.power = begin, end, power
+        self.begin = begin
+        self.end = end
+        self.power = power
 
     def before_train(self, runner: Runner) -> None:
         """Find the modules, and count the iterations of the training."""
@@ -70,10 +71,7 @@ class MaskAnnealingHook(Hook):
         for name, values in (('begin', begin), ('end', end)):
             if len(values) != blocks:
                 raise ValueError(f'{name} must hold {blocks} values, one for each open block, but got {values!r}')
-        first, last = (
-            [value if isinstance(value, Integral) else value * length for value in values] for values in (begin, end)
-        )
-        return first, last
+        return _in_iterations(begin, length), _in_iterations(end, length)
 
     def _probability(self, iteration: int, begin: float, end: float) -> float:
         if iteration < begin:
@@ -81,11 +79,11 @@ class MaskAnnealingHook(Hook):
         return 0.0 if iteration >= end else (1 - (iteration - begin) / (end - begin)) ** self.power
 
 
-def _is_sequence(values: Any) -> bool:
-    return isinstance(values, Sequence) and not isinstance(values, str)
+def _in_iterations(times: Sequence[float], length: int) -> list[float]:
+    return [time * length if isinstance(time, float) else time for time in times]
 
 
-def _is_time(value: Any) -> bool:
-    if isinstance(value, Integral):
-        return value >= 0
-    return isinstance(value, Real) and 0 <= value <= 1
+def _are_times(values: Any) -> bool:
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        return False
+    return all(0 <= time <= 1 if isinstance(time, float) else isinstance(time, int) and time >= 0 for time in values)

@@ -109,7 +109,7 @@ def check_open_blocks(
         raise ValueError(f'open_blocks = {open_blocks} needs final_norm = True, but got final_norm = False')
     first = depth - open_blocks
     if out_indices and out_indices[-1] >= first:
-        allowed = f'below {first} or be empty' if first else 'be empty'
+        allowed = f'be below {first} or be empty' if first else 'be empty'
         raise ValueError(f'out_indices must {allowed} with open_blocks = {open_blocks}, but got {tuple(out_indices)}')
     if not set(range(first, depth)) <= set(global_blocks):
         raise ValueError(

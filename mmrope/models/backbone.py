@@ -87,8 +87,8 @@ class Backbone(BaseModule):
         self, block: Block, x: Tensor, windows: Windows, order: Windows | None = None, mask: Tensor | None = None
     ) -> Tensor:
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, x, windows, order, mask, use_reentrant=False)
-        return block(x, windows, order, mask)
+            return checkpoint(block, x, windows, order, mask=mask, use_reentrant=False)
+        return block(x, windows, order, mask=mask)
 
 
 def constant_size(size: Sequence[int]) -> Grid:
