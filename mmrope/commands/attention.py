@@ -164,8 +164,9 @@ def draw_query(args: argparse.Namespace, label: str, model: nn.Module, path: Pat
     from ..analysis.figures import draw_maps
     from .models import backbone_of, head_of
 
+    x, y = args.query
     with errors_of('--query'):
-        maps = attention_maps(backbone_of(model), image, *args.query, head=head_of(model))
+        maps = attention_maps(backbone_of(model), image, x, y, head_of(model))
     out = args.out / f'maps_{label}_{path.stem}.png'
     draw_maps(image, tuple(args.query), chosen_maps(maps, args.blocks, args.heads), args.heads, out)
     return out
