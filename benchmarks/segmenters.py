@@ -38,7 +38,8 @@ def prepare(name: str, size: Size, batch: int) -> tuple[dict[str, Any], dict[str
     model = build_model(cfg, 'cpu')
     shape = size.height, size.width
     blank = blank_batch(cfg, model, shape)
-    labels = torch.arange(150).repeat_interleave(size.height * size.width // 150 + 1)[: size.height * size.width]
+    pixels, classes = size.height * size.width, cfg.model.decode_head.num_classes
+    labels = torch.arange(classes).repeat_interleave(pixels // classes + 1)[:pixels]  # stripes
     sample = SegDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, pad_shape=shape))
     sample.gt_sem_seg = PixelData(data=labels.view(1, *shape))
     inputs = torch.randn(batch, 3, *shape)

@@ -80,7 +80,8 @@ SCRIPTS = {
 # Programs of others, and scripts with a test of their own.
 OTHERS = {'git', 'source', 'pip', 'cd', 'cp', 'export', 'pytest', 'pre-commit'}
 TESTED = {'docs/make_model_zoo.py', 'docs/make_figure.py', 'benchmarks/operators.py', 'benchmarks/gpu_count.py',
-          'benchmarks/gpu.py', 'benchmarks/rates.py', 'experiments/resolution/run.py'}  # fmt: skip
+          'benchmarks/gpu.py', 'benchmarks/rates.py', 'benchmarks/segmenters.py',
+          'experiments/resolution/run.py'}  # fmt: skip
 
 
 def arguments_of(words: list[str]) -> tuple[str, list[str]] | None:
