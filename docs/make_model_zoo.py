@@ -136,6 +136,15 @@ SECTIONS = (
         """,
     ),
     Section(
+        'EoMT',
+        'eomt_',
+        """
+        mIoU on ADE20k at 512 pixels, PQ and mask AP on COCO at 640. The published numbers are of others' trainings with
+        the same weights; [EoMT](eomt.md) says where the recipes differ. The configs on DINOv2 test the authors' whole
+        models, and can train on from them.
+        """,
+    ),
+    Section(
         'Linear segmentation',
         'linear_',
         """
@@ -202,7 +211,7 @@ def read_measurements(metafile: Mapping[str, Any], configs: Sequence[str]) -> Me
 
 def weights_of(name: str) -> KnownWeights | FamilyWeights | None:
     """Find the published weights that the backbone of a config starts from."""
-    checkpoint = Config.fromfile(CONFIGS / f'{name}.py').model.backbone.init_cfg.get('checkpoint')
+    checkpoint = (Config.fromfile(CONFIGS / f'{name}.py').model.backbone.get('init_cfg') or {}).get('checkpoint')
     return next((weights for weights in (*KNOWN, *FAMILY_WEIGHTS) if weights.checkpoint == checkpoint), None)
 
 
@@ -214,12 +223,17 @@ def repository_of(weights: KnownWeights | FamilyWeights) -> str:
     return timm.get_pretrained_cfg(name).hf_hub_id
 
 
+def whole_model_of(name: str) -> str | None:
+    """Name the repository of the whole model that a config starts from, if it names one."""
+    source = Config.fromfile(CONFIGS / f'{name}.py').get('load_from')
+    return source and source.removeprefix('hf-hub:')
+
+
 def row(name: str, part: Section, measurements: Measurements) -> str:
     """Write the line of a config."""
     weights, published = weights_of(name), measurements.published.get(name)
-    link = 'none'
-    if weights:
-        repository = repository_of(weights)
+    link, repository = 'none', repository_of(weights) if weights else whole_model_of(name)
+    if repository:
         link = f'[{repository.partition("/")[2]}]({HUB}{repository})'
     if isinstance(weights, KnownWeights) and part.prefix == 'imagenet_':
         metrics = {'top-1 at 224': weights.top1_224, 'top-1 at 384': weights.top1_384}

@@ -19,7 +19,7 @@ ROOMS = {
     'layers': set(),
     'checkpoints': {'text'},
     'models': {'registry', 'text', 'layers'},
-    'heads': {'registry', 'text'},
+    'heads': {'registry', 'text', 'layers', 'models'},
     'ops': set(),
     'weights': {'registry', 'text', 'layers', 'models', 'checkpoints'},
     'analysis': {'registry', 'text', 'layers', 'models'},

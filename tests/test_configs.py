@@ -43,7 +43,7 @@ def cost(name: str) -> tuple[bool, bool, int, int, str]:
 CONFIGS = sorted((path.stem for path in ROOT.glob('*.py')), key=cost)
 BODIES = {recipe(name): name for name in reversed(CONFIGS)}  # the cheapest config of each recipe
 # Bodies that differ from another one by numbers alone run with the slow tests.
-RUN = {name for body, name in BODIES.items() if not body.endswith(('_vit_l', '_eva02', '_pe'))}
+RUN = {name for body, name in BODIES.items() if not re.search('_vit_l(_|$)|_(eva02|pe)$', body)}
 SCHEDULES = r'(_25e|_36e)?_[18]x4_accum\d+|_3x'  # what tells a config from one that trains the same model otherwise
 TRAINED = [name for name in CONFIGS if not name.startswith('imagenet')]  # those are for tests alone
 FAMILIES = [name for name in CONFIGS if re.search('lingbot|dinov3|eva02|pe_spatial', name)]
@@ -65,6 +65,11 @@ def detection_batch(cfg: Config) -> dict:
 
     if cfg.model.type == 'DINO':  # 900 queries want an image of as many tokens
         return demo_mm_inputs(2, [(3, 203, 301), (3, 190, 275)], num_items=[3, 1], num_classes=80)
+    if cfg.model.type == 'MaskFormer':  # the second image without things
+        panoptic = cfg.model.panoptic_head.num_stuff_classes > 0
+        return demo_mm_inputs(
+            2, [(3, 101, 133), (3, 90, 75)], num_items=[3, 0], num_classes=80, with_mask=True, with_semantic=panoptic
+        )
     head = cfg.model.roi_head.bbox_head
     num_classes = (head[0] if isinstance(head, list) else head).num_classes
     masks = cfg.model.roi_head.get('mask_head') is not None
@@ -121,7 +126,9 @@ def check_prediction(cfg: Config, prediction: BaseDataElement) -> None:
         assert prediction.seg_logits.data.shape[0] == cfg.model.decode_head.num_classes
     elif cfg.model.type == 'DINO':
         assert prediction.pred_instances.bboxes.shape == (300, 4)
-    elif cfg.model.type == 'MaskRCNN':
+    elif cfg.model.type == 'MaskFormer' and cfg.model.test_cfg.panoptic_on:
+        assert prediction.pred_panoptic_seg.sem_seg.shape == (1, *shape)
+    elif cfg.model.type in ('MaskRCNN', 'MaskFormer'):
         assert prediction.pred_instances.masks.shape[1:] == shape
     else:
         assert prediction.pred_instances.bboxes.shape[1:] == (4,) and 'masks' not in prediction.pred_instances
@@ -193,14 +200,14 @@ def test_optimiser_builds_and_covers_the_model(name: str) -> None:
             assert options[param]['lr'] == pytest.approx(1e-5 if key.startswith(slow) else 1e-4), key
 
 
-@each([name for name in CONFIGS if name not in FAMILIES])
+@each([name for name in CONFIGS if name not in FAMILIES and 'dinov2' not in name])
 def test_config_has_the_backbone_of_its_name_and_its_weights(name: str) -> None:
     backbone = load(name).model.backbone
     if 'digits' in name:
         assert backbone.rope == 'mixed' and backbone.init_cfg.type == 'Xavier'
         return
     _, variant, kind, size = re.fullmatch(
-        r'(imagenet|mask_rcnn|faster_rcnn|cascade_rcnn|dino|upernet|mask2former)_(\w+)_(vit|swin)_(\w).*', name
+        r'(imagenet|mask_rcnn|faster_rcnn|cascade_rcnn|dino|upernet|mask2former|eomt)_(\w+)_(vit|swin)_(\w).*', name
     ).groups()
     rope = 'axial' if 'axial' in variant else 'mixed' if 'mixed' in variant else None
     arch = dict(t='tiny', s='small', b='base', l='large')[size]
@@ -226,13 +233,15 @@ PIXELS = {  # mean and standard deviation of red, as part of white, by the words
 def test_config_of_a_family_has_its_weights_its_pixels_and_what_its_name_says(name: str) -> None:
     cfg = load(name)
     head, family, size, frozen = re.fullmatch(
-        r'(mask_rcnn|dino|upernet|linear)_(lingbot|dinov3|eva02|pe_spatial)_vit_([sb])(_frozen)?_(?:coco|ade20k)', name
+        r'(mask_rcnn|dino|upernet|linear|eomt)_(lingbot|dinov3|eva02|pe_spatial)_vit_([sbl])(_frozen)?_'
+        '(?:coco(?:_panoptic|_instance)?|ade20k)',
+        name,
     ).groups()
-    backbone, width = cfg.model.backbone, dict(s=384, b=768)[size]
+    backbone, width = cfg.model.backbone, dict(s=384, b=768, l=1024)[size]
     (weights,) = [w for w in FAMILY_WEIGHTS if w.checkpoint == backbone.init_cfg.checkpoint]
     assert (f'mmrope.{weights.backbone}', weights.arch) == (backbone.type, backbone.arch) and not weights.gated
     assert family.replace('dinov3', 'dinov3.') in weights.name and backbone.arch.endswith(
-        dict(s='small', b='base')[size]
+        dict(s='small', b='base', l='large')[size]
     )
     with torch.device('meta'), DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = build(cfg)
@@ -252,7 +261,9 @@ def test_config_of_a_family_has_its_weights_its_pixels_and_what_its_name_says(na
         assert model.backbone.window_size == (
             0 if frozen else 32 if (head, family) == ('mask_rcnn', 'pe_spatial') else 16
         )
-    if head != 'linear':
+    if head == 'eomt':
+        assert model.backbone.num_prefix == 5 and model.backbone.open_blocks == dict(s=3, b=3, l=4)[size]
+    elif head != 'linear':
         assert cfg.optim_wrapper.paramwise_cfg == dict(decay_rate=0.85 if head == 'upernet' else 0.7)
 
 
@@ -461,7 +472,8 @@ def test_imagenet_model_is_the_published_one(name: str) -> None:
 @each(TRAINED)
 def test_every_training_watches_its_numbers_and_keeps_few_checkpoints(name: str) -> None:
     cfg = load(name)
-    assert [hook.type for hook in cfg.custom_hooks] == ['mmrope.FiniteLossHook', 'mmrope.LogFreqsHook']
+    annealed = ['mmrope.MaskAnnealingHook'] if name.startswith('eomt') else []
+    assert [hook.type for hook in cfg.custom_hooks] == ['mmrope.FiniteLossHook', 'mmrope.LogFreqsHook', *annealed]
     assert 1 <= cfg.default_hooks.checkpoint.max_keep_ckpts <= 3
 
 

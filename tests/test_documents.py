@@ -83,7 +83,7 @@ SCRIPTS = {
 # Programs of others, and scripts with a test of their own.
 OTHERS = {'git', 'source', 'pip', 'cd', 'cp', 'export', 'pytest', 'pre-commit'}
 TESTED = {'docs/export/run_onnx.py', 'docs/make_model_zoo.py', 'docs/make_figure.py', 'benchmarks/operators.py',
-          'benchmarks/gpu_count.py', 'benchmarks/gpu.py', 'benchmarks/rates.py',
+          'benchmarks/gpu_count.py', 'benchmarks/gpu.py', 'benchmarks/rates.py', 'benchmarks/segmenters.py',
           'experiments/resolution/run.py'}  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..layers import Attention, Span, Windows, varlen, window_order
 from ..models import RoPESwin, RoPEViT
+from ..models.open_tokens import split_open
 
 # Attention weights in memory at a time: 64 MiB in float32. All heads of a 64 x 64 grid would take 12 times as many.
 MAX_WEIGHTS = 2**24
@@ -71,6 +72,7 @@ class _AttentionCalls(TorchFunctionMode):
 
 
 Visit = Callable[[str, tuple[int, int], Batch], None]
+Head = Callable[[Sequence[Any]], Any]
 
 
 @contextmanager
@@ -185,22 +187,26 @@ def strides_of(backbone: RoPEViT | RoPESwin) -> dict[str, int]:
     }
 
 
-def attention_statistics(backbone: RoPEViT | RoPESwin, images: Iterable[Tensor]) -> list[BlockStatistics]:
+def attention_statistics(
+    backbone: RoPEViT | RoPESwin, images: Iterable[Tensor], head: Head | None = None
+) -> list[BlockStatistics]:
     """Measure mean attention distance and entropy of each block and head.
 
     Args:
         backbone: in eval mode; it is not changed.
         images: inputs of the network, ``(B, 3, H, W)`` each, of any sizes, padding included. Each has the same weight
             in the means.
+        head: with ``open_blocks``, what runs them on the output of the backbone. Its queries count as keys, as a cls
+            token does.
 
     Returns:
         One for each block, in order.
     """
-    return mean_statistics(backbone, [image_sums(backbone, image) for image in images])
+    return mean_statistics(backbone, [image_sums(backbone, image, head) for image in images])
 
 
 @torch.no_grad()
-def image_sums(backbone: RoPEViT | RoPESwin, image: Tensor) -> dict[str, Sums]:
+def image_sums(backbone: RoPEViT | RoPESwin, image: Tensor, head: Head | None = None) -> dict[str, Sums]:
     """Measure ``(B, 3, H, W)`` images for :func:`mean_statistics`; the result is by the name of a block."""
     sums: dict[str, Sums] = {}
 
@@ -213,10 +219,20 @@ def image_sums(backbone: RoPEViT | RoPESwin, image: Tensor) -> dict[str, Sums]:
         block.values += values
 
     with watch_attention(backbone, add):
-        backbone(image)
+        _run(backbone, image, head)
     for block in sums.values():
         block.values /= len(image) * block.grid[0] * block.grid[1]
     return sums
+
+
+def _run(backbone: RoPEViT | RoPESwin, image: Tensor, head: Head | None) -> None:
+    """Run all blocks; a head runs those that are open."""
+    outs = backbone(image)
+    tokens = split_open(outs)[1]
+    if tokens is not None and head is None:
+        raise ValueError(f'head must run the {len(tokens.blocks)} open blocks of the backbone, but got None')
+    if tokens is not None and head is not None:
+        head(outs)
 
 
 def mean_statistics(backbone: RoPEViT | RoPESwin, of_images: Sequence[dict[str, Sums]]) -> list[BlockStatistics]:
@@ -239,7 +255,9 @@ def _average(name: str, stride: int, blocks: list[Sums]) -> BlockStatistics:
 
 
 @torch.no_grad()
-def attention_maps(backbone: RoPEViT | RoPESwin, image: Tensor, x: int, y: int) -> dict[str, Tensor]:
+def attention_maps(
+    backbone: RoPEViT | RoPESwin, image: Tensor, x: int, y: int, head: Head | None = None
+) -> dict[str, Tensor]:
     """Return the attention map of the query at a pixel, for each block.
 
     Args:
@@ -247,12 +265,13 @@ def attention_maps(backbone: RoPEViT | RoPESwin, image: Tensor, x: int, y: int) 
         image: input of the network, ``(1, 3, H, W)``.
         x: column of the pixel.
         y: row of the pixel.
+        head: as for :func:`attention_statistics`.
 
     Returns:
         For each block, by name, the attention weights on the token grid, ``(heads, H, W)``; NaN outside the window.
 
     Raises:
-        ValueError: if the pixel is not within the image.
+        ValueError: if the pixel is not within the image, or open blocks have no head.
     """
     if not (0 <= x < image.shape[3] and 0 <= y < image.shape[2]):
         raise ValueError(
@@ -273,7 +292,7 @@ def attention_maps(backbone: RoPEViT | RoPESwin, image: Tensor, x: int, y: int) 
         maps[name][:, top : top + h, left : left + w] = weights.unflatten(1, (h, w))
 
     with watch_attention(backbone, look):
-        backbone(image)
+        _run(backbone, image, head)
     return maps
 
 

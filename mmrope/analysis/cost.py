@@ -60,7 +60,8 @@ def count(model: nn.Module, inputs: Mapping[str, Any]) -> Cost:
     """Count parameters and FLOPs of ``model(**inputs)``.
 
     Args:
-        model: in eval mode; its parts are the modules ``backbone`` and ``neck``, and the rest is called heads.
+        model: in eval mode; its parts are the modules ``backbone`` and ``neck``, and the rest is called heads. Open
+            blocks count as the backbone's, which holds them, with the queries that a head has put in.
         inputs: arguments of the model; ``inputs['inputs']`` are the images, ``(B, 3, H, W)``.
     """
     rotation = table = 0
@@ -88,7 +89,7 @@ def count(model: nn.Module, inputs: Mapping[str, Any]) -> Cost:
         for hook in hooks:
             hook.remove()
     by_module = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
-    flops = {part: by_module.get(f'{type(model).__name__}.{part}', 0) for part in PARTS}
+    flops = {part: _flops(by_module, model, part) for part in PARTS}
     params = {part: _params(getattr(model, part, None)) for part in PARTS}
     totals = _params(model), counter.get_total_flops()
     for parts, total in zip((params, flops), totals):
@@ -98,3 +99,12 @@ def count(model: nn.Module, inputs: Mapping[str, Any]) -> Cost:
 
 def _params(module: nn.Module | None) -> int:
     return 0 if module is None else sum(param.numel() for param in module.parameters())
+
+
+def _flops(by_module: Mapping[str, int], model: nn.Module, part: str) -> int:
+    """Return the FLOPs of a part, with those of its blocks that a head has run."""
+    name, module = f'{type(model).__name__}.{part}', getattr(model, part, None)
+    opened = getattr(module, 'open_blocks', 0)
+    last = len(getattr(module, 'blocks', ()))
+    blocks = (by_module.get(f'{name}.blocks.{i}', 0) for i in range(last - opened, last))
+    return by_module.get(name, 0) + sum(blocks)

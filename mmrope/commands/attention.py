@@ -140,7 +140,7 @@ def analyse(
 
     from ..analysis.attention import image_sums, mean_statistics
     from .config import load_config
-    from .models import backbone_of, load_model, prepare_image
+    from .models import backbone_of, head_of, load_model, prepare_image
 
     cfg = load_config(config, args.cfg_options)
     model = load_model(cfg, checkpoint, args.device)
@@ -148,7 +148,7 @@ def analyse(
     for path in track(paths, label, console=Console(stderr=True)):
         with of_model.skipping(f'{label}, {path}'):
             image = prepare_image(cfg, model, str(path))
-            sums = image_sums(backbone_of(model), image)
+            sums = image_sums(backbone_of(model), image, head_of(model))
             if args.query:
                 maps.append(draw_query(args, label, model, path, image))
             of_images.append(sums)
@@ -162,10 +162,11 @@ def draw_query(args: argparse.Namespace, label: str, model: nn.Module, path: Pat
     """Draw the maps of one image."""
     from ..analysis.attention import attention_maps
     from ..analysis.figures import draw_maps
-    from .models import backbone_of
+    from .models import backbone_of, head_of
 
+    x, y = args.query
     with errors_of('--query'):
-        maps = attention_maps(backbone_of(model), image, *args.query)
+        maps = attention_maps(backbone_of(model), image, x, y, head_of(model))
     out = args.out / f'maps_{label}_{path.stem}.png'
     draw_maps(image, tuple(args.query), chosen_maps(maps, args.blocks, args.heads), args.heads, out)
     return out

@@ -28,6 +28,8 @@ def set_epochs(cfg: Config, epochs: int, iterations: int) -> None:
     warmup = max((scheduler['end'] for scheduler in by_iteration if _warms_up(scheduler)), default=0)
     length = old if counts_iterations else max((scheduler.get('end', 0) for scheduler in by_iteration), default=0)
     for scheduler in schedulers:
+        if 'warmup' in scheduler:
+            _shorten(scheduler, epochs if scheduler.get('by_epoch', True) else total)
         if scheduler.get('by_epoch', True):
             _rescale(scheduler, 0, old, 0, epochs)
         else:
@@ -50,6 +52,12 @@ def _warms_up(scheduler: Mapping[str, Any]) -> bool:
     """Say whether a schedule rises from the start of the training and ends before it."""
     rises = scheduler.get('start_factor', 1 / 3) < scheduler.get('end_factor', 1.0)
     return str(scheduler['type']).endswith(('LinearLR', 'ConstantLR')) and rises and 'end' in scheduler
+
+
+def _shorten(scheduler: Any, steps: int) -> None:
+    """Shorten the warm-ups within a schedule where they would take more than a tenth of the training."""
+    share = min(1.0, steps // WARMUP / max(1, sum(scheduler['warmup'])))
+    scheduler['warmup'] = [int(part * share) for part in scheduler['warmup']]
 
 
 def _rescale(scheduler: Any, warmup: int, length: int, new_warmup: int, new_length: int) -> None:

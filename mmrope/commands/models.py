@@ -106,6 +106,11 @@ def check_backbone(backbone: nn.Module | None) -> RoPEViT | RoPESwin:
     return backbone
 
 
+def head_of(model: nn.Module) -> nn.Module | None:
+    """Return the head that runs the open blocks of a backbone, if the model has one of its kind."""
+    return getattr(model, 'decode_head', None) or getattr(model, 'panoptic_head', None)
+
+
 def backbone_config(cfg: Config) -> dict[str, Any]:
     """Return the part of a config that builds its backbone, with the ``_scope_`` of its library.
 

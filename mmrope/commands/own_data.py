@@ -16,7 +16,7 @@ from ..datasets.segmentation_folders import IGNORED, SegmentationSet, read_segme
 from ..text import few
 from .checks.classes import heads_of
 from .checks.config import RUNNER_KEYS, STAGES, datasets_of
-from .checks.data import steps_of
+from .checks.data import reads_panoptic, steps_of
 from .cli import Size
 from .config import find_config
 from .epochs import set_epochs
@@ -235,16 +235,21 @@ def _replace(loader: Any, dataset: dict[str, Any]) -> None:
 
 
 def _check_masks(cfg: Config, data: DetectionSet) -> None:
-    """Check that a config that learns masks is given masks.
+    """Check that a config that learns masks is given masks, and that none learns panoptic segments.
 
     Raises:
-        CommandError: if it is not; the sentence says which config to take.
+        CommandError: if it is not so; the sentence says which config to take.
     """
-    dataset = next(datasets_of(cfg.train_dataloader.dataset))
-    unmasked, objects = data.unmasked
-    if not unmasked or not any(step.get('with_mask') for step in steps_of(dataset['pipeline'])):
-        return
+    steps = list(steps_of(next(datasets_of(cfg.train_dataloader.dataset))['pipeline']))
     name = Path(cfg.filename or '').stem
+    if any(reads_panoptic(step) for step in steps):
+        raise CommandError(
+            f'--data takes boxes and masks of things, and {name or "this config"} learns panoptic segments: take one '
+            'of eomt_*_coco_instance'
+        )
+    unmasked, objects = data.unmasked
+    if not unmasked or not any(step.get('with_mask') for step in steps):
+        return
     advice = f'take one of {BOX_CONFIGS}'
     if name.startswith('mask_rcnn_'):
         try:

@@ -20,6 +20,7 @@ from mmengine.runner import Runner
 
 from ..checkpoints.loading import refuse_code_in_checkpoints
 from ..engine.checkpoint_hook import checkpoint_folder, last_checkpoint
+from ..engine.complete_checkpoint_hook import PublishedWeights
 from ..engine.seed_hook import SeedEachIteration
 from ..ops import describe
 from .checks.batch_size import ReportBatchSize, scale_by_step
@@ -285,6 +286,8 @@ def build_runner(cfg: Config, run: Run, training: bool, notes: Sequence[str] = (
         scale_by_step(runner)
     if training and cfg.get('resume'):
         runner.register_hook(ConfigCounts(cfg.load_from))
+    elif training and cfg.get('load_from'):
+        runner.register_hook(PublishedWeights(cfg.load_from))
     runner.logger.info(describe())
     for note in notes:
         runner.logger.warning(note)

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -36,9 +36,9 @@ def size_overrides(cfg: Config, size: Size, scale_windows: bool = False) -> dict
     overrides: dict[str, Any] = {}
     for path, pipeline in pipelines:
         reference, cropped = reference_size(pipeline), any(_name(step) == 'CenterCrop' for step in pipeline)
-        for index, transform in enumerate(pipeline):
+        for step, transform in _steps(pipeline, path):
             for key, value in _resized(transform, reference, size, cropped).items():
-                overrides[f'{path}.{index}.{key}'] = value
+                overrides[f'{step}.{key}'] = value
     overrides |= padding_overrides(cfg, size)
     if scale_windows and (window := _window_size(cfg)):
         ratio = min(size.height, size.width) / reference_size(pipelines[0][1])
@@ -109,6 +109,15 @@ def _pipelines(dataset: Mapping[str, Any], path: str) -> Iterator[tuple[str, lis
             yield from _pipelines(part, f'{path}.datasets.{index}')
     else:
         yield f'{path}.pipeline', dataset['pipeline']
+
+
+def _steps(pipeline: Sequence[Any], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the steps of a pipeline, and those within a step such as ``KeyMapper``, with their paths in the config."""
+    for index, transform in enumerate(pipeline):
+        yield f'{path}.{index}', transform
+        inner = transform.get('transforms', ())
+        if all(isinstance(step, Mapping) for step in inner):
+            yield from _steps(inner, f'{path}.{index}.transforms')
 
 
 def _resized(transform: Mapping[str, Any], reference: int, size: Size, cropped: bool) -> dict[str, Any]:

@@ -87,12 +87,15 @@ def _exact(scale: Any, size: Size, old: int) -> tuple[int, int]:
 
 
 def _set_model(model: Any, size: Size, old: int) -> None:
-    """Set the padding of the data preprocessor and, of an absolute embedding, the grid that it is learned on."""
+    """Set the padding of the data preprocessor, the sliding windows and the grid of an absolute embedding."""
     preprocessor, backbone = model.get('data_preprocessor') or {}, model.get('backbone') or {}
     exact = (size.height, size.width)
     for padding in (preprocessor, preprocessor.get('test_cfg') or {}):
         if padding.get('size'):
             padding['size'] = exact if size.kind == 'exact' else _scaled(tuple(padding['size']), size.height, old)
+    test = model.get('test_cfg') or {}
+    for key in ('crop_size', 'stride') if test.get('mode') == 'slide' else ():
+        test[key] = exact if size.kind == 'exact' else _scaled(tuple(test[key]), size.height, old)
     if preprocessor.get('pad_size_divisor', 1) > LARGEST_STRIDE:
         divisor = preprocessor['pad_size_divisor']
         preprocessor['pad_size_divisor'] = (

@@ -15,7 +15,7 @@ class CompileBackboneHook(Hook):
 
     MMEngine's own ``compile`` option compiles the whole training step, data preparation included, and fails on
     detectors and segmenters. A backbone with windows is compiled anew for each image size: use few sizes, or raise
-    ``torch._dynamo.config.recompile_limit``.
+    ``torch._dynamo.config.recompile_limit``. Open blocks run as they are, with the head that calls them.
 
     Args:
         options: arguments of ``torch.nn.Module.compile``, such as ``mode='max-autotune'``.

@@ -19,30 +19,36 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     ``lr * decay_rate ** (n - 1 - d)``, heads and necks at ``lr`` (Clark et al., *ELECTRA*, ICLR 2020; used in ViTDet).
     Norms, biases and all other vectors, embeddings and frequencies take no weight decay.
 
-    ``paramwise_cfg`` holds ``decay_rate`` (in ``(0, 1]``; 1 by default) and MMEngine's ``custom_keys``. If several keys
-    match a parameter's name, the longest wins. Its ``lr_mult`` multiplies the layer's learning rate; its ``decay_mult``
-    multiplies the base weight decay and overrides the rule above; other entries are passed to the optimiser. The groups
-    are logged once, as a table.
+    ``paramwise_cfg`` holds ``decay_rate`` (in ``(0, 1]``; 1 by default), ``full_rate_blocks`` (0 by default) and
+    MMEngine's ``custom_keys``. If ``full_rate_blocks`` is positive, that many of the last blocks learn at ``lr``, a
+    lower block at ``lr * decay_rate ** b`` with ``b`` blocks above it, and the embeddings like the first block, as in
+    EoMT (1 there, or the number of blocks that see queries). If several keys match a parameter's name, the longest
+    wins. Its ``lr_mult`` multiplies the layer's learning rate; its ``decay_mult`` multiplies the base weight decay and
+    overrides the rule above; other entries are passed to the optimiser. The groups are logged once, as a table.
 
     Raises:
-        ValueError: for another key in ``paramwise_cfg``, a ``decay_rate`` out of range, an optimiser without ``lr``,
-            or a model whose backbone has no ``get_layer_depth``.
+        ValueError: for another key in ``paramwise_cfg``, a ``decay_rate`` or ``full_rate_blocks`` out of range, an
+            optimiser without ``lr``, or a model whose backbone has no ``get_layer_depth``.
     """
 
     paramwise_cfg: dict[str, Any]
 
     def _validate_cfg(self) -> None:
         super()._validate_cfg()
-        unknown = sorted(set(self.paramwise_cfg) - {'decay_rate', 'custom_keys'})
+        known = ('decay_rate', 'full_rate_blocks', 'custom_keys')
+        unknown = sorted(set(self.paramwise_cfg) - set(known))
         if unknown:
-            raise ValueError(
-                f'paramwise_cfg must have no keys but decay_rate and custom_keys, got {", ".join(unknown)}'
-            )
+            raise ValueError(f'paramwise_cfg must have no keys but {", ".join(known)}, got {", ".join(unknown)}')
         # MMEngine would put all parameters in one group if paramwise_cfg were empty.
-        self.paramwise_cfg = {'decay_rate': 1.0, **self.paramwise_cfg}
+        self.paramwise_cfg = {'decay_rate': 1.0, 'full_rate_blocks': 0, **self.paramwise_cfg}
         if not 0 < self.paramwise_cfg['decay_rate'] <= 1:
             raise ValueError(
                 f'decay_rate of paramwise_cfg must be above 0 and at most 1, got {self.paramwise_cfg["decay_rate"]}'
+            )
+        if not isinstance(self.paramwise_cfg['full_rate_blocks'], int) or self.paramwise_cfg['full_rate_blocks'] < 0:
+            raise ValueError(
+                'full_rate_blocks of paramwise_cfg must be a non-negative int, '
+                f'got {self.paramwise_cfg["full_rate_blocks"]!r}'
             )
         if self.base_lr is None:
             raise ValueError(f'optimizer must have an lr, got {dict(self.optimizer_cfg)}')
@@ -61,12 +67,20 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         for name, param in module.named_parameters():
             if param.requires_grad:
                 depth, num_layers = backbone.get_layer_depth(name, prefix='backbone.')
-                options = self._options(name, param, num_layers - 1 - depth)
+                options = self._options(name, param, self._layers_above(depth, num_layers))
                 key = (depth, *(str(option) for option in options.items()))
                 groups.setdefault(key, dict(params=[], **options))['params'].append(param)
         ordered = [groups[key] for key in sorted(groups, key=lambda key: key[0])]
         print_log(_table(ordered), logger='current')
         params.extend(ordered)
+
+    def _layers_above(self, depth: int, num_layers: int) -> int:
+        """Count how often ``decay_rate`` multiplies the rate of a depth."""
+        full = self.paramwise_cfg['full_rate_blocks']
+        if not full:
+            return num_layers - 1 - depth
+        blocks_above = num_layers - 2 - max(depth, 1)
+        return blocks_above if blocks_above >= full else 0
 
     def _options(self, name: str, param: nn.Parameter, layers_above: int) -> dict:
         """Return the optimiser's options for a parameter."""

@@ -1,62 +1,33 @@
-"""Corrected versions of MMSegmentation classes.
+"""EoMT's heads, and corrected versions of classes of the hosts.
 
-This package imports MMSegmentation, and no other module of mmrope imports this package. Configs name its classes by
-their full path, ``type='mmrope.heads.SegTTAModel'``.
+These modules import MMDetection or MMSegmentation, and no other room of mmrope imports this one. Configs name the
+classes by their full path, ``type='mmrope.heads.EoMTDecodeHead'``; a class imports its host when it is first used.
 """
 
-from functools import reduce
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import torch
-from mmengine.model import BaseTTAModel
-from mmengine.structures import PixelData
-from mmseg.models.decode_heads import Mask2FormerHead as HostMask2FormerHead
-from mmseg.models.decode_heads import MaskFormerHead as HostMaskFormerHead
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    from .eomt_decode_head import EoMTDecodeHead as EoMTDecodeHead
+    from .eomt_head import EoMTHead as EoMTHead
+    from .segmentation import Mask2FormerHead as Mask2FormerHead
+    from .segmentation import SegTTAModel as SegTTAModel
 
-# Heads whose seg_logits are no logits, but sums of class probability x mask probability over the queries.
-GIVE_PROBABILITIES = (HostMask2FormerHead, HostMaskFormerHead)
-
-
-class Mask2FormerHead(HostMask2FormerHead):
-    """MMSegmentation's Mask2Former head, with maps of the window's size in slide mode.
-
-    If the test pipeline pads images, the host's head resizes the maps of every window to the ``pad_shape`` of the whole
-    image, and the windows do not fit together.
-    """
-
-    def predict(self, x: tuple[Tensor, ...], batch_img_metas: list[dict[str, Any]], test_cfg: Any) -> Tensor:
-        """Predict probabilities ``(B, classes, H, W)`` of the window in slide mode, else of the padded image."""
-        window = batch_img_metas[0]['img_shape']
-        if isinstance(window, torch.Size):  # only MMSegmentation's slide mode sets a Size
-            batch_img_metas = [{**meta, 'pad_shape': window} for meta in batch_img_metas]
-        return super().predict(x, batch_img_metas, test_cfg)
+_HOMES = {
+    'EoMTDecodeHead': 'mmrope.heads.eomt_decode_head',
+    'EoMTHead': 'mmrope.heads.eomt_head',
+    'Mask2FormerHead': 'mmrope.heads.segmentation',
+    'SegTTAModel': 'mmrope.heads.segmentation',
+}
+__all__ = [*_HOMES]
 
 
-class SegTTAModel(BaseTTAModel):
-    """Test-time augmentation of a segmentor: the mean of the class probabilities of all views.
-
-    MMSegmentation's class applies softmax or sigmoid to any output. This blurs the outputs of MaskFormer and
-    Mask2Former, which are probabilities already, and predicts the single class of a binary segmentor everywhere.
-    """
-
-    def merge_preds(self, data_samples_list: list[list[Any]]) -> list[Any]:
-        """Merge the views of each image into one sample, with ``seg_logits`` (the mean) and ``pred_sem_seg``."""
-        return [self._merge(views) for views in data_samples_list]
-
-    def _merge(self, views: list[Any]) -> Any:
-        head: Any = self.module.decode_head
-        head = head[-1] if isinstance(head, nn.ModuleList) else head  # the last of a cascade
-        mean = reduce(torch.add, (_probabilities(view.seg_logits.data, head) for view in views)) / len(views)
-        if len(mean) > 1:
-            prediction = mean.argmax(dim=0, keepdim=True)
-        else:
-            prediction = (mean > head.threshold).to(mean)
-        merged = views[0]
-        merged.set_data({'seg_logits': PixelData(data=mean), 'pred_sem_seg': PixelData(data=prediction)})
-        return merged
+def __getattr__(name: str) -> Any:
+    """Import a class on first use, so that one host's needs no other host."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
-def _probabilities(scores: Tensor, head: nn.Module) -> Tensor:
-    """Turn the scores ``(classes, H, W)`` of a view into probabilities; those of a single class already are."""
-    return scores if len(scores) == 1 or isinstance(head, GIVE_PROBABILITIES) else scores.softmax(dim=0)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -64,7 +64,7 @@ class Attention(nn.Module):
         self.norm = None if norm is None else norm(dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, windows: Windows, order: Windows | None = None) -> Tensor:
+    def forward(self, x: Tensor, windows: Windows, order: Windows | None = None, mask: Tensor | None = None) -> Tensor:
         """Attend within each of ``windows``; :func:`one_window` is global attention.
 
         Args:
@@ -72,17 +72,21 @@ class Attention(nn.Module):
                 for which there is no bias.
             windows: how the grid is cut; each token attends to its own window.
             order: with a single window, the cut whose order its tokens are in; ``None`` for row by row.
+            mask: with a single window, which tokens the first ``Q`` of the prefix tokens may attend to, in the order
+                of ``x``; bool, ``(B, Q, P + H * W)``. All other tokens attend to everything.
 
         Returns:
             ``(B, P + H * W, C)``.
 
         Raises:
-            ValueError: if there are both prefix tokens or an order and a bias.
+            ValueError: if there are both prefix tokens or an order and a bias, or ``mask`` does not fit.
         """
         if self.rpb is not None and order is not None and order != windows:
             raise ValueError(
                 f'order must be None when rpb_window_size is set (the bias is for tokens row by row), but got {order}'
             )
+        if mask is not None:
+            self._check_mask(mask, x, windows)
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, P + H * W, 3, heads, head_dim)
         qkv = self._normalised(qkv)
         if self.rpb is None and windows.several and (prefix := windows.prefix_of(x)) > 0:
@@ -95,9 +99,22 @@ class Attention(nn.Module):
         outs = []
         for (count, *window), q, k, v in zip(windows.groups, split[::3], split[1::3], split[2::3]):
             bias = None if self.rpb is None else self.rpb(window, q.dtype)
-            out = _attend(q, k, v, bias)  # (B * count, heads, tokens, head_dim)
+            out = _attend(q, k, v, bias) if mask is None else _attend_masked(q, k, v, mask)
+            # (B * count, heads, tokens, head_dim)
             outs.append(out.transpose(1, 2).flatten(2).unflatten(0, (len(x), count)).flatten(1, 2))
         return self._project(torch.cat(outs, dim=1) if len(outs) > 1 else outs[0])
+
+    def _check_mask(self, mask: Tensor, x: Tensor, windows: Windows) -> None:
+        if windows.several or self.rpb is not None:
+            reason = 'several windows' if windows.several else 'a relative position bias'
+            raise ValueError(f'mask must be None with {reason}, but got shape {tuple(mask.shape)}')
+        prefix = windows.prefix_of(x)
+        fits = mask.ndim == 3 and (mask.shape[0], mask.shape[2]) == tuple(x.shape[:2]) and mask.shape[1] <= prefix
+        if not fits or mask.dtype != torch.bool:
+            raise ValueError(
+                f'mask must be bool of shape ({x.shape[0]}, at most {prefix} (the prefix tokens), {x.shape[1]}), '
+                f'but got {mask.dtype} of shape {tuple(mask.shape)}'
+            )
 
     def _attend_with_prefix(self, qkv: Tensor, windows: Windows, prefix: int) -> Tensor:
         """Attend within several windows and to prefix tokens, which attend to all tokens; arguments as ``forward``."""
@@ -143,3 +160,11 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         parts = zip(*(x.split(MOST_WINDOWS) for x in (q, k, v)))
         return torch.cat([F.scaled_dot_product_attention(q, k, v, attn_mask=bias) for q, k, v in parts])
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+
+def _attend_masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Attend with a mask for the first queries, ``(B, Q, keys)``, and none for the others, which are most of them."""
+    masked = mask.shape[1]
+    others = F.scaled_dot_product_attention(q[:, :, masked:], k, v)
+    firsts = F.scaled_dot_product_attention(q[:, :, :masked], k, v, attn_mask=mask[:, None])
+    return torch.cat([out.transpose(1, 2) for out in (firsts, others)], dim=1).transpose(1, 2)

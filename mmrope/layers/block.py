@@ -83,9 +83,9 @@ class Block(nn.Module):
             gamma = None if layer_scale_init_value is None else torch.full((dim,), float(layer_scale_init_value))
             self.register_parameter(name, None if gamma is None else nn.Parameter(gamma))
 
-    def forward(self, x: Tensor, windows: Windows, order: Windows | None = None) -> Tensor:
+    def forward(self, x: Tensor, windows: Windows, order: Windows | None = None, mask: Tensor | None = None) -> Tensor:
         """Apply attention and MLP to the tokens ``x``; arguments, result and errors as for :class:`Attention`."""
-        x = _add(x, self.attn(self.norm1(x), windows, order), self._scale(x, self.gamma_1))
+        x = _add(x, self.attn(self.norm1(x), windows, order, mask=mask), self._scale(x, self.gamma_1))
         scale = self._scale(x, self.gamma_2)
         parts = [_add(part, self.mlp(self.norm2(part)), scale) for part in self._chunks(x)]
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]

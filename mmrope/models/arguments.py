@@ -97,6 +97,27 @@ def check_frozen_stages(frozen_stages: int, stages: int) -> None:
         raise ValueError(f'frozen_stages must be an int between -1 and {stages}, but got {frozen_stages!r}')
 
 
+def check_open_blocks(
+    open_blocks: int, depth: int, final_norm: bool, out_indices: Sequence[int], global_blocks: Sequence[int]
+) -> None:
+    """Check that the last ``open_blocks`` of a ViT can be left to a head; 0 leaves none."""
+    if not isinstance(open_blocks, Integral) or not 0 <= open_blocks <= depth:
+        raise ValueError(f'open_blocks must be an int between 0 and {depth}, but got {open_blocks!r}')
+    if not open_blocks:
+        return
+    if not final_norm:
+        raise ValueError(f'open_blocks = {open_blocks} needs final_norm = True, but got final_norm = False')
+    first = depth - open_blocks
+    if out_indices and out_indices[-1] >= first:
+        allowed = f'be below {first} or be empty' if first else 'be empty'
+        raise ValueError(f'out_indices must {allowed} with open_blocks = {open_blocks}, but got {tuple(out_indices)}')
+    if not set(range(first, depth)) <= set(global_blocks):
+        raise ValueError(
+            f'global_attn_indexes must hold {first} to {depth - 1} with open_blocks = {open_blocks}, '
+            f'but got {tuple(global_blocks)}'
+        )
+
+
 def check_images(x: Tensor, in_channels: int) -> None:
     """Check that ``x`` is a batch of images, in floating point and not empty."""
     if x.ndim != 4 or x.shape[1] != in_channels:

@@ -83,10 +83,12 @@ class Backbone(BaseModule):
             if isinstance(part, nn.Module):
                 part.eval()
 
-    def _run(self, block: Block, x: Tensor, windows: Windows, order: Windows | None = None) -> Tensor:
+    def _run(
+        self, block: Block, x: Tensor, windows: Windows, order: Windows | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, x, windows, order, use_reentrant=False)
-        return block(x, windows, order)
+            return checkpoint(block, x, windows, order, mask=mask, use_reentrant=False)
+        return block(x, windows, order, mask=mask)
 
 
 def constant_size(size: Sequence[int]) -> Grid:

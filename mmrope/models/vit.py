@@ -22,11 +22,13 @@ from .arguments import (
     check_drop_path_rate,
     check_frozen_stages,
     check_images,
+    check_open_blocks,
     indexes_in_order,
     positions_of,
     theta_of,
 )
 from .backbone import Backbone, constant_size, to_map
+from .open_tokens import OpenTokens
 
 ARCHS = {
     'tiny': dict(embed_dims=128, depth=6, num_heads=4),
@@ -88,6 +90,9 @@ class RoPEViT(Backbone):
         norm_every_output: whether ``final_norm`` normalises every output and not only the last block's.
         pos_embed_resize: how the position embedding fits another grid: ``'bicubic'`` without antialiasing,
             ``'bicubic_antialias'``, ``'bilinear'`` without antialiasing, or ``'tile'``.
+        open_blocks: number of last blocks, all of global attention, that are left to a head such as
+            :class:`mmrope.models.EoMT`: the output ends with :class:`mmrope.models.OpenTokens`. Needs ``final_norm``;
+            ``out_indices`` may be empty, and names blocks before these.
 
     Raises:
         ValueError: if an argument is out of range; the message names it, its value and what is allowed.
@@ -126,6 +131,7 @@ class RoPEViT(Backbone):
         pre_norm: bool = False,
         norm_every_output: bool = False,
         pos_embed_resize: str = 'bicubic',
+        open_blocks: int = 0,
     ) -> None:
         super().__init__(init_cfg)
         settings = arch_settings(arch, ARCHS, 'embed_dims', 'depth', 'num_heads')
@@ -150,7 +156,9 @@ class RoPEViT(Backbone):
                 "set it, or out_type = 'featmap'"
             )
         self.out_type = out_type
-        self.out_indices = indexes_in_order('out_indices', out_indices, depth, at_least_one=True)
+        self.out_indices = indexes_in_order('out_indices', out_indices, depth, at_least_one=not open_blocks)
+        self.open_blocks = open_blocks
+        check_open_blocks(open_blocks, depth, final_norm, self.out_indices, global_blocks)
         self.in_channels = in_channels
         # Where every block is global, nothing is cut into windows.
         self.window_size = window_size if len(global_blocks) < depth else 0
@@ -200,7 +208,7 @@ class RoPEViT(Backbone):
             trunc_normal_(embedding, std=0.02)
         self._prepare()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> tuple[Any, ...]:
         """Compute the maps or the cls tokens of the blocks ``out_indices``.
 
         Args:
@@ -208,7 +216,7 @@ class RoPEViT(Backbone):
 
         Returns:
             One ``(B, embed_dims, ceil(H / patch_size), ceil(W / patch_size))`` for each of ``out_indices``, or one
-            ``(B, embed_dims)`` if ``out_type`` is ``'cls_token'``.
+            ``(B, embed_dims)`` if ``out_type`` is ``'cls_token'``; last, with ``open_blocks``, an :class:`OpenTokens`.
 
         Raises:
             ValueError: if ``x`` has the wrong shape, is empty or is not in floating point.
@@ -222,14 +230,14 @@ class RoPEViT(Backbone):
         x = x.flatten(2).transpose(1, 2).contiguous().to(self.patch_embed.proj.weight.dtype)
         x = self._add_prefix(reorder(self._add_pos_embed(x, grid), row_by_row, windows))
         outs = []
-        for i, block in zip(range(self.out_indices[-1] + 1), self.blocks):
+        for i, block in zip(range(self._num_run()), self.blocks):
             seen = (row_by_row, windows) if i in self.global_blocks else (windows, None)
             x = self._run(block, x, *seen)
             if i in self.out_indices:
                 last = i == len(self.blocks) - 1 or self.norm_every_output
                 out = self.norm(x) if last and self.norm is not None else x
                 outs.append(self._to_output(out, grid, windows, row_by_row))
-        return tuple(outs)
+        return (*outs, self._open(x, grid, windows, row_by_row)) if self.open_blocks else tuple(outs)
 
     def notes(self) -> dict[str, Any]:
         """Return the number of heads, the rule of positions, and the grid of a position embedding."""
@@ -253,7 +261,7 @@ class RoPEViT(Backbone):
         """Rearrange the input or output tokens of a block, from a forward hook say, as a map of the image.
 
         Args:
-            x: tokens in the blocks' order, ``(B, P + H * W, C)``.
+            x: tokens in the blocks' order, ``(B, P + H * W, C)``; in an open block a head's own tokens come first.
             size: height and width of the images, in pixels.
 
         Returns:
@@ -264,13 +272,14 @@ class RoPEViT(Backbone):
         """
         grid = tuple(-(-side // patch) for side, patch in zip(size, self.patch_embed.patch_size))
         prefix = self.num_prefix
-        if x.ndim != 3 or x.shape[1] != prefix + grid[0] * grid[1]:
+        own = x.shape[1] - prefix - grid[0] * grid[1] if x.ndim == 3 else -1  # tokens of a head
+        if own < 0 or (own and not self.open_blocks):
             raise ValueError(
                 f'x must be (B, {prefix} + {grid[0]} * {grid[1]}, C) tokens for images of {tuple(size)} pixels, '
                 f'but got shape {tuple(x.shape)}'
             )
-        windows = even_windows(grid, self.window_size) if self.window_size else one_window(grid)
-        return to_map(reorder(x[:, prefix:], windows, one_window(grid)), grid)
+        windows = even_windows(grid, self.window_size) if self.window_size and not own else one_window(grid)
+        return to_map(reorder(x[:, own + prefix :], windows, one_window(grid)), grid)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Return the depth of a parameter, for layer-wise learning rates.
@@ -311,6 +320,17 @@ class RoPEViT(Backbone):
             x = x[:, self.num_prefix :]
         return to_map(reorder(x, windows, row_by_row), grid)
 
+    def _open(self, x: Tensor, grid: Grid, windows: Windows, row_by_row: Windows) -> OpenTokens:
+        if windows is not row_by_row:
+            prefix, x = x[:, : self.num_prefix], x[:, self.num_prefix :]
+            x = torch.cat((prefix, reorder(x, windows, row_by_row)), dim=1)
+        blocks = [partial(self._run, block, windows=row_by_row) for block in list(self.blocks)[-self.open_blocks :]]
+        return OpenTokens(x, grid, blocks, cast(nn.Module, self.norm))
+
+    def _num_run(self) -> int:
+        """Count the blocks that ``forward`` runs."""
+        return len(self.blocks) - self.open_blocks if self.open_blocks else self.out_indices[-1] + 1
+
     def _embeddings(self) -> list[nn.Parameter]:
         embeddings = (self.cls_token, self.reg_token, self.pos_embed)
         return [embedding for embedding in embeddings if embedding is not None]
@@ -322,7 +342,7 @@ class RoPEViT(Backbone):
             if self.norm_pre is not None:
                 yield self.norm_pre
             yield from self.blocks[: self.frozen_stages]
-        last = self.out_indices[-1] + 1
+        last = self._num_run() + self.open_blocks
         yield from self.blocks[last:]  # not run, so they would get no gradient
         used = last == len(self.blocks) or self.norm_every_output
         if self.norm is not None and (not used or self.frozen_stages >= last):

@@ -17,7 +17,7 @@ from ..layers import Positions, axial_freqs
 from ..layers.windows import Grid
 from ..models.backbone import Backbone
 from .family_layouts import turns_axes_apart
-from .layouts import FAMILIES, Converted, depth_of, published_heads
+from .layouts import FAMILIES, NO_ROPE, Converted, depth_of, published_heads
 from .report import LoadReport, Shape, WeightsError
 
 FREQS = re.compile(r'.*\.rope\.freqs')
@@ -242,6 +242,10 @@ def grid_advice(report: LoadReport) -> str:
 def compare_positions(model: Backbone, converted: Converted, report: LoadReport) -> None:
     """Compare the rules of positions, which no name of a weight shows."""
     positions: Positions | None = getattr(model, 'positions', None)
+    if converted.rules == (NO_ROPE,):
+        if traits_of_model(model).ropes != (None,):
+            report.conflicts.append('the weights were trained without RoPE: set rope=None')
+        return
     if positions is not None and converted.rules and positions.rule not in converted.rules:
         report.conflicts.append(f'the rule of positions is {converted.rules[0]!r}, not {positions.rule!r}')
 

@@ -15,75 +15,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .family_names import (
+    DINOV2,
+    DINOV3,
+    DROPPED,
+    EOMT_DINOV3,
+    EVA02,
+    HUGGING_FACE,
+    PE,
+    SAM3,
+    SAPIENS2,
+    Names,
+)
 from .report import WeightsError
 
-Names = tuple[tuple[str, str], ...]  # patterns, and what takes their place
-
-NORMS = (r'layer_norm(\d)\.', r'norm\1.')
-BLOCK = r'^(?:model\.)?layers?\.(\d+)\.'
-HUGGING_FACE: Names = (
-    (r'^embeddings\.cls_token$', 'cls_token'),
-    (r'^embeddings\.register_tokens$', 'reg_token'),
-    (r'^embeddings\.mask_token$', 'mask_token'),
-    (r'^embeddings\.position_embeddings$', 'pos_embed'),
-    (r'^embeddings\.patch_embeddings\.(?:projection\.)?', 'patch_embed.proj.'),
-    (r'^layer_norm\.', 'norm_pre.'),
-    (BLOCK, r'blocks.\1.'),
-    (r'\.attention\.o_proj\.', '.attn.proj.'),
-    (r'\.attention\.', '.attn.'),
-    (r'layer_scale(\d)\.lambda1$', r'gamma_\1'),
-    NORMS,
-    (r'\.gate_proj\.', '.fc1_g.'),
-    (r'(blocks\.\d+\.mlp)\.up_proj\.', r'\1.up_proj.'),
-    (r'\.down_proj\.', '.fc2.'),
-)
-DINOV3: Names = (
-    (r'^storage_tokens$', 'reg_token'),
-    (r'\.ls(\d)\.gamma$', r'.gamma_\1'),
-    (r'\.mlp\.w1\.', '.mlp.fc1_g.'),
-    (r'\.mlp\.w2\.', '.mlp.fc1_x.'),
-    (r'\.mlp\.w3\.', '.mlp.fc2.'),
-)
-EVA02: Names = (
-    (r'\.mlp\.w12\.', '.mlp.fc1.'),
-    (r'\.mlp\.w1\.', '.mlp.fc1_g.'),
-    (r'\.mlp\.w2\.', '.mlp.fc1_x.'),
-    (r'\.mlp\.w3\.', '.mlp.fc2.'),
-    (r'\.mlp\.ffn_ln\.', '.mlp.norm.'),
-    (r'\.attn\.inner_attn_ln\.', '.attn.norm.'),
-)
-PE: Names = (
-    (r'^class_embedding$', 'cls_token'),
-    (r'^positional_embedding$', 'pos_embed'),
-    (r'^conv1\.', 'patch_embed.proj.'),
-    (r'^ln_pre\.', 'norm_pre.'),
-    (r'^ln_post\.', 'norm.'),
-    (r'^transformer\.resblocks\.', 'blocks.'),
-    (r'\.attn\.in_proj_', '.attn.qkv.'),
-    (r'\.attn\.out_proj\.', '.attn.proj.'),
-    (r'\.ln_(\d)\.', r'.norm\1.'),
-    (r'\.mlp\.c_fc\.', '.mlp.fc1.'),
-    (r'\.mlp\.c_proj\.', '.mlp.fc2.'),
-    (r'\.ls_(\d)\.gamma$', r'.gamma_\1'),
-)
-SAM3: Names = ((r'^ln_pre\.', 'norm_pre.'),)
-SAPIENS2: Names = (
-    (r'^storage_tokens$', 'reg_token'),
-    (r'^patch_embed\.projection\.', 'patch_embed.proj.'),
-    (r'\.attn\.w([qkv])\.', r'.attn.\1_proj.'),
-    (r'\.attn\.gamma\.weight$', '.gamma_1'),
-    (r'\.ffn\.w12\.', '.mlp.fc1.'),
-    (r'\.ffn\.w3\.', '.mlp.fc2.'),
-    (r'\.ln(\d)\.', r'.norm\1.'),
-    (r'^ln1\.', 'norm.'),
-)
-
-DROPPED = {  # by names as timm has them; heads and their norms are left to whoever loads
-    r'(?:.*\.)?(?:rope(?:_win|_glb)?\.freqs_(?:cos|sin)|freqs_cis|rotary_emb\.\w+)': 'buffers that are computed',
-    r'(?:.*\.)?(?:bias_mask|k_bias)': 'buffers that are computed',
-    r'mask_token|lm_head\..*|local_cls_norm\..*|projectors\..*': 'of pretraining',
-    r'attn_pool\..*|proj|logit_scale': 'a pooling head',
-}
+LEAST_SCALE = 0.1  # mean weight of norms; below it, tensors are differences
 
 
 @dataclass(frozen=True)
@@ -91,7 +37,7 @@ class Layout:
     """A layout of a family.
 
     Attributes:
-        family: class that such weights are for.
+        family: class that such weights are for; ``'RoPEViT'`` without RoPE for DINOv2's.
         names: what turns its names into timm's.
         half: whether channel ``j`` of a head turns with channel ``j + head_dim // 2``, and not with its neighbour.
         y_first: whether the first half of the pairs turns along y.
@@ -116,10 +62,15 @@ def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
     """Recognise the layout of another project by its names; ``None`` for mmrope's own and those of RoPE-ViT's authors.
 
     Raises:
-        WeightsError: if it is the layout of DINOv2, which has no RoPE.
+        WeightsError: if the tensors are no weights but differences from DINOv3's.
     """
     if {'conv1.weight', 'transformer.resblocks.0.attn.in_proj_weight'} <= set(state):
         return Layout('PEViT', PE)
+    if 'embeddings.position_embeddings.weight' in state:
+        return Layout('RoPEViT', HUGGING_FACE)
+    if 'patch_embed.patch_embeddings.weight' in state:
+        _refuse_differences(state)
+        return Layout('DINOv3ViT', EOMT_DINOV3, half=True, y_first=True)
     if 'embeddings.patch_embeddings.projection.weight' in state:
         return Layout('SAM3ViT', HUGGING_FACE)
     if 'embeddings.patch_embeddings.weight' in state:
@@ -129,7 +80,7 @@ def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
         return Layout('Sapiens2ViT', SAPIENS2, half=True, y_first=True)
     if 'blocks.0.ls1.gamma' in state:
         if 'pos_embed' in state:
-            raise WeightsError('these are weights with the names of DINOv2, which has no RoPE')
+            return Layout('RoPEViT', DINOV2)
         return Layout('DINOv3ViT', DINOV3, half=True, y_first=True)
     if 'ln_pre.weight' in state and 'blocks.0.attn.qkv.weight' in state:
         return Layout('SAM3ViT', SAM3)
@@ -137,6 +88,20 @@ def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
         return Layout('EVA02ViT', EVA02, y_first=True)
     own = 'blocks.0.attn.qkv.bias' in state and not is_timms_pe(state)
     return None if own else TIMM.get(family_of_names(state))
+
+
+def _refuse_differences(state: Mapping[str, Tensor]) -> None:
+    """Check that the norms scale: weights of norms are near 1, and their differences from others near 0.
+
+    Raises:
+        WeightsError: if they do not.
+    """
+    norms = [state[key].float().mean() for key in state if re.search(r'(?:^|\.)norm\d?\.weight$', key)]
+    if norms and torch.stack(norms).mean() < LEAST_SCALE:
+        raise WeightsError(
+            "these are no weights, but differences from DINOv3's, as which EoMT's authors publish their models on it: "
+            'take a file of the whole model, such as one that transformers has added up'
+        )
 
 
 def is_timms_pe(state: Mapping[str, Tensor]) -> bool:
@@ -287,7 +252,8 @@ class Blocks:
         if pos.ndim == 2:  # of PE
             pos = pos[None]
         rows, cls = pos.shape[1], self.state.get('cls_token')
-        prefix = int(cls is not None or math.isqrt(rows - 1) ** 2 == rows - 1)
+        alone = self.layout.family == 'RoPEViT' and math.isqrt(rows) ** 2 == rows  # timm's DINOv2 with registers
+        prefix = int((cls is not None and not alone) or math.isqrt(rows - 1) ** 2 == rows - 1)
         if prefix and cls is not None:  # a sum in half precision would be rounded
             precise = torch.promote_types(cls.dtype, torch.float32)
             self.state['cls_token'] = cls.reshape(1, 1, -1).to(precise) + pos[:, :1]

@@ -44,8 +44,10 @@ ANCHORS = (
     ('conv1.weight', 'transformer.resblocks.0.attn.in_proj_weight'),
     ('embeddings.patch_embeddings.weight', 'embeddings.register_tokens'),
     ('embeddings.patch_embeddings.projection.weight', 'layers.0.attention.q_proj.weight'),
+    ('patch_embed.patch_embeddings.weight', 'blocks.0.attention.q_proj.weight'),
 )
 BODY = re.compile(r'(?:model\.)?(?:patch_embed|blocks|layers?|embeddings|conv1|transformer)\.')
+NO_ROPE = 'none'
 HEAD_DIM = 64  # in every published ViT
 
 
@@ -176,9 +178,14 @@ def _from_layout(state: Mapping[str, Tensor], layout: Layout, num_heads: int | N
 
 
 def rules_of(family: str) -> tuple[str, ...]:
-    """Return the rules of positions that weights of a family are for; PE has two, equal at the size of pretraining."""
+    """Return the rules of positions that weights of another project's layout are for.
+
+    PE has two, equal at the size of pretraining; ``NO_ROPE`` stands for the layout of DINOv2.
+    """
     if family == 'PEViT':
         return 'reference', 'index'
+    if family == 'RoPEViT':
+        return (NO_ROPE,)
     return (FAMILIES[family].DEFAULTS['positions']['rule'],)
 
 

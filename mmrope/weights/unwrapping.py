@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..text import few
 from .advice import check_grid
-from .layouts import BODY, BUFFERS, FAMILIES, Converted, prefixes_of, to_mmrope
+from .layouts import BODY, BUFFERS, FAMILIES, NO_ROPE, Converted, prefixes_of, to_mmrope
 from .report import WeightsError
 
 # Where trainers keep the weights, averaged ones first. MMEngine writes the averaged weights under `state_dict`, and the
@@ -28,11 +28,12 @@ NESTED = (
 # Parts of names that compilers, FSDP, activation checkpointing and DeepSpeed insert anywhere.
 WRAPPERS = re.compile(r'(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.')
 MODULE = 'module.'  # of DistributedDataParallel and averaged models
-# Of the image backbone in the files of PE core, EVA-02-CLIP and SAM 3, of detectors of Detectron2, and of
+# Of the image backbone in the files of PE core, EVA-02-CLIP, SAM 3 and EoMT, of detectors of Detectron2, and of
 # transformers' classifiers of DINOv3.
 PUBLISHED = re.compile(
     r'(?:model\.|detector\.|detector_model\.|backbone\.)*'
-    r'(?:visual\.|trunk\.|vision_backbone\.|vision_encoder\.|dinov3_vit\.|net\.)(?:trunk\.|backbone\.)?'
+    r'(?:visual\.|trunk\.|vision_backbone\.|vision_encoder\.|dinov3_vit\.|net\.|network\.encoder\.)'
+    r'(?:trunk\.|backbone\.)?'
 )
 NOTES = ('family', 'num_heads', 'positions', 'pos_grid')
 BACKBONE = 'backbone.'  # within a detector, segmenter or classifier of OpenMMLab
@@ -111,10 +112,11 @@ def converted_from(unwrapped: Unwrapped, num_heads: int | None = None) -> Conver
     stated = unwrapped.stated
     converted.num_heads = stated.get('num_heads', converted.num_heads)
     converted.rules = tuple(stated.get('positions', converted.rules))
+    counts = 'num_heads' in stated and converted.family != 'RoPESwin'  # all others note their family
     if stated.get('family') in FAMILIES:
         converted.family = stated['family']
-    elif 'num_heads' in stated and converted.family != 'RoPESwin':
-        converted.family = 'RoPEViT'  # all others note their family
+    elif counts or converted.rules == (NO_ROPE,):
+        converted.family = 'RoPEViT'
     if 'pos_grid' in stated and 'pos_embed' in converted.state:
         converted.pos_grid = check_grid(stated['pos_grid'], converted.state)
     converted.taken = unwrapped.taken

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmrope import RoPESwin, RoPEViT
 from mmrope.analysis.attention import Batch, attention_maps, attention_statistics, distance_and_entropy
 from mmrope.layers import Span, Windows, window_order
+from mmrope.models import EoMT
 
 VIT = dict(arch=dict(embed_dims=16, depth=2, num_heads=2), patch_size=4)
 SWIN = dict(arch=dict(embed_dims=8, depths=(2, 2), num_heads=(1, 2)), patch_size=2, window_size=4, out_indices=(0, 1))
@@ -209,3 +210,24 @@ def test_one_token_looks_at_itself() -> None:
 def test_a_query_outside_the_image_is_refused() -> None:
     with pytest.raises(ValueError, match=r'\b7\b.*\b3\b.*\bx\W+8\W+y\W+1\b'):
         attention_maps(CASES['global'], torch.zeros(1, 3, 4, 8), 8, 1)
+
+
+def test_open_blocks_are_measured_where_the_head_runs_them() -> None:
+    settings = dict(VIT, final_norm=True, with_cls_token=True, ape=True)
+    closed = spread(RoPEViT(**settings))
+    model = RoPEViT(out_indices=(), open_blocks=1, **settings).double().eval()
+    model.load_state_dict(closed.state_dict())
+    image = torch.randn(1, 3, 18, 26, dtype=torch.float64)
+
+    def without_queries(outs: tuple) -> None:
+        outs[-1].blocks[0](outs[-1].x)
+
+    assert attention_statistics(model, [image], without_queries) == attention_statistics(closed, [image])
+    maps = [attention_maps(model, image, 9, 5, head=without_queries), attention_maps(closed, image, 9, 5)]
+    assert maps[0].keys() == maps[1].keys() and all(torch.equal(maps[0][key], maps[1][key]) for key in maps[0])
+    eomt = EoMT(16, 3, 9, 1, 4).double().eval()
+    last = attention_statistics(model, [image], lambda outs: eomt(outs[-1]))[-1]
+    assert last.uniform_entropy_nats == pytest.approx(math.log(9 + 1 + 5 * 7)), 'queries count as keys'
+    assert last.uniform_distance_px == pytest.approx(attention_statistics(closed, [image])[-1].uniform_distance_px)
+    with pytest.raises(ValueError, match='head must run the 1 open blocks of the backbone, but got None'):
+        attention_statistics(model, [image])

@@ -6,6 +6,7 @@ from torch import nn
 
 from mmrope import RoPESwin, RoPEViT
 from mmrope.analysis.cost import Cost, count
+from mmrope.models import EoMT
 
 
 class Model(nn.Module):
@@ -85,3 +86,28 @@ def test_windows_with_prefix_tokens_count_what_attends() -> None:
     assert cost.flops['total'] == 2 * macs
     assert cost.rotation_flops == 2 * 35 * 24 * 6
     assert cost.table_flops == 2 * 6 * ((5 + 7) * 3 + 35 * 6)  # of the whole grid in both
+
+
+class Segmenter(Model):
+    """A backbone whose last blocks a head runs."""
+
+    def __init__(self, backbone: nn.Module, head: EoMT) -> None:
+        super().__init__(backbone)
+        self.decode_head = head
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.decode_head(self.backbone(inputs)[-1])[-1].masks
+
+
+def test_open_blocks_count_as_the_backbones_with_the_queries_of_the_head() -> None:
+    arch = dict(embed_dims=24, depth=3, num_heads=2, mlp_ratio=4)
+    settings = dict(final_norm=True, out_indices=(), open_blocks=2, with_cls_token=True)
+    model = Segmenter(RoPEViT(arch, patch_size=8, rope='axial', **settings), EoMT(24, 3, 4, 2, 8)).eval()
+    cost = count(model, dict(inputs=torch.randn(1, 3, 40, 56)))
+    macs = 35 * 3 * 8 * 8 * 24 + of_block(36, [36], 24) + 2 * of_block(40, [40], 24)
+    assert cost.flops['backbone'] == 2 * macs
+    upscale = 35 * 24 * 24 * 4 + 4 * 35 * 24 * 9  # 2 x 2 pixels for each token, then 3 x 3 depthwise
+    head = 4 * 24 * 4 + 3 * 4 * 24 * 24 + upscale + 4 * 24 * 4 * 35
+    assert cost.flops['heads'] == 2 * head and cost.flops['total'] == 2 * (macs + head)
+    assert cost.params['backbone'] + cost.params['heads'] == cost.params['total']
+    assert cost.rotation_flops == 3 * 35 * 24 * 6, 'queries are not rotated'

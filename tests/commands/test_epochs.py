@@ -54,3 +54,14 @@ def test_a_cosine_lasts_from_the_warm_up_to_the_end() -> None:
 
 def test_of_a_single_iteration_the_warm_up_is_left() -> None:
     assert len(scaled('mask_rcnn_rope_mixed_swin_tiny_digits', 1, 1).param_scheduler) == 1
+
+
+@pytest.mark.parametrize(
+    ('iterations', 'warmup'), [(10_000, [500, 1000]), (750, [500, 1000]), (150, [100, 200]), (1, [0, 1])]
+)
+def test_the_warm_ups_within_a_schedule_take_a_tenth_at_most(iterations: int, warmup: list[int]) -> None:
+    cfg = Config.fromfile(CONFIGS / 'upernet_rope_mixed_vit_b_ade20k.py')
+    cfg.param_scheduler = [dict(type='mmrope.StagedPolyLR', warmup=(500, 1000), by_epoch=False, end=160_000)]
+    set_epochs(cfg, 20, iterations)
+    (scheduler,) = cfg.param_scheduler
+    assert (scheduler.warmup, scheduler.end) == (warmup, 20 * iterations)

@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 
 from mmrope.commands import train
+from mmrope.commands.checks.data import steps_of
 from mmrope.commands.cli import parse_pixels
 from mmrope.commands.config import prepare_process
 from mmrope.commands.errors import CommandError
@@ -123,6 +125,38 @@ def test_every_detector_takes_somebodys_data(path: Path, tmp_path: Path) -> None
     assert rows['data'].startswith(f'{root}: boxes and masks; 5 images to train on')
 
 
+@pytest.mark.parametrize('path', configs('eomt_*_coco_instance.py'))
+def test_every_eomt_of_instances_takes_somebodys_data(path: Path, tmp_path: Path) -> None:
+    root = own_data.instances(tmp_path / 'data')
+    cfg, rows = adapted(path.stem, root, tmp_path / 'work', epochs=4, size=parse_pixels('320'), batch_size=2)
+    head = cfg.model.panoptic_head
+    for part in (head, cfg.model.panoptic_fusion_head):
+        assert (part.num_things_classes, part.num_stuff_classes) == (2, 0)
+    pads = [step for step in steps_of(cfg.test_dataloader.dataset.pipeline) if step['type'] == 'Pad']
+    assert [step['size'] for step in pads] == [(320, 320)]
+    (schedule,) = cfg.param_scheduler
+    assert schedule.end == 4 * 3 and sum(schedule.warmup) <= 1
+    assert rows['num_classes'] == '2 in model.panoptic_head, model.panoptic_fusion_head'
+    with DefaultScope.overwrite_default_scope('mmdet'), torch.device('meta'):
+        assert MODELS.build(cfg.model).panoptic_head.eomt.classes.out_features == 3
+
+
+@pytest.mark.parametrize('path', configs('eomt_*_coco_panoptic.py'))
+def test_panoptic_configs_name_those_for_instances(path: Path, tmp_path: Path) -> None:
+    root = own_data.instances(tmp_path / 'data')
+    with pytest.raises(CommandError, match=f'--data .* {path.stem} learns panoptic segments: take one of eomt_'):
+        adapted(path.stem, root, tmp_path / 'work')
+
+
+def test_class_weights_of_an_eomt_follow_if_a_config_has_them(tmp_path: Path) -> None:
+    root = own_data.segmentation(tmp_path / 'data', 'folders', 'grey')
+    cfg = Config.fromfile(CONFIGS / 'eomt_rope_mixed_vit_tiny_digits.py')
+    cfg.model.decode_head.loss_cls = dict(type='mmdet.CrossEntropyLoss', class_weight=[1.0] * 11 + [0.2])
+    use_own_data(cfg, str(root), tmp_path, Choices(size=parse_pixels('32')))
+    assert cfg.model.decode_head.num_classes == 3
+    assert cfg.model.decode_head.loss_cls.class_weight == [1.0, 1.0, 1.0, 0.2]
+
+
 @pytest.mark.parametrize('path', configs('*_ade20k.py'))
 def test_every_segmenter_takes_somebodys_data(path: Path, tmp_path: Path) -> None:
     root = own_data.segmentation(tmp_path / 'data', 'lists', 'colours')
@@ -139,6 +173,8 @@ def test_every_segmenter_takes_somebodys_data(path: Path, tmp_path: Path) -> Non
     assert weights in (None, [1.0, 1.0, 1.0, 0.1])
     assert rows['class maps'] == '4 colours, of the classes 255, 0, 1, 2'
     assert 'LoadAnnotations' in cfg.tta_pipeline[1].transforms[2][0].type
+    if path.stem.startswith('eomt'):
+        assert cfg.model.test_cfg.crop_size == cfg.model.test_cfg.stride == (128, 128)
 
 
 def test_class_weights_of_other_classes_are_not_kept(tmp_path: Path) -> None:

@@ -77,6 +77,13 @@ def test_at_its_own_size_a_config_is_unchanged(name: str) -> None:
     assert sized.test_dataloader == cfg.test_dataloader and sized.model == cfg.model
 
 
+def test_steps_within_a_step_are_resized() -> None:
+    cfg = Config.fromfile(ROOT / 'eomt_lingbot_vit_s_coco_instance.py')
+    cfg.merge_from_dict(size_overrides(cfg, parse_size('320')))
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    assert pipeline[1].scale == (320, 320) and pipeline[2].transforms[0].size == (320, 320)
+
+
 def test_every_data_set_below_wrappers_is_resized() -> None:
     part = config(*STEPS['box']).test_dataloader.dataset
     cfg = Config(dict(model={}, test_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=[part, part]))))

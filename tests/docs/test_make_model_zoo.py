@@ -24,7 +24,8 @@ def test_a_measurement_needs_a_config_once_and_a_source(key: str, changes: dict[
 
 def test_only_the_quickstarts_have_been_trained_and_reach_what_their_page_says() -> None:
     results = {row['Config']: row['Metrics'] for row in METAFILE['Results']}
-    assert sorted(results) == sorted(path.stem for path in (ROOT / 'configs').glob('*_tiny_digits.py'))
+    digits = {path.stem for path in (ROOT / 'configs').glob('*_tiny_digits.py')}
+    assert set(results) == digits - {'eomt_rope_mixed_vit_tiny_digits'}  # to overfit a few scenes
     page = (ROOT / 'docs' / 'quickstart.md').read_text()
     for backbone in ('vit', 'swin'):
         box, mask = (value / 100 for value in results[f'mask_rcnn_rope_mixed_{backbone}_tiny_digits'].values())

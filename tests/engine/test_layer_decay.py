@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -47,6 +49,20 @@ def test_rates_fall_with_depth() -> None:
     }
     for name, power in expected.items():
         assert options[name]['lr'] == pytest.approx(0.1 * 0.5**power), name
+
+
+@pytest.mark.parametrize(
+    ('full_rate_blocks', 'powers'),
+    [(1, (2, 2, 1, 0)), (2, (2, 2, 0, 0)), (3, (0, 0, 0, 0))],
+)
+def test_blocks_at_the_full_rate_count_as_eomt_does(full_rate_blocks: int, powers: tuple[int, ...]) -> None:
+    """The last block learns like the heads, and the embeddings like the first block."""
+    options = build(Detector(), decay_rate=0.5, full_rate_blocks=full_rate_blocks)
+    for name, group in options.items():
+        found = re.match(r'backbone\.blocks\.(\d)', name)
+        kept = name.startswith(('backbone.norm.', 'neck', 'backbone_like_head'))
+        power = 0 if kept else powers[1 + int(found[1])] if found else powers[0]
+        assert group['lr'] == pytest.approx(0.1 * 0.5**power), name
 
 
 @pytest.mark.parametrize('paramwise_cfg', [dict(decay_rate=0.7), dict()])
@@ -110,6 +126,8 @@ def test_groups_are_logged_once_as_a_table(log: pytest.LogCaptureFixture) -> Non
     [
         (dict(decay_rate=0), 'decay_rate .* 0'),
         (dict(decay_rate=1.5), 'decay_rate .* 1.5'),
+        (dict(full_rate_blocks=-1), 'full_rate_blocks .* -1'),
+        (dict(full_rate_blocks=1.5), 'full_rate_blocks .* 1.5'),
         (dict(norm_decay_mult=0.0), 'norm_decay_mult'),
         (dict(layer_decay_rate=0.7), 'layer_decay_rate'),
     ],

@@ -110,7 +110,7 @@ def test_views_of_mask2former_are_averaged_as_the_probabilities_they_are(mask2fo
 
 
 def test_views_of_maskformer_are_averaged_too() -> None:
-    from mmrope.heads import HostMaskFormerHead
+    from mmrope.heads.segmentation import HostMaskFormerHead
 
     head = HostMaskFormerHead.__new__(HostMaskFormerHead)
     torch.nn.Module.__init__(head)

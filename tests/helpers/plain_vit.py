@@ -18,6 +18,20 @@ def plain_vit(
     model: RoPEViT, x: Tensor, weights: dict[str, Tensor], global_blocks: set[int], eps: float = 1e-6
 ) -> list[Tensor]:
     """The maps of ``model.out_indices`` for images ``x``; ``weights`` are those of ``model`` in float64."""
+    x, grid, prefix = embed(model, x, weights, eps)
+    outs = []
+    for i in range(len(model.blocks)):
+        x = block(model, i, x, weights, grid, window_mask(model, i, grid, prefix, global_blocks), eps)
+        if i in model.out_indices:
+            out = norm(x, weights, 'norm', eps) if i == len(model.blocks) - 1 or model.norm_every_output else x
+            outs.append(out[:, prefix:].transpose(1, 2).unflatten(2, grid))
+    return outs
+
+
+def embed(
+    model: RoPEViT, x: Tensor, weights: dict[str, Tensor], eps: float = 1e-6
+) -> tuple[Tensor, tuple[int, int], int]:
+    """Tokens before the first block, their grid, and the number of prefix tokens."""
     patch = model.patch_embed.proj.kernel_size[0]
     x = F.pad(x.double(), (0, -x.shape[3] % patch, 0, -x.shape[2] % patch))
     x = F.conv2d(x, weights['patch_embed.proj.weight'], weights['patch_embed.proj.bias'], stride=patch)
@@ -27,23 +41,31 @@ def plain_vit(
         maps = weights['pos_embed'].unflatten(1, model.pos_grid).permute(0, 3, 1, 2)
         x = x + on_grid(maps, grid, model.pos_embed_resize).flatten(2).transpose(1, 2)
     tokens = [weights[name].expand(len(x), -1, -1) for name in ('cls_token', 'reg_token') if name in weights]
-    prefix = sum(token.shape[1] for token in tokens)
-    x = norm(torch.cat((*tokens, x), dim=1), weights, 'norm_pre', eps)
-    apart = windows_apart(grid, model.window_size, prefix)
-    outs = []
-    for i, block in enumerate(model.blocks):
-        mask = apart if model.window_size and i not in global_blocks else torch.zeros(())
-        names = {key[len(f'blocks.{i}.') :]: value for key, value in weights.items() if key.startswith(f'blocks.{i}.')}
-        positions = Positions() if block.attn.rope is None else block.attn.rope.positions
-        places = [axis(positions, length, i) for i, length in enumerate(grid)]
-        heads = block.attn.num_heads
-        branch = attention(norm(x, names, 'norm1', eps), names, heads, places, prefix, mask, eps)
-        x = x + branch * names.get('gamma_1', 1.0)
-        x = x + mlp(norm(x, names, 'norm2', eps), names, eps) * names.get('gamma_2', 1.0)
-        if i in model.out_indices:
-            out = norm(x, weights, 'norm', eps) if i == len(model.blocks) - 1 or model.norm_every_output else x
-            outs.append(out[:, prefix:].transpose(1, 2).unflatten(2, grid))
-    return outs
+    return norm(torch.cat((*tokens, x), dim=1), weights, 'norm_pre', eps), grid, sum(t.shape[1] for t in tokens)
+
+
+def window_mask(model: RoPEViT, i: int, grid: tuple[int, int], prefix: int, global_blocks: set[int]) -> Tensor:
+    return windows_apart(grid, 0 if i in global_blocks else model.window_size, prefix)
+
+
+def block(
+    model: RoPEViT,
+    i: int,
+    x: Tensor,
+    weights: dict[str, Tensor],
+    grid: tuple[int, int],
+    mask: Tensor,
+    eps: float = 1e-6,
+) -> Tensor:
+    """Block ``i``; of its tokens, those before the last ``H * W`` have no position."""
+    names = {key[len(f'blocks.{i}.') :]: value for key, value in weights.items() if key.startswith(f'blocks.{i}.')}
+    attn = model.blocks[i].attn
+    positions = Positions() if attn.rope is None else attn.rope.positions
+    places = [axis(positions, length, i) for i, length in enumerate(grid)]
+    prefix = x.shape[1] - grid[0] * grid[1]
+    branch = attention(norm(x, names, 'norm1', eps), names, attn.num_heads, places, prefix, mask, eps)
+    x = x + branch * names.get('gamma_1', 1.0)
+    return x + mlp(norm(x, names, 'norm2', eps), names, eps) * names.get('gamma_2', 1.0)
 
 
 def on_grid(maps: Tensor, grid: tuple[int, int], how: str) -> Tensor:

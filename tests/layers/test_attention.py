@@ -405,3 +405,113 @@ def test_inference_splits_as_the_definition(batch: int, windows, order, prefix: 
         ours = split_qkv(qkv, angles, windows, order)
     for mine, its in zip(ours, _split(qkv, angles, windows, order, False), strict=True):
         torch.testing.assert_close(mine, its, rtol=0, atol=1e-12)
+
+
+def oracle_with_mask(attn: Attention, x: torch.Tensor, grid: tuple[int, int], mask: torch.Tensor) -> torch.Tensor:
+    """Attention in float64 with the whole N x N table of who attends to whom; the oracle gives what is unmasked."""
+    weights = {name: value.double() for name, value in attn.state_dict().items()}
+    prefix = x.shape[1] - grid[0] * grid[1]
+    qkv = x.double() @ weights['qkv.weight'].T + weights['qkv.bias']
+    q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    if attn.rope is not None:
+        rows, cols = (axis.flatten() for axis in torch.meshgrid(*map(torch.arange, grid), indexing='ij'))
+        freqs = attn.rope.freqs.detach().double()
+        angles = (cols[:, None, None] * freqs[0] + rows[:, None, None] * freqs[1]).transpose(0, 1)  # (heads, N, pairs)
+        turn = torch.polar(torch.ones_like(angles), angles)
+        for part in (q, k):
+            pairs = torch.view_as_complex(part[:, :, prefix:].unflatten(-1, (-1, 2)).contiguous())
+            part[:, :, prefix:] = torch.view_as_real(pairs * turn).flatten(-2)
+    may = torch.ones(len(x), x.shape[1], x.shape[1], dtype=torch.bool)
+    may[:, : mask.shape[1]] = mask
+    logits = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~may[:, None], -torch.inf)
+    out = (logits.softmax(-1) @ v).transpose(1, 2).flatten(2)
+    return out @ weights['proj.weight'].T + weights['proj.bias']
+
+
+@pytest.mark.parametrize('rope', ['mixed', 'axial', None])
+@pytest.mark.parametrize('masked', [1, 3, 5])
+@pytest.mark.parametrize('grid', GRIDS)
+def test_a_mask_holds_for_the_first_tokens_alone(
+    rope: str | None, masked: int, grid: tuple[int, int], close: Callable[..., None]
+) -> None:
+    attn, x = make(rope), torch.randn(2, 5 + grid[0] * grid[1], 24)
+    mask = torch.rand(2, masked, x.shape[1]) < 0.5
+    mask[:, :, 0] = True
+    close(attn(x, one_window(grid), mask=mask), oracle_with_mask(attn, x, grid, mask))
+    everything = torch.ones_like(mask)
+    close(attn(x, one_window(grid), mask=everything), oracle(attn, x, grid, num_prefix=5))
+
+
+def test_a_mask_works_across_windows(close: Callable[..., None]) -> None:
+    """Prefix tokens stay in front; the columns of the mask are in the order of the tokens."""
+    attn, x, grid = make('mixed'), torch.randn(2, 4 + 5 * 9, 24), (5, 9)
+    mask = torch.rand(2, 3, x.shape[1]) < 0.5
+    windows, row_by_row = even_windows(grid, 4), one_window(grid)
+
+    def moved(y: torch.Tensor, *cuts: Windows) -> torch.Tensor:
+        return torch.cat((y[:, :4], reorder(y[:, 4:], *cuts)), dim=1)
+
+    in_windows = moved(mask.mT, row_by_row, windows).mT
+    ours = attn(moved(x, row_by_row, windows), row_by_row, windows, in_windows)
+    close(moved(ours, windows, row_by_row), attn(x, row_by_row, mask=mask))
+
+
+def test_every_gradient_is_exact_with_a_mask() -> None:
+    attn, x = make('mixed', 8, 2).double(), torch.randn(2, 3 + 2 * 3, 8, dtype=torch.double, requires_grad=True)
+    mask = torch.rand(2, 2, 9) < 0.5
+    names, params = zip(*attn.named_parameters())
+
+    def forward(x: torch.Tensor, *params: torch.Tensor) -> torch.Tensor:
+        kwargs = dict(windows=one_window((2, 3)), mask=mask)
+        return torch.func.functional_call(attn, dict(zip(names, params)), (x,), kwargs)
+
+    assert torch.autograd.gradcheck(forward, (x, *params))
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_a_mask_under_autocast_stays_within_tolerance(dtype: torch.dtype, close: Callable[..., None]) -> None:
+    attn, x = Attention(64, 4, 'mixed', 10.0), torch.randn(2, 3 + 9 * 13, 64)
+    mask = torch.rand(2, 2, x.shape[1]) < 0.5
+    with torch.autocast('cpu', dtype):
+        ours = attn(x, one_window((9, 13)), mask=mask)
+    assert ours.dtype == dtype
+    close(ours, attn(x, one_window((9, 13)), mask=mask))
+
+
+def test_no_attention_call_sees_a_mask_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, attend = [], torch.nn.functional.scaled_dot_product_attention
+
+    def spy(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
+        calls.append((q.shape[2], None if attn_mask is None else tuple(attn_mask.shape)))
+        return attend(q, k, v, attn_mask=attn_mask)
+
+    monkeypatch.setattr('torch.nn.functional.scaled_dot_product_attention', spy)
+    make('mixed')(torch.randn(2, 4 + 30, 24), one_window((5, 6)), mask=torch.ones(2, 3, 34, dtype=torch.bool))
+    assert sorted(calls) == [(3, (2, 1, 3, 34)), (31, None)]
+
+
+BOOL = dict(dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    'mask, got',
+    [
+        (torch.ones(2, 3, 34, **BOOL), r'bool of shape \(2, 3, 34\)'),  # one query too many
+        (torch.ones(1, 2, 34, **BOOL), r'\(1, 2, 34\)'),
+        (torch.ones(2, 2, 32, **BOOL), r'\(2, 2, 32\)'),
+        (torch.ones(2, 34, **BOOL), r'\(2, 34\)'),
+        (torch.zeros(2, 2, 34), r'float32 of shape \(2, 2, 34\)'),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_refused(mask: torch.Tensor, got: str) -> None:
+    allowed = r'mask must be bool of shape \(2, at most 2 \(the prefix tokens\), 34\), but got .*'
+    with pytest.raises(ValueError, match=allowed + got):
+        make('mixed')(torch.randn(2, 2 + 32, 24), one_window((4, 8)), mask=mask)
+
+
+def test_a_mask_among_windows_or_with_a_bias_is_refused() -> None:
+    mask, x = torch.ones(1, 1, 33, dtype=torch.bool), torch.randn(1, 33, 24)
+    with pytest.raises(ValueError, match=r'mask must be None with several windows, but got shape \(1, 1, 33\)'):
+        make('mixed')(x, even_windows((4, 8), 4), mask=mask)
+    with pytest.raises(ValueError, match=r'mask must be None with a relative position bias, but got'):
+        make('mixed', rpb_window_size=8)(x, one_window((4, 8)), mask=mask)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmrope import RoPESwin, RoPEViT
 from mmrope.layers import one_window, reorder, shifted_windows
+from mmrope.models import EoMT
 from mmrope.models.swin import PatchMerging
 from tests.helpers.compiler import needs_compiler
 
@@ -180,3 +181,55 @@ def test_more_sizes_than_torchs_limit_are_an_error_with_fullgraph_alone() -> Non
     ours = torch.compile(model, backend='eager')  # goes on without compiling
     for size in SIZES:
         assert_same_maps(ours, model, size)
+
+
+class Segmenter(nn.Module):
+    """A backbone whose last blocks are open, and the head that runs them."""
+
+    def __init__(self, **settings) -> None:
+        super().__init__()
+        settings = {'final_norm': True, 'open_blocks': 1, 'out_indices': (), **settings}
+        self.backbone, self.eomt = vit(**settings), EoMT(32, 3, 5, 1, 8)
+        self.eomt.mask_probabilities = [0.5]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(logits for prediction in self.eomt(self.backbone(x)[-1]) for logits in prediction)
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        pytest.param(dict(), marks=pytest.mark.slow),
+        dict(window_size=3, global_attn_indexes=(1,), with_cls_token=True),
+    ],
+)
+@pytest.mark.parametrize('training', [False, True])
+def test_open_blocks_and_their_head_are_one_graph(settings: dict, training: bool) -> None:
+    model = Segmenter(**settings).train(training)
+    ours, graphs = compiled(model)
+    x = torch.randn(2, 3, 61, 100)
+    outs = []
+    for run in (ours, model):
+        torch.manual_seed(0)
+        outs.append(run(x))
+    assert len(graphs) == 1 and len(outs[0]) == (4 if training else 2)
+    for a, b in zip(*outs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_open_blocks_and_their_head_are_exported_for_any_size() -> None:
+    model = Segmenter(with_cls_token=True).eval()
+    sides = {2: 8 * torch.export.Dim('rows', min=2, max=64), 3: 8 * torch.export.Dim('cols', min=2, max=64)}
+    program = torch.export.export(model, (torch.randn(2, 3, 48, 64),), dynamic_shapes=(sides,)).module()
+    for size in ((48, 64), (80, 40)):
+        assert_same_maps(program, model, size)
+
+
+def test_a_compiled_backbone_hands_its_open_blocks_over() -> None:
+    model = Segmenter(with_cls_token=True).eval()
+    x = torch.randn(2, 3, 48, 64)
+    plain = model(x)
+    model.backbone.compile(backend='eager', fullgraph=True)
+    for a, b in zip(model(x), plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)

@@ -380,3 +380,95 @@ def test_wrong_arguments_are_named(arguments: dict, named: str) -> None:
 def test_images_of_the_wrong_shape_are_named(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=rf'x .*\b3\b.*{re.escape(str(shape))}'):
         tiny()(torch.randn(shape))
+
+
+def opened(layout: dict, **settings) -> RoPEViT:
+    """A model whose last two blocks are open; the windowed layouts get global attention there."""
+    if layout.get('window_size'):
+        layout = {**layout, 'global_attn_indexes': (*layout.get('global_attn_indexes', ()), 2, 3)}
+        layout['global_attn_indexes'] = tuple({i % 4 for i in layout['global_attn_indexes']})
+    return tiny(**{'final_norm': True, 'open_blocks': 2, 'out_indices': (), **layout, **settings})
+
+
+@layouts
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_open_blocks_go_on_as_closed_ones(layout: dict, with_cp: bool) -> None:
+    model = opened(layout, with_cp=with_cp, out_indices=(0, 1))
+    closed = opened(layout, open_blocks=0, out_indices=(0, 1, -1))
+    assert model.state_dict().keys() == closed.state_dict().keys()
+    closed.load_state_dict(model.state_dict())
+    x = torch.randn(2, 3, 61, 100)
+    *maps, tokens = model(x)
+    y = tokens.x
+    for block in tokens.blocks:
+        y = block(y)
+    y = tokens.norm(y)
+    ours = [*maps, y[:, -8 * 13 :].transpose(1, 2).unflatten(2, (8, 13))]
+    assert tokens.grid == (8, 13) and len(tokens.blocks) == 2 and y.shape[1] == model.num_prefix + 8 * 13
+    for ours_, theirs in zip(ours, closed(x), strict=True):
+        torch.testing.assert_close(ours_, theirs, rtol=0, atol=1e-5)
+
+
+def test_tokens_before_those_of_open_blocks_attend_without_position() -> None:
+    """Their order does not matter, but what they hold does."""
+    model = opened(dict(window_size=3, with_cls_token=True)).eval()
+    for block in model.blocks:
+        torch.nn.init.normal_(block.attn.qkv.weight, std=0.3)
+    tokens = model(torch.randn(2, 3, 61, 100))[-1]
+    queries = torch.randn(2, 3, 32)
+
+    def run(queries: torch.Tensor) -> torch.Tensor:
+        x = torch.cat((queries, tokens.x), dim=1)
+        for block in tokens.blocks:
+            x = block(x)
+        return x
+
+    x, y = run(queries), run(queries.flip(1))
+    torch.testing.assert_close(x, torch.cat((y[:, :3].flip(1), y[:, 3:]), dim=1), rtol=0, atol=1e-5)
+    assert (x[:, 3:] - run(queries * 0)[:, 3:]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize('window_size', [0, 3])
+def test_maps_can_be_made_of_tokens_in_open_blocks(window_size: int) -> None:
+    model = opened(dict(window_size=window_size, with_cls_token=True), out_indices=(1,)).eval()
+    seen = []
+    model.blocks[2].register_forward_hook(lambda module, args, x: seen.append(args[0]))
+    *maps, tokens = model(torch.randn(2, 3, 61, 100))
+    tokens.blocks[0](torch.cat((torch.randn(2, 5, 32), tokens.x), dim=1))
+    assert torch.equal(model.to_grid(seen[0], (61, 100)), maps[0])
+    with pytest.raises(ValueError, match=r'x must be \(B, 1 \+ 8 \* 13, C\) tokens'):
+        model.to_grid(seen[0][:, 8:], (61, 100))
+
+
+def test_open_blocks_keep_their_depth_and_are_frozen_with_the_others() -> None:
+    model, closed = opened({}), tiny(final_norm=True)
+    for name, _ in model.named_parameters():
+        assert model.get_layer_depth(name) == closed.get_layer_depth(name)
+    assert all(param.requires_grad for param in model.parameters())
+    frozen = opened({}, frozen_stages=3)
+    learning = {name.split('.')[1] for name, param in frozen.named_parameters() if param.requires_grad}
+    assert learning == {'3', 'weight', 'bias'}  # the last block and the final norm
+    assert not any(param.requires_grad for param in opened({}, frozen_stages=4).parameters())
+    assert model.notes() == closed.notes()
+
+
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (dict(open_blocks=-1), 'open_blocks must be an int between 0 and 4, but got -1'),
+        (dict(open_blocks=5), 'open_blocks must be an int between 0 and 4, but got 5'),
+        (dict(open_blocks=1.0), 'open_blocks must be an int between 0 and 4, but got 1.0'),
+        (dict(final_norm=False), 'open_blocks = 2 needs final_norm = True, but got final_norm = False'),
+        (dict(out_indices=(-1,)), 'out_indices must be below 2 or be empty with open_blocks = 2, but got (3,)'),
+        (dict(out_indices=(0, 2)), 'out_indices must be below 2 or be empty with open_blocks = 2, but got (0, 2)'),
+        (dict(open_blocks=4, out_indices=(0,)), 'out_indices must be empty with open_blocks = 4, but got (0,)'),
+        (dict(open_blocks=0), 'out_indices must name at least one index, but got ()'),
+        (
+            dict(window_size=3, global_attn_indexes=(0, 3)),
+            'global_attn_indexes must hold 2 to 3 with open_blocks = 2, but got (0, 3)',
+        ),
+    ],
+)
+def test_open_blocks_that_cannot_be_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        tiny(**{'final_norm': True, 'open_blocks': 2, 'out_indices': (), **settings})

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -313,10 +314,24 @@ def test_the_wrong_size_names_the_right_one() -> None:
                 load_converted(model, to_mmrope(state), 'it')
 
 
-def test_dinov2_is_named() -> None:
-    state = {'blocks.0.ls1.gamma': torch.ones(1), 'blocks.0.attn.qkv.weight': torch.ones(1), 'pos_embed': torch.ones(1)}
-    with pytest.raises(WeightsError, match='DINOv2, which has no RoPE'):
-        to_mmrope(state)
+@pytest.mark.parametrize('registers', [0, 4])
+def test_dinov2_loads_into_a_vit_without_rope_alone(registers: int, saved: Callable) -> None:
+    """timm's with registers has no place for the cls token in its embedding, and the one without has."""
+    name = f'vit_small_patch14_{"reg4_" * bool(registers)}dinov2'
+    size = dict(embed_dim=64, depth=3, num_heads=2)
+    theirs = timm.create_model(name, img_size=70, num_classes=0, dynamic_img_size=True, **size).eval()
+    randomise(theirs)
+    settings = dict(arch=dict(embed_dims=64, depth=3, num_heads=2), patch_size=14, img_size=70, ape=True)
+    settings |= dict(with_cls_token=True, num_registers=registers, out_indices=range(3))
+    settings |= dict(pos_embed_resize='bicubic_antialias')
+    file = saved(theirs.state_dict())
+    ours = mmrope.RoPEViT(**settings, rope=None).eval()
+    load_pretrained(ours, file)
+    assert max(worst_error(ours, theirs, grid) for grid in ((70, 70), (42, 98))) < TOLERANCE
+    with pytest.raises(WeightsError, match='trained without RoPE: set rope=None'):
+        load_pretrained(mmrope.RoPEViT(**settings, rope='axial'), file)
+    with pytest.raises(WeightsError, match="weights of a RoPEViT: set type='mmrope.RoPEViT'"):
+        load_pretrained(mmrope.DINOv3ViT(dict(embed_dims=64, depth=3, num_heads=2)), file)
 
 
 def test_a_report_says_what_was_done(saved: Callable) -> None:

@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import mmengine.registry
@@ -21,7 +22,18 @@ from mmengine.runner import Runner
 from ..errors import CommandError
 from .annotations import check_categories
 from .classes import Head, check_heads, classes_of_checkpoint, compare_classes, heads_of, list_classes
-from .data import Rules, check_contents, class_of, classes_of, ignored_by, is_classification, path_of, prefixes_of
+from .data import (
+    Rules,
+    check_contents,
+    class_of,
+    classes_of,
+    ignored_by,
+    is_classification,
+    path_of,
+    prefixes_of,
+    reads_panoptic,
+    steps_of,
+)
 from .files import check_readable, reading
 
 # Keys that MMEngine or a command reads from a config in addition to the arguments of Runner.
@@ -146,6 +158,7 @@ def check_data(cfg: Config, stages: tuple[str, ...]) -> None:
         if loader is None or cfg.get(f'{stage}_cfg') is None:
             continue
         datasets, evaluators = list(datasets_of(loader.get('dataset', {}))), _as_list(cfg.get(f'{stage}_evaluator'))
+        _check_panoptic([dataset.get('pipeline') for dataset in datasets], evaluators, stage)
         for dataset in datasets:
             _check_paths(dataset, f'{stage}_dataloader')
         for evaluator in evaluators:
@@ -156,6 +169,21 @@ def check_data(cfg: Config, stages: tuple[str, ...]) -> None:
         with _as_command_error():
             for dataset, kind in known:
                 _check_classes(dataset, kind, heads, classes, f'{stage}_dataloader')
+
+
+def _check_panoptic(pipelines: list[Any], evaluators: list[dict], stage: str) -> None:
+    """Check that the package is installed with which MMDetection reads panoptic segments.
+
+    Raises:
+        CommandError: if it is not.
+    """
+    readers = {'dataloader': steps_of(pipelines), 'evaluator': evaluators}
+    reader = next((name for name, parts in readers.items() if any(map(reads_panoptic, parts))), None)
+    if reader and find_spec('panopticapi') is None:
+        raise CommandError(
+            f'{stage}_{reader} reads panoptic segments, for which panopticapi is not installed: '
+            'pip install git+https://github.com/cocodataset/panopticapi.git'
+        )
 
 
 @contextmanager

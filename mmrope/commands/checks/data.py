@@ -98,6 +98,12 @@ def steps_of(pipeline: Any) -> Iterator[Mapping[str, Any]]:
             yield from steps_of(step)
 
 
+def reads_panoptic(part: Mapping[str, Any]) -> bool:
+    """Say whether a step of a pipeline or a metric reads panoptic segments."""
+    kind = str(getattr(part.get('type'), '__name__', part.get('type'))).rpartition('.')[2]
+    return kind in ('LoadPanopticAnnotations', 'CocoPanopticMetric')
+
+
 def check_contents(dataset: Mapping[str, Any], kind: type, rules: Rules) -> tuple[str, Findings]:
     """Check the files of a data set of a known class.
 

@@ -58,6 +58,7 @@ HEADS: dict[str, tuple[dict[str, Any], str]] = {
     'one stage': (dict(bbox_head=dict(type='DINOHead', num_classes=80)), r'model\.bbox_head\.num_classes is 80'),
     'a default': (dict(roi_head=dict(bbox_head=dict(type='Shared2FCBBoxHead'))), r'bbox_head\.num_classes is 80'),
     'panoptic': (dict(panoptic_head=PANOPTIC), r'num_things_classes \+ num_stuff_classes is 3'),
+    'EoMT': (dict(panoptic_head=dict(PANOPTIC, type='mmrope.heads.EoMTHead')), r'panoptic_head\.num_things.* is 3'),
     'augmented': (dict(module=dict(bbox_head=box_head(5))), r'^model\.bbox_head\.num_classes is 5'),
     'auxiliary': (dict(decode_head=dict(num_classes=150), auxiliary_head=LISTED),
                   r'decode_head\.num_classes is 150, model\.auxiliary_head\.0\.num_classes is 150, but'),
@@ -176,3 +177,19 @@ def test_a_checkpoint_that_names_no_classes_has_none(tmp_path: Path) -> None:
     for name in ('weights.pth', 'list.pth', 'old.pth', 'none.pth', save(tmp_path / 'empty.pth', dict(epoch=1))):
         assert classes_of_checkpoint(str(tmp_path / name)) is None
     check_classes_of_checkpoint(make_config(tmp_path, {}, test=CLASSES), 'https://example.org/a.pth')
+
+
+@pytest.mark.parametrize('part', ['dataloader', 'evaluator'])
+def test_panoptic_segments_without_their_package_are_a_sentence(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = make_config(tmp_path, {}, val=CLASSES)
+    if part == 'dataloader':
+        cfg.val_dataloader.dataset.dataset.datasets[0].pipeline = [dict(type='LoadPanopticAnnotations')]
+    else:
+        cfg.val_evaluator = dict(type='CocoPanopticMetric')
+    monkeypatch.setattr('mmrope.commands.checks.config.find_spec', lambda name: None)
+    with pytest.raises(CommandError, match=rf'val_{part} reads panoptic .*: pip install git\+https://github\.com/coco'):
+        check_data(cfg, ('val',))
+    monkeypatch.setattr('mmrope.commands.checks.config.find_spec', lambda name: name)
+    check_data(cfg, ('val',))

@@ -1,0 +1,2 @@
+_base_ = ['./_base_/backbones/dinov3_vit_l.py', './_base_/recipes/eomt_panoptic_l.py']
+model = dict(data_preprocessor=_base_.pixels, backbone=_base_.backbone)

@@ -1,0 +1,2 @@
+_base_ = ['./_base_/backbones/dinov3_vit_s.py', './_base_/recipes/eomt_panoptic.py']
+model = dict(data_preprocessor=_base_.pixels, backbone=_base_.backbone, panoptic_head=dict(embed_dims=384))

@@ -1,0 +1,2 @@
+_base_ = ['./_base_/backbones/lingbot_vit_b.py', './_base_/recipes/eomt_panoptic.py']
+model = dict(data_preprocessor=_base_.pixels, backbone=_base_.backbone)
