@@ -205,6 +205,17 @@ def test_a_mask_that_was_never_set_hides_the_bias_of_the_keys(saved: Callable) -
     assert worst_error(ours, theirs, sizes(theirs)[1]) < TOLERANCE
 
 
+def test_heads_that_queries_share_are_repeated_side_by_side(saved: Callable) -> None:
+    """Of four queries the first two have the first key; with fewer heads, no order would show."""
+    theirs = timm.create_model(
+        SAPIENS2, embed_dim=64, depth=1, num_heads=4, num_kv_heads=2, num_classes=0, dynamic_img_size=True
+    ).eval()
+    randomise(theirs)
+    ours = mmrope.Sapiens2ViT(dict(embed_dims=64, depth=1, num_heads=4)).eval()
+    load_pretrained(ours, saved(theirs.state_dict()))
+    assert worst_error(ours, theirs, (96, 64)) < TOLERANCE
+
+
 SAM3 = dict(arch=dict(embed_dims=128, depth=8, num_heads=2, mlp_ratio=4736 / 1024), img_size=56, window_size=4)
 
 
