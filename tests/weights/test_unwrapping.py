@@ -107,7 +107,7 @@ def test_a_prefix_may_name_wrappers_or_not(given: str, written: str) -> None:
 USERS = {
     'of Lightning': (named('model.'), ["prefix='model'"]),
     'below another': (named('module.teacher.body.'), ["prefix='teacher.body'"]),
-    "within a detector's": (named('backbone.net.'), ["prefix='backbone.net'"]),
+    "within a detector's": (named('backbone.vit.'), ["prefix='backbone.vit'"]),
     'of two': (
         {**named('student.backbone.', SWIN), **named('_orig_mod.teacher.backbone.', SWIN)},
         ["prefix='student.backbone'", "prefix='teacher.backbone'"],
