@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
     from ..checkpoints.files import write_whole
     from .checks.config import check_checkpoint
     from .config import read_config
-    from .export_parts import Part, describe, neck_part, whole_model
+    from .export_parts import Part, check_closed, describe, neck_part, whole_model
     from .sizes import size_of_tests
 
     check_output(args.out, args.overwrite)
@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> None:
     cfg = read_config(args)
     if args.part == 'backbone':
         backbone = load_backbone(cfg, args.checkpoint)
+        check_closed(backbone, 'backbone')
         part = Part(backbone, output_names(backbone))
     elif args.part == 'neck':
         part = neck_part(cfg, args.checkpoint)

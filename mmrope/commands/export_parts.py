@@ -100,6 +100,37 @@ class ClassifierScores(nn.Module):
         return self.model(images, mode='tensor')
 
 
+class QueryLogits(nn.Module):
+    """The last logits of a detector's queries, from which it makes instances or a panoptic map.
+
+    Args:
+        model: detector of MMDetection with ``mmrope.heads.EoMTHead``.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return classes, ``(B, Q, classes + 1)``, and masks, ``(B, Q, h, w)``."""
+        model: Any = self.model
+        classes, masks = model.panoptic_head(model.extract_feat(images))
+        return classes[-1], masks[-1]
+
+
+def check_closed(backbone: nn.Module, part: str) -> None:
+    """Check that a backbone runs all of its blocks itself.
+
+    Raises:
+        CommandError: if it leaves some to a head.
+    """
+    if number := getattr(backbone, 'open_blocks', 0):
+        raise CommandError(
+            f'--part {part}: the backbone leaves its last {number} blocks to the head (open_blocks); --part model '
+            'exports them'
+        )
+
+
 def neck_part(cfg: Config, checkpoint: str) -> Part:
     """Load a model, and return its backbone and neck as a part.
 
@@ -107,6 +138,7 @@ def neck_part(cfg: Config, checkpoint: str) -> Part:
         CheckpointError: if the checkpoint leaves a parameter of the model unset.
     """
     model, _ = load_whole_model(cfg, checkpoint)
+    check_closed(backbone_of(model), 'neck')
     side = 16 * backbone_of(model).patch_embed.patch_size[0]
     with torch.no_grad():
         maps = Features(model)(torch.zeros(1, backbone_of(model).in_channels, side, side))
@@ -114,18 +146,21 @@ def neck_part(cfg: Config, checkpoint: str) -> Part:
 
 
 def whole_model(cfg: Config, checkpoint: str, output: str) -> Part:
-    """Load a segmenter or a classifier as a part.
+    """Load a segmenter, a classifier or a detector with EoMT's head as a part.
 
     Args:
         cfg: its config.
         checkpoint: of the whole model.
-        output: ``'classes'`` or ``'scores'``.
+        output: ``'classes'`` or ``'scores'``; a detector gives the logits of its queries.
 
     Raises:
-        CommandError: if the model is a detector, or a segmenter that slides a window.
+        CommandError: if the model is another detector, or a segmenter that slides a window.
         CheckpointError: if the checkpoint leaves a parameter unset.
     """
     scope = scope_of(cfg)
+    if scope == 'mmdet' and cfg.model.backbone.get('open_blocks'):
+        model, meta = load_whole_model(cfg, checkpoint)
+        return Part(QueryLogits(model), ['class_logits', 'mask_logits'], meta=meta or metainfo_of(cfg))
     if scope not in TASKS:
         raise CommandError(
             f'--part model exports segmenters and classifiers, and this config is one of {scope}, whose heads it '

@@ -1,9 +1,14 @@
 """EoMT as a decode head of MMSegmentation's ``EncoderDecoder``."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
 from .eomt_head import EoMTHead
-from .segmentation import Mask2FormerHead
+from .segmentation import Mask2FormerHead, size_of_maps
 
 
 class EoMTDecodeHead(EoMTHead, Mask2FormerHead):
@@ -37,3 +42,12 @@ class EoMTDecodeHead(EoMTHead, Mask2FormerHead):
         self.out_channels = num_classes
         self.ignore_index = ignore_index
         self.align_corners = align_corners
+
+    def predict(self, x: Sequence[Any], batch_img_metas: list[dict[str, Any]], test_cfg: Any) -> Tensor:
+        """Predict probabilities ``(B, classes, H, W)`` of the window in slide mode, else of the padded image.
+
+        MMSegmentation's head does the same, but copies the metadata, and sizes cannot be copied while they are traced.
+        """
+        classes, masks = (outs[-1] for outs in self(x))
+        masks = F.interpolate(masks, tuple(size_of_maps(batch_img_metas[0])), mode='bilinear', align_corners=False)
+        return torch.einsum('bqc,bqhw->bchw', classes.softmax(dim=-1)[..., :-1], masks.sigmoid())

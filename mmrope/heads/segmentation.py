@@ -1,5 +1,6 @@
 """Corrected versions of MMSegmentation classes."""
 
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -23,10 +24,16 @@ class Mask2FormerHead(HostMask2FormerHead):
 
     def predict(self, x: tuple[Tensor, ...], batch_img_metas: list[dict[str, Any]], test_cfg: Any) -> Tensor:
         """Predict probabilities ``(B, classes, H, W)`` of the window in slide mode, else of the padded image."""
-        window = batch_img_metas[0]['img_shape']
-        if isinstance(window, torch.Size):  # only MMSegmentation's slide mode sets a Size
-            batch_img_metas = [{**meta, 'pad_shape': window} for meta in batch_img_metas]
-        return super().predict(x, batch_img_metas, test_cfg)
+        size = size_of_maps(batch_img_metas[0])
+        return super().predict(x, [{**meta, 'pad_shape': size} for meta in batch_img_metas], test_cfg)
+
+
+def size_of_maps(meta: Mapping[str, Any]) -> Sequence[int]:
+    """Return the height and width of a window in slide mode, else of the padded image."""
+    size = meta['img_shape']
+    if isinstance(size, torch.Size):  # only MMSegmentation's slide mode sets a Size
+        return size
+    return meta.get('pad_shape', size)[:2]
 
 
 class SegTTAModel(BaseTTAModel):

@@ -19,7 +19,7 @@ from torch import nn
 import mmrope
 from mmrope.analysis.onnx import ClassOf, _bins, _PoolingByMatrices, gap
 from mmrope.commands.config import load_config, prepare_process
-from mmrope.commands.export_parts import Part, SegmenterScores, describe
+from mmrope.commands.export_parts import Part, QueryLogits, SegmenterScores, describe
 from mmrope.commands.main import main
 from mmrope.commands.models import build_model, load_whole_model, prepare_image
 from mmrope.datasets.digits import make_digits
@@ -110,6 +110,45 @@ def test_a_segmenter_gives_the_scores_of_its_host_at_any_size_and_the_script_its
         theirs = np.asarray(Image.open(tmp_path / 'maps' / path.name))
         assert ours.shape == theirs.shape and len(np.unique(ours)) > 3
         assert (ours == theirs).mean() > 0.99  # Pillow and OpenCV round pixels differently
+
+
+@pytest.mark.slow
+def test_a_whole_eomt_gives_the_scores_of_its_host_at_any_size(model: Callable[..., tuple[str, str]]) -> None:
+    config, checkpoint = model('eomt_rope_mixed_vit_tiny_digits')
+    out = export(config, checkpoint, '--part', 'model', '--output', 'scores', '--dynamic-size', '--dynamic-batch')
+    host, _ = load_whole_model(load_config(config), checkpoint)
+    session = InferenceSession(out, providers=['CPUExecutionProvider'])
+    for shape in ((1, 3, 128, 128), (3, 3, 61, 90), (2, 3, 96, 160)):
+        assert gap(SegmenterScores(host), torch.randn(shape), session) < 1e-4
+
+
+INSTANCES = """
+model = dict(
+    backbone=dict(arch=dict(_delete_=True, embed_dims=32, depth=4, num_heads=2), init_cfg=None),
+    panoptic_head=dict(embed_dims=32, num_queries=9),
+)
+"""
+
+
+def test_a_backbone_with_open_blocks_is_not_exported_without_its_head(
+    model: Callable[..., tuple[str, str]], capsys: pytest.CaptureFixture
+) -> None:
+    config, checkpoint = model('eomt_lingbot_vit_s_coco_instance', INSTANCES)
+    for part in ('backbone', 'neck'):
+        with pytest.raises(SystemExit):
+            export(config, checkpoint, '--part', part, '--size', '32')
+        assert re.search(rf'--part {part}: .*last 3 blocks.*--part model', capsys.readouterr().err)
+
+
+@pytest.mark.slow
+def test_queries_of_instances_have_the_logits_of_the_head_at_any_size(model: Callable[..., tuple[str, str]]) -> None:
+    config, checkpoint = model('eomt_lingbot_vit_s_coco_instance', INSTANCES)
+    out = export(config, checkpoint, '--part', 'model', '--dynamic-size', '--dynamic-batch')
+    host, _ = load_whole_model(load_config(config), checkpoint)
+    session = InferenceSession(out, providers=['CPUExecutionProvider'])
+    assert [output.name for output in session.get_outputs()] == ['class_logits', 'mask_logits']
+    for shape in ((1, 3, 128, 128), (3, 3, 61, 90)):
+        assert gap(QueryLogits(host), torch.randn(shape), session) < 1e-4
 
 
 def test_the_classes_are_those_of_the_highest_scores_and_the_file_says_what_they_are(
