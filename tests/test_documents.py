@@ -24,11 +24,11 @@ from mmrope.models.families import Family
 from tests.helpers import own_data, published
 from tests.helpers.hub import Hub
 from tests.helpers.isolation import isolated
+from tests.helpers.recipes import configs
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
-TRAINED = [path for path in CONFIGS if not path.name.startswith('imagenet')]
 BLOCK = re.compile(r'^```(\w+)[^\n]*\n(.*?)^```', re.MULTILINE | re.DOTALL)
 TRAIN = re.compile(r'^(?:tools/dist_train\.sh|tools/slurm_train\.sh|tools/train\.py)$')
 
@@ -256,7 +256,7 @@ def test_the_first_training_on_several_gpus_is_the_hundred_epochs_of_vitdet() ->
 INHERITING = [text for text in blocks('python') if '_base_.' in text and '_base_ =' not in text]
 
 
-@pytest.mark.parametrize('path', TRAINED, ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', configs('[!i]*.py'))
 def test_snippets_that_inherit_work_on_every_config(path: Path, tmp_path: Path) -> None:
     assert len(INHERITING) == 3
     for text in INHERITING:

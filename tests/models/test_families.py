@@ -181,7 +181,7 @@ def test_global_attention_is_exported_for_any_size(kind) -> None:
 
 
 @pytest.mark.parametrize(
-    'kind', [kind if kind in ('DINOv3ViT', 'PEViT') else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+    'kind', [kind if kind == 'DINOv3ViT' else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 )
 def test_onnx_takes_any_size(kind, tmp_path) -> None:
     pytest.importorskip('onnxruntime')
