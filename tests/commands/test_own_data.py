@@ -42,7 +42,7 @@ SETS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     'colours': ('upernet_rope_mixed_vit_tiny_digits', lambda root: own_data.segmentation(root, 'flat', 'colours')),
     'palette': ('segmentation', lambda root: own_data.segmentation(root, 'folders', 'palette')),
 }  # fmt: skip
-BY_DEFAULT = ('instances', 'exported', 'colours')
+BY_DEFAULT = ('exported', 'colours')
 
 
 def losses(folder: Path) -> list[float]:

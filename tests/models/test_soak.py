@@ -47,7 +47,9 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, size: tuple[int, in
 
 @pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='the memory of a process is read from /proc')
 @pytest.mark.parametrize('iterations', [200, pytest.param(2000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize(
+    'name', [name if name != 'vit_axial' else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+)
 def test_memory_over_many_image_sizes(name: str, iterations: int) -> None:
     """Each quarter has the same sizes, in an order of its own; every tenth image is only looked at."""
     rng = random.Random(0)
