@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import checkpoint
 
 from mmrope.layers import Attention, Positions, RoPE, axis_angles, even_windows, one_window, reorder, shifted_windows
 from mmrope.layers.qkv import _split, split_qkv
 from mmrope.layers.windows import Windows
+from tests.helpers.checkpointing import selective_contexts
 
 GRIDS = [(1, 1), (6, 6), (5, 9), (9, 5), (1, 11)]
 
@@ -304,7 +305,7 @@ def test_selective_checkpointing_that_keeps_products_is_exact(rope: str | None) 
     attn, windows = make(rope), even_windows((5, 7), 3)
     x = torch.randn(2, 35, 24, requires_grad=True)
     products = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default]
-    context = partial(create_selective_checkpoint_contexts, products)
+    context = partial(selective_contexts(), products)
     grads = []
     for out in (attn(x, windows), checkpoint(attn, x, windows, use_reentrant=False, context_fn=context)):
         grads.append(torch.autograd.grad(out.square().sum(), [x, *attn.parameters()]))

@@ -7,9 +7,9 @@ import pytest
 import torch
 from mmengine.model import MMDistributedDataParallel
 from torch import Tensor, distributed, multiprocessing, nn
+from torch.distributed import fsdp
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 
 from mmrope import RoPESwin, RoPEViT, SimpleFeaturePyramid
 from mmrope.layers import RoPE
@@ -102,10 +102,10 @@ def shard(name: str) -> nn.Module:
     model = MODELS_TO_SHARD[name]()
     for module in model.modules():
         if isinstance(module, RoPE) and 'bfloat16' in name:
-            fully_shard(module, mesh=init_device_mesh('cpu', (2,)))
+            fsdp.fully_shard(module, mesh=init_device_mesh('cpu', (2,)))
     for block in model.blocks:
-        fully_shard(block, mesh=init_device_mesh('cpu', (2,)))
-    fully_shard(model, mesh=init_device_mesh('cpu', (2,)))
+        fsdp.fully_shard(block, mesh=init_device_mesh('cpu', (2,)))
+    fsdp.fully_shard(model, mesh=init_device_mesh('cpu', (2,)))
     if 'meta' in name:
         model.to_empty(device='cpu')
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
@@ -151,6 +151,7 @@ def train_steps(model: nn.Module) -> None:
         optimizer.zero_grad()
 
 
+@pytest.mark.skipif(not hasattr(fsdp, 'fully_shard'), reason='fully_shard needs PyTorch 2.6 or later')
 @pytest.mark.parametrize('name', MODELS_TO_SHARD)
 def test_sharded_models_train_as_whole_ones(name: str, tmp_path: Path) -> None:
     multiprocessing.start_processes(train_shard, (name, str(tmp_path)), nprocs=2, start_method='fork')

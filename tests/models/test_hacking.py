@@ -19,10 +19,11 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_ac
 from torch.func import functional_call
 from torch.nn.utils import parametrizations, prune
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import checkpoint
 
 from mmrope import RoPESwin, RoPEViT
 from mmrope.layers import Attention, Block, qkv, rope
+from tests.helpers.checkpointing import selective_contexts
 
 VIT = dict(arch=dict(embed_dims=16, depth=2, num_heads=2), patch_size=4, img_size=16, layer_scale_init_value=0.5)
 SWIN = dict(arch=dict(embed_dims=8, depths=(2, 1), num_heads=(1, 2)), window_size=3, drop_path_rate=0.0)
@@ -210,7 +211,7 @@ def wrapped(kinds: tuple[type, ...], model: nn.Module, x: Tensor) -> dict[str, T
 
 
 def selective(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    context = partial(create_selective_checkpoint_contexts, [torch.ops.aten.mm.default, torch.ops.aten.addmm.default])
+    context = partial(selective_contexts(), [torch.ops.aten.mm.default, torch.ops.aten.addmm.default])
     return gradients(model, x, lambda x: checkpoint(model, x, use_reentrant=False, context_fn=context))
 
 
