@@ -85,7 +85,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, windows: Windows, order: Windows | None = None, mask: Tensor | None = None) -> Tensor:
         """Apply attention and MLP to the tokens ``x``; arguments, result and errors as for :class:`Attention`."""
-        x = _add(x, self.attn(self.norm1(x), windows, order, mask=mask), self._scale(x, self.gamma_1))
+        masked = {} if mask is None else {'mask': mask}  # another attention need not know of masks
+        x = _add(x, self.attn(self.norm1(x), windows, order, **masked), self._scale(x, self.gamma_1))
         scale = self._scale(x, self.gamma_2)
         parts = [_add(part, self.mlp(self.norm2(part)), scale) for part in self._chunks(x)]
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]

@@ -86,9 +86,10 @@ class Backbone(BaseModule):
     def _run(
         self, block: Block, x: Tensor, windows: Windows, order: Windows | None = None, mask: Tensor | None = None
     ) -> Tensor:
+        masked: dict[str, Any] = {} if mask is None else {'mask': mask}  # blocks of users need not know of masks
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, x, windows, order, mask=mask, use_reentrant=False)
-        return block(x, windows, order, mask=mask)
+            return checkpoint(block, x, windows, order, use_reentrant=False, **masked)
+        return block(x, windows, order, **masked)
 
 
 def constant_size(size: Sequence[int]) -> Grid:

@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 
 from mmrope import RoPESwin, RoPEViT
-from mmrope.layers import Attention, Block, qkv, rope
+from mmrope.layers import Attention, Block, Windows, qkv, rope
 from tests.helpers.checkpointing import selective_contexts
 
 VIT = dict(arch=dict(embed_dims=16, depth=2, num_heads=2), patch_size=4, img_size=16, layer_scale_init_value=0.5)
@@ -367,3 +367,26 @@ def test_torch_export_gives_the_same_maps(name) -> None:
     exported = torch.export.export(model, (x,)).module()
     for ours, theirs in zip(exported(x), model(x), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+class Pooling(nn.Module):
+    """A token mixer of a user's, which knows no mask."""
+
+    def forward(self, x: Tensor, windows: Windows, order: Windows | None) -> Tensor:
+        return x.mean(1, keepdim=True).expand_as(x)
+
+
+class Skipping(nn.Module):
+    """A block of a user's, which knows no mask."""
+
+    def forward(self, x: Tensor, windows: Windows, order: Windows | None = None) -> Tensor:
+        return 2 * x
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_blocks_and_attention_of_a_user_need_not_know_of_masks(with_cp: bool) -> None:
+    model = RoPEViT(dict(embed_dims=16, depth=3, num_heads=2), with_cp=with_cp)
+    model.blocks[0].attn, model.blocks[1] = Pooling(), Skipping()
+    (out,) = model(torch.randn(2, 3, 40, 56))
+    out.sum().backward()
+    assert out.shape == (2, 16, 3, 4) and model.patch_embed.proj.weight.grad.abs().sum() > 0
