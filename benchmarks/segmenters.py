@@ -1,11 +1,12 @@
-"""Whole segmenters compared: parameters, FLOPs, seconds an image and seconds a training step, as ratios in one run.
+"""Whole segmenters compared: parameters, FLOPs, and memory and seconds of an image and of a training step.
 
-``python benchmarks/segmenters.py --out docs/benchmarks/segmenters.json``. Weights are random. The models take turns in
-every round, so that a busy machine slows all of them alike.
+``python benchmarks/segmenters.py --out docs/benchmarks/segmenters.json``. Weights are random. Memory is what a call
+adds to a new process. For time the models take turns in every round, so that a busy machine slows all of them alike.
 """
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import torch
 from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 
+from mmrope.analysis.benchmark import MODES, environment, peak_of
 from mmrope.commands.cli import Size, parse_pixels
 from mmrope.commands.config import load_config, prepare_process
 from mmrope.commands.flops import count_config
@@ -58,6 +60,14 @@ def prepare(name: str, size: Size, batch: int) -> tuple[dict[str, Any], dict[str
     return counts, {'inference': predict, 'training': train}
 
 
+def measure_memory(name: str, size: Size, batch: int, mode: str) -> int:
+    """Return the peak bytes of one call, in a process that has done nothing else."""
+    prepare_process()
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        _, functions = prepare(name, size, batch)
+        return peak_of(functions[mode])
+
+
 def main() -> None:
     """Measure in turns, and write the counts, the medians and the ratios to the first."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -67,6 +77,11 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=5, help='timed rounds (default: 5)')
     parser.add_argument('--out', type=Path, help='also write a JSON file')
     args = parser.parse_args()
+    memory: dict[tuple[str, str], int] = {}
+    for name in args.configs:
+        for mode in MODES:
+            with multiprocessing.get_context('spawn').Pool(1) as pool:
+                memory[name, mode] = pool.apply(measure_memory, (name, args.size, args.batch, mode))
     prepare_process()
     with DefaultScope.overwrite_default_scope('mmseg'):
         models = {name: prepare(name, args.size, args.batch) for name in args.configs}
@@ -82,15 +97,15 @@ def main() -> None:
     for name, (counts, functions) in models.items():
         medians = {mode: statistics.median(seconds[name, mode]) for mode in functions}
         first = {mode: statistics.median(seconds[args.configs[0], mode]) for mode in functions}
-        ratios = {mode: medians[mode] / first[mode] for mode in functions}
-        rows.append(
-            dict(config=name, **counts, seconds=medians, ratios=ratios, rounds={m: seconds[name, m] for m in functions})
-        )
+        row = dict(config=name, **counts, memory={mode: memory[name, mode] for mode in functions}, seconds=medians)
+        row['ratios'] = {mode: medians[mode] / first[mode] for mode in functions}
+        rows.append(row | dict(rounds={mode: seconds[name, mode] for mode in functions}))
         cells = [f'{counts["parameters"] / 1e6:.1f}', f'{counts["flops"] / 1e9:.0f}']
-        cells += [f'{medians[mode]:.2f} | {ratios[mode]:.2f}' for mode in functions]
-        print(f'| {name} | {" | ".join(cells)} |', flush=True)
+        for mode in functions:
+            cells += [f'{medians[mode]:.2f}', f'{row["ratios"][mode]:.2f}', f'{memory[name, mode] / 2**30:.2f}']
+        print(f'| `{name}` | {" | ".join(cells)} |', flush=True)
     if args.out is not None:
-        about = dict(size=args.size.text, batch=args.batch, threads=torch.get_num_threads(), torch=torch.__version__)
+        about = dict(size=args.size.text, batch=args.batch, environment=environment('cpu'))
         args.out.write_text(json.dumps(dict(**about, rows=rows), indent=2) + '\n')
 
 

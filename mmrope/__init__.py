@@ -1,5 +1,6 @@
 """Rotary position embedding backbones for detection and segmentation with OpenMMLab."""
 
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,17 +46,19 @@ def config_path(name: str) -> str:
     """Return the absolute path of one of mmrope's configs, for ``_base_``, in the installed package or the checkout.
 
     Args:
-        name: path below ``configs/``, such as ``'_base_/backbones/rope_mixed_vit_b.py'``.
+        name: path below ``configs/``, such as ``'_base_/backbones/rope_mixed_vit_b.py'``, with or without ``.py``.
 
     Raises:
         FileNotFoundError: if there is no such config.
     """
     package = Path(__file__).parent
     root = next(folder for folder in (package / '.mim' / 'configs', package.parent / 'configs') if folder.is_dir())
-    path = root / name
+    path = root / f'{name.removesuffix(".py")}.py'
     if not path.is_file():
-        known = ', '.join(sorted(other.name for other in path.parent.glob('*.py'))) or 'none'
-        raise FileNotFoundError(f'name must be a config below {root}, but got {name!r}; configs in its folder: {known}')
+        known = [str(other.relative_to(root)) for other in root.rglob('*.py')]
+        near = ', '.join(get_close_matches(name, known))
+        hint = f'; near it: {near}' if near else ''
+        raise FileNotFoundError(f'name must be a config below {root}, but got {name!r}{hint}')
     return str(path)
 
 

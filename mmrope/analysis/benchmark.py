@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import cast
@@ -209,6 +209,20 @@ def peak_memory(cfg: dict, setting: Setting, prepare: Callable[[], None] | None 
         return pool.apply(_peak_on_cpu, (cfg, setting, torch.get_num_threads(), prepare))
 
 
+def peak_of(run: Callable[[], object]) -> int:
+    """Measure the peak bytes of resident memory that a call adds on the CPU.
+
+    Args:
+        run: what to call. Memory that the process has freed earlier is used again and does not count, so the call
+            belongs in a process that has done little else.
+    """
+    gc.collect()
+    rest = _resident()
+    _reset_peak()
+    run()
+    return _peak() - rest
+
+
 def environment(device: str, threads: int | None = None) -> dict[str, str | int]:
     """Return the device, threads and package versions that the measurements depend on.
 
@@ -235,11 +249,7 @@ def _peak_on_cpu(cfg: dict, setting: Setting, threads: int, prepare: Callable[[]
         prepare()
     model = build_candidate(cfg, setting)
     images = torch.randn(setting.batch, 3, *setting.size)
-    gc.collect()
-    rest = _resident()
-    _reset_peak()
-    step(model, images, setting)
-    return _peak() - rest
+    return peak_of(partial(step, model, images, setting))
 
 
 def _peak_on_device(cfg: dict, setting: Setting) -> int:

@@ -1,7 +1,5 @@
 """EoMT's heads within the models of the hosts: losses, predictions, slide mode, instances and panoptic maps."""
 
-from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +13,6 @@ from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmrope.datasets.digits import label_map, load_handwriting, make_scene
-from mmrope.engine import MaskAnnealingHook
 from mmrope.heads import EoMTDecodeHead, EoMTHead, SegTTAModel
 from tests.helpers import transformers_eomt as oracle
 from tests.models.test_eomt import NUMBERS
@@ -275,70 +271,3 @@ def test_the_classes_are_found_where_configs_look_for_them() -> None:
     assert {'EoMTDecodeHead', 'EoMTHead', 'SegTTAModel', 'Mask2FormerHead'} <= set(dir(mmrope.heads))
     with pytest.raises(AttributeError, match="module 'mmrope.heads' has no attribute 'Nothing'"):
         mmrope.heads.Nothing  # noqa: B018
-
-
-@pytest.fixture
-def scenes() -> Iterator[dict[str, Any]]:
-    """Eight scenes of digits, 64 x 64."""
-    handwriting = load_handwriting('training')
-    drawn = [make_scene('training', index, handwriting, (64, 64), 0) for index in range(8)]
-    images = [torch.from_numpy(scene.image).permute(2, 0, 1).contiguous() for scene in drawn]
-    labels = [torch.from_numpy(label_map(scene)).long() - 1 for scene in drawn]
-    yield dict(inputs=images, data_samples=maps(*labels))
-
-
-OVERFIT = dict(
-    backbone=dict(
-        type='mmrope.RoPEViT',
-        arch=dict(embed_dims=96, depth=4, num_heads=3),
-        patch_size=4,
-        out_indices=(),
-        final_norm=True,
-        open_blocks=2,
-        layer_scale_init_value=None,
-        init_cfg=dict(type='Xavier', layer='Linear', distribution='uniform', gain=0.5),
-    ),
-    decode_head=dict(
-        type='mmrope.heads.EoMTDecodeHead',
-        embed_dims=96,
-        num_classes=11,
-        num_queries=20,
-        num_blocks=2,
-        patch_size=4,
-        train_cfg=dict(num_points=1024),
-    ),
-)
-
-
-@pytest.mark.slow
-def test_eight_scenes_are_learned_by_heart(scenes: dict[str, Any]) -> None:
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        torch.manual_seed(0)
-        model = MODELS.build(Config({**SEMANTIC, **OVERFIT})._cfg_dict)
-        model.init_weights()
-    runner = SimpleNamespace(model=model, max_iters=150, iter=0)
-    hook = MaskAnnealingHook()
-    hook.before_train(runner)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=150, pct_start=0.1)
-    model.train()
-    for runner.iter in range(150):
-        hook.before_train_iter(runner, runner.iter)
-        loss = sum(losses_of(model, scenes).values())
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step(), schedule.step()
-    assert model.decode_head.eomt.mask_probabilities == [0.0, 0.0]
-    predicted = [predict(model, image, mode='whole').pred_sem_seg.data[0] for image in scenes['inputs']]
-    score = mean_iou(torch.stack(predicted), torch.stack([s.gt_sem_seg.data[0] for s in scenes['data_samples']]))
-    print(f'mIoU {score:.3f}')
-    assert score > 0.9
-
-
-def mean_iou(predicted: Tensor, labels: Tensor) -> float:
-    scores = []
-    for label in labels.unique():
-        ours, theirs = predicted == label, labels == label
-        scores.append((ours & theirs).sum() / (ours | theirs).sum())
-    return float(torch.stack(scores).mean())
