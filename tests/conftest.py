@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
@@ -14,13 +15,27 @@ if not Path('/dev/nvidiactl').exists():  # without a GPU Triton interprets its k
 import pytest
 import torch
 from huggingface_hub import constants
+from mmengine.config import Config
 from mmengine.config import utils as config_utils
 from mmengine.logging import MMLogger
 
 from tests.helpers.hub import Hub, serve
 
-# MMEngine looks for each base of a host in all of its hundred metafiles, which takes most of the time to read a config.
+# Tests read each config, its bases and the hundred metafiles of a host many times, but parse each file once.
 config_utils.load = cache(config_utils.load)
+parse_config = Config._file2dict
+parse_config_once = cache(lambda *given, named: parse_config(*given, **dict(named)))
+OWN_CONFIGS = Path(__file__).parents[1] / 'configs'
+
+
+def _file2dict(filename: str | Path, *others: bool | None, **named: bool | None) -> tuple[dict, str, dict]:
+    path = Path(filename).absolute()
+    if OWN_CONFIGS in path.parents or 'site-packages' in path.parts:  # no test changes these
+        return deepcopy(parse_config_once(str(path), *others, named=tuple(named.items())))
+    return parse_config(filename, *others, **named)
+
+
+Config._file2dict = _file2dict
 
 # Largest absolute difference allowed between two ways to compute the same values of order 1, by dtype of the
 # computation. A few roundings of the dtype each: eps is 2.2e-16, 1.2e-7, 9.8e-4, 7.8e-3.

@@ -19,6 +19,10 @@ EOMT_RATES = {  # rate of the heads, length, blocks at the full rate and warm-up
     'eomt_lingbot_vit_l_ade20k': (2e-4, 20208, 1, (500, 1000)),
     'eomt_dinov3_vit_b_coco_panoptic': (2e-4, 177384, 3, (2000, 3000)),
     'eomt_lingbot_vit_l_coco_instance': (2e-4, 88692, 4, (2000, 3000)),
+    'eomt_dinov2_vit_l_ade20k': (1e-4, 39153, 1, (500, 1000)),
+    'eomt_dinov2_vit_s_coco_panoptic': (1e-4, 177384, 1, (500, 1000)),
+    'eomt_dinov2_vit_l_coco_panoptic': (1e-4, 88692, 1, (500, 1000)),
+    'eomt_dinov2_vit_l_coco_instance': (1e-4, 88692, 1, (500, 1000)),
 }
 
 

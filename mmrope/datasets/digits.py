@@ -68,6 +68,8 @@ def make_digits(
     def write(folder: Path) -> None:
         for split, count in zip(SPLITS, (images, val_images), strict=True):
             write_split(folder, split, count, tuple(parameters['size']), seed, progress)
+        names = ['void', 'background', *CLASSES]  # of the values of label maps, for training with --data
+        (folder / 'classes.txt').write_text(''.join(f'{name}\n' for name in names))
 
     return make_once(root, 'digits.json', parameters, write)
 
