@@ -58,34 +58,37 @@ def backward(model: nn.Module, name: str, rank: int) -> dict[str, Tensor]:
     return {'loss': loss.detach(), **named}
 
 
-def train_rank(rank: int, name: str, folder: str) -> None:
+def train_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group('gloo', init_method=f'file://{folder}/group', rank=rank, world_size=2)
-    model = MMDistributedDataParallel(Losses(name), broadcast_buffers=False, find_unused_parameters=False)
-    kept = [backward(model, name, rank) for _ in range(STEPS)]
-    torch.save(kept, f'{folder}/{rank}.pth')
+    for name in MODELS:
+        model = MMDistributedDataParallel(Losses(name), broadcast_buffers=False, find_unused_parameters=False)
+        torch.save([backward(model, name, rank) for _ in range(STEPS)], f'{folder}/{name}_{rank}.pth')
     distributed.barrier()
     distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize('name', MODELS)
-def test_a_process_without_ground_truth_trains_beside_one_that_has_some(name: str, tmp_path: Path) -> None:
-    multiprocessing.spawn(train_rank, args=(name, str(tmp_path)), nprocs=2)
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes have left of each model."""
+    folder = tmp_path_factory.mktemp('two')
+    multiprocessing.spawn(train_rank, args=(str(folder),), nprocs=2)
+    return folder
 
-    counts: list[list[Tensor]] = [[], []]  # masks of each rank, by prediction
+
+@pytest.mark.parametrize('name', MODELS)
+def test_a_process_without_ground_truth_trains_beside_one_that_has_some(name: str, trained: Path) -> None:
+    counts: list[list[float]] = [[], []]  # masks of each rank, by prediction
     model = Losses(name)
-    for rank in range(2):
-        with mock.patch.object(mask2former_head, 'reduce_mean', lambda x, rank=rank: counts[rank].append(x) or x):
+    for rank, seen in enumerate(counts):
+        with mock.patch.object(mask2former_head, 'reduce_mean', lambda x, seen=seen: seen.append(float(x)) or x):
             backward(model, name, rank)
-    assert [[float(count) for count in rank] for rank in counts] == [
-        [2.0] * 3,
-        [1.0] * 3,
-    ]  # the host counts none as one
+    assert counts == [[2.0] * 3, [1.0] * 3]  # the host counts an image without masks as one
     with mock.patch.object(mask2former_head, 'reduce_mean', lambda x: torch.full_like(x, 1.5)):
         expected = [backward(model, name, rank) for rank in range(2)]
 
     for rank in range(2):
-        for kept in torch.load(tmp_path / f'{rank}.pth'):
+        for kept in torch.load(trained / f'{name}_{rank}.pth'):
             torch.testing.assert_close(kept['loss'], expected[rank]['loss'])
             for key in expected[0].keys() - {'loss'}:
                 mean = (expected[0][key] + expected[1][key]) / 2

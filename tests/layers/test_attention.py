@@ -158,22 +158,27 @@ LEARNING = {
 }
 
 
-def gradients_are_exact(attn: Attention, windows: Windows, order: Windows | None, batch: int) -> bool:
+# The fast mode checks random projections of the Jacobian, the slow one each of its entries.
+ONE_BY_ONE = [True, pytest.param(False, marks=pytest.mark.slow)]
+
+
+def gradients_are_exact(attn: Attention, windows: Windows, order: Windows | None, batch: int, fast: bool) -> bool:
     x = torch.randn(batch, 15, 8, dtype=torch.double, requires_grad=True)
     names, params = zip(*attn.named_parameters())
 
     def forward(x: torch.Tensor, *params: torch.Tensor) -> torch.Tensor:
         return torch.func.functional_call(attn, dict(zip(names, params)), (x, windows, order))
 
-    return torch.autograd.gradcheck(forward, (x, *params))
+    return torch.autograd.gradcheck(forward, (x, *params), fast_mode=fast)
 
 
+@pytest.mark.parametrize('fast', ONE_BY_ONE)
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
 @pytest.mark.parametrize('windows, order', LEARNING.values(), ids=LEARNING.keys())
 @pytest.mark.parametrize('batch', [1, 2])
-def test_every_gradient_is_exact(rope: str | None, windows, order, batch: int) -> None:
+def test_every_gradient_is_exact(rope: str | None, windows, order, batch: int, fast: bool) -> None:
     attn = make(rope, 8, 2).double()
-    assert gradients_are_exact(attn, windows, order, batch)
+    assert gradients_are_exact(attn, windows, order, batch, fast)
     attn(torch.randn(batch, 15, 8, dtype=torch.double), windows, order).square().sum().backward()
     assert all(param.grad.abs().sum() > 0 for param in attn.parameters())
 
@@ -207,9 +212,10 @@ def learned_scale(attn: Attention) -> None:
     attn.rope.register_forward_hook(lambda module, args, angles: angles * module.scale)
 
 
+@pytest.mark.parametrize('fast', ONE_BY_ONE)
 @pytest.mark.parametrize('change', [roll_heads, stretch, other_grid, subclass, learned_scale])
 @pytest.mark.parametrize('windows, order', LEARNING.values(), ids=LEARNING.keys())
-def test_gradients_follow_changes_of_the_angles(change, windows, order) -> None:
+def test_gradients_follow_changes_of_the_angles(change, windows, order, fast: bool) -> None:
     attn = make('mixed', 8, 2).double()
     x = torch.randn(1, 15, 8, dtype=torch.double)
     before = attn(x, windows, order)
@@ -220,7 +226,7 @@ def test_gradients_follow_changes_of_the_angles(change, windows, order) -> None:
     def forward(x: torch.Tensor, *params: torch.Tensor) -> torch.Tensor:
         return torch.func.functional_call(attn, {f'rope.{n}': p for n, p in zip(names, params)}, (x, windows, order))
 
-    assert torch.autograd.gradcheck(forward, (x.requires_grad_(), *params))
+    assert torch.autograd.gradcheck(forward, (x.requires_grad_(), *params), fast_mode=fast)
 
 
 @pytest.mark.parametrize('rope', ['mixed', 'axial', None])
@@ -344,10 +350,11 @@ RULES = {
 
 @pytest.mark.parametrize('rope', ['mixed', 'axial'])
 @pytest.mark.parametrize('positions', RULES.values(), ids=RULES)
-def test_gradients_of_windows_with_prefix_tokens_are_exact(rope, positions, batch=2) -> None:
+@pytest.mark.parametrize('fast', ONE_BY_ONE)
+def test_gradients_of_windows_with_prefix_tokens_are_exact(rope, positions, fast: bool, batch=2) -> None:
     attn = Attention(8, 2, rope, 10.0, positions=positions).double()
     windows = even_windows((3, 4), 2)
-    assert gradients_are_exact(attn, windows, None, batch)
+    assert gradients_are_exact(attn, windows, None, batch, fast)
     attn(torch.randn(batch, 15, 8, dtype=torch.double), windows).square().sum().backward()
     assert all(param.grad.abs().sum() > 0 for param in attn.parameters())
 

@@ -1,6 +1,6 @@
 """Both backbones against their definitions in float64, outputs and every gradient, at whatever sizes Hypothesis finds.
 
-`make test` tries 100 examples of each kind, `make test-all` 2,000.
+`make test` tries 40 examples of each kind, `make test-all` 2,000.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from mmrope.layers import Attention, even_windows, one_window, reorder, shifted_
 from tests.helpers.classic_swin import classic_swin, weights_of
 from tests.helpers.plain_vit import plain_vit
 
-EXAMPLES, MANY = 100, 2000
+EXAMPLES, MANY = 40, 2000
 # Largest norm of an error over that of the values. float64 and float32: some hundred roundings. Half precision, by
 # autocast: a LayerNorm of few channels can enlarge a rounding without limit (with 16 channels and 9 tokens outputs in
 # bfloat16 were off by 0.11; without rotation gradients by 0.8), so here it is only held to be near, and its gradients

@@ -46,7 +46,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, size: tuple[int, in
 
 
 @pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='the memory of a process is read from /proc')
-@pytest.mark.parametrize('iterations', [200, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('iterations', [80, pytest.param(2000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     'name', [name if name != 'vit_axial' else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 )

@@ -105,7 +105,7 @@ def test_cls_tokens_are_those_that_attend_along() -> None:
 
 
 @pytest.mark.parametrize('suffix, variant', TIMM_NAMES.items(), ids=lambda v: str(v))
-@pytest.mark.parametrize('size', [(224, 224), (160, 320), (96, 64)])
+@pytest.mark.parametrize('size', [pytest.param((224, 224), marks=pytest.mark.slow), (160, 320), (96, 64)])
 def test_parity_with_timm(suffix, variant, size: tuple[int, int], close: Callable[..., None]) -> None:
     # img_size: so that timm, which resizes pos_embed with antialias, does not resize it
     theirs = timm.create_model(f'vit_small_patch16_rope{suffix}_224', img_size=size).eval()

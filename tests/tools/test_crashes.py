@@ -47,7 +47,7 @@ TRAININGS = {
     'iterations': ('segmentation', SEGMENTER, 'iter_3.pth', 'iter_5.pth'),
     'iterations, workers': ('segmentation', SEGMENTER + WORKERS.format(True), 'iter_2.pth', 'iter_5.pth'),
 }
-SAMPLE = ('epochs, workers', 'iterations by aspect ratio, workers', 'iterations')
+SAMPLE = ('iterations by aspect ratio, workers', 'iterations')
 
 
 def extended(write_config: Callable[..., str], folder: Path, kind: str, lines: str) -> str:

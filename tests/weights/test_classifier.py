@@ -48,14 +48,13 @@ def image_classifier(weights: KnownWeights, channels: int, **arguments: object) 
 
 
 def cases() -> list:
-    """Small models and a larger one at the odd size; the rest takes longer."""
-    fast = {('small', (224, 384)), ('base', (224, 384))}
+    """Small models at the odd size; the rest takes longer."""
     return [
         pytest.param(
             name,
             size,
             id=f'{name}-{size[0]}x{size[1]}',
-            marks=() if (weights.arch, size) in fast else pytest.mark.slow,
+            marks=() if (weights.arch, size) == ('small', (224, 384)) else pytest.mark.slow,
         )
         for name, weights in VITS.items()
         for size in SIZES

@@ -3,8 +3,10 @@
 MMEngine copies variables when it reads a base config. A child that sets one changes none of the parts made from it.
 """
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -18,8 +20,14 @@ PARTS = ('model', 'train_cfg', 'tta_pipeline', *(f'{stage}_dataloader' for stage
 
 
 def check_variables(cfg: Config) -> None:
-    """Warn of each variable whose value is in none of the parts that it names."""
+    """Warn of each variable that the config's file sets and whose value is in none of the parts that it names.
+
+    A child that sets ``train_cfg.max_iters`` as it should leaves the ``max_iters`` of its base without effect.
+    """
+    own = set(re.findall(r'^(\w+)\s*=', Path(cfg.filename).read_text(encoding='utf-8'), re.MULTILINE))
     for name, advice in idle_variables(cfg):
+        if name not in own:
+            continue
         text = repr(cfg[name]) if name not in PIPELINES else '[...]'
         warnings.warn(f'the config sets {name} = {text}, which has no effect: {advice}', stacklevel=3)
 

@@ -47,3 +47,14 @@ def test_a_variable_with_its_effect_is_no_warning(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter('error', UserWarning)
         check_variables(Config.fromfile(tmp_path / 'child.py'))
+
+
+def test_a_part_that_is_set_in_place_of_its_variable_is_no_warning(tmp_path: Path) -> None:
+    """The variables of the base stay behind."""
+    text = f'_base_ = {str(CONFIGS / "mask_rcnn_rope_mixed_vit_b_coco.py")!r}\ntrain_cfg = dict(max_iters=300)\n'
+    (tmp_path / 'child.py').write_text(f'{text}train_dataloader = dict(dataset=dict(pipeline=[]))\n')
+    cfg = Config.fromfile(tmp_path / 'child.py')
+    assert {name for name, _ in idle_variables(cfg)} >= {'max_iters', 'train_pipeline'}
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        check_variables(cfg)
