@@ -5,6 +5,7 @@ import doctest
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -202,6 +203,9 @@ def test_own_data_from_zero_to_predictions(tmp_path: Path, monkeypatch: pytest.M
         if words[0] == 'mmrope':
             with isolated():
                 main(words[1:])
+        if words[:2] == ['python', 'docs/export/run_onnx.py']:
+            subprocess.run([sys.executable, ROOT / words[1], *words[2:]], check=True)
+    assert Path('maps/000000.png').is_file()
     (text,) = blocks('python', ROOT / 'docs/own_data.md')
     names: dict = {}
     with isolated():
