@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
         best = max(series, key=series.__getitem__)
         table.add_row(name, f'{series[max(series)]:.3f} (best {series[best]:.3f}, iteration {best})')
     table.add_row('training loss', f'{losses[max(losses)]:.4f}')
-    table.add_row('iterations', str(max(losses)))
+    table.add_row('iterations', str(max(max(series) for series in (losses, *metrics.values()))))
     for path in find_checkpoints(args.work_dir):
         table.add_row('checkpoint', str(path))
     table.add_row('curves', str(out))
@@ -49,8 +49,8 @@ def read_history(work_dir: Path) -> tuple[dict[int, float], dict[str, dict[int, 
     """Read the scalars of all parts of a training; a resumed part replaces the iterations that it repeats.
 
     Returns:
-        The losses by iteration, and for each metric by name its values, each at the last iteration that was logged
-        before the validation.
+        The losses by iteration, and for each metric by name its values, each at the iteration of the validation, or at
+        the last one that was logged before it if the log counts validations by epoch.
 
     Raises:
         CommandError: if the folder holds no training.
@@ -70,9 +70,10 @@ def read_history(work_dir: Path) -> tuple[dict[int, float], dict[str, dict[int, 
                 last = record['iter']
                 losses[last] = record['loss']
             elif last is not None:
+                at = max(last, record.get('step', 0))  # an epoch has at least one iteration
                 for key, value in record.items():
                     if (name := key.rpartition('/')[2]) in METRICS:
-                        metrics.setdefault(name, {})[last] = value
+                        metrics.setdefault(name, {})[at] = value
     if not losses:
         raise CommandError(f'{work_dir} holds no training: there is no loss in its */vis_data/scalars.json')
     return losses, {name: series for name, series in sorted(metrics.items()) if series}

@@ -40,12 +40,12 @@ def test_a_validation_lies_at_the_last_logged_iteration(tmp_path: Path) -> None:
     assert set(metrics) == {'bbox_mAP', 'segm_mAP'}
 
 
-@pytest.mark.parametrize('step', [0, 40])
-def test_validations_of_iterations(tmp_path: Path, step: int) -> None:
-    """Their step is the iteration, or 0 where the config lets it count epochs."""
+@pytest.mark.parametrize('step, at', [(0, 40), (40, 40), (43, 43)])
+def test_validations_of_iterations(tmp_path: Path, step: int, at: int) -> None:
+    """Their step is the iteration, logged or not, or 0 where the config lets it count epochs."""
     records = [dict(lr=1.0, loss=1.0, iter=iteration, step=iteration) for iteration in (10, 20, 30, 40)]
     write_part(tmp_path, '20260101_100000', [*records, dict(mIoU=40.0, aAcc=80.0, step=step)])
-    assert plot.read_history(tmp_path)[1] == {'mIoU': {40: 40.0}}
+    assert plot.read_history(tmp_path)[1] == {'mIoU': {at: 40.0}}
 
 
 def test_a_resumed_run_replaces_what_it_did_again(tmp_path: Path) -> None:
