@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook, Hook, LoggerHook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -284,6 +285,9 @@ def build_runner(cfg: Config, run: Run, training: bool, notes: Sequence[str] = (
         runner.register_hook(CheckSchedules())
         runner.register_hook(ReportBatchSize())
         scale_by_step(runner)
+    elif not is_main_process():
+        # It writes the metrics of a test as JSON, in every process into one file, which two at once spoil.
+        runner.hooks[:] = [hook for hook in runner.hooks if not isinstance(hook, LoggerHook)]
     if training and cfg.get('resume'):
         runner.register_hook(ConfigCounts(cfg.load_from))
     elif training and cfg.get('load_from'):

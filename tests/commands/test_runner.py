@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import LoggerHook
 from mmengine.optim import AmpOptimWrapper
 
 from mmrope.checkpoints.sources import CheckpointError
@@ -115,8 +116,10 @@ def test_amp_of_mmengine_needs_an_accelerator_still() -> None:
 class FakeRunner:
     """Takes the place of the runner, and remembers."""
 
+    default_hooks: tuple[Any, ...] = ()
+
     def __init__(self, cfg: Config) -> None:
-        self.cfg, self.hooks, self.warnings, self.infos = cfg, [], [], []
+        self.cfg, self.hooks, self.warnings, self.infos = cfg, list(self.default_hooks), [], []
         self.logger = SimpleNamespace(warning=self.warnings.append, info=self.infos.append)
 
     def register_hook(self, hook: Any) -> None:
@@ -175,6 +178,17 @@ def test_a_test_needs_no_optimizer_and_no_word_on_its_norms(machine: SimpleNames
     built = runner.build_runner(recipe('pytorch'), Run(), training=False)
     assert built.warnings == []
     assert built.cfg.model.norm_cfg.type == 'BN'
+
+
+@pytest.mark.parametrize('main', [True, False])
+def test_one_process_of_a_test_writes_its_metrics(
+    main: bool, machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them would write one file, and in `make test` two once wrote it at the same time."""
+    monkeypatch.setattr(runner, 'is_main_process', lambda: main)
+    monkeypatch.setattr(FakeRunner, 'default_hooks', (LoggerHook(),))
+    built = runner.build_runner(recipe('pytorch'), Run(), training=False)
+    assert any(isinstance(hook, LoggerHook) for hook in built.hooks) == main
 
 
 def test_a_model_wrapper_of_the_config_is_kept(machine: SimpleNamespace) -> None:

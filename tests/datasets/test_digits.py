@@ -73,7 +73,8 @@ def visible_by_painting(shapes: np.ndarray) -> np.ndarray:
 def test_same_arguments_give_the_same_bytes(root: Path, tmp_path: Path) -> None:
     make_digits(tmp_path / 'again', **ARGUMENTS)
     assert contents(tmp_path / 'again') == contents(root)
-    assert len(contents(root)) == 2 * (8 + 4) + 3
+    assert len(contents(root)) == 2 * (8 + 4) + 4
+    assert (root / 'classes.txt').read_text().split() == ['void', 'background', *'0123456789']
 
 
 def test_scene_does_not_depend_on_how_many_are_made(root: Path, tmp_path: Path) -> None:

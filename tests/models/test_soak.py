@@ -65,4 +65,5 @@ def test_memory_over_many_image_sizes(name: str, iterations: int) -> None:
     print(f'\n{name}, {len(set(sizes))} sizes, by quarters: {figures}')
     memory, alive = zip(*curve, strict=True)
     assert memory[-1] - memory[0] < 8
-    assert alive[-1] <= alive[0]  # what tests before this one left behind may go meanwhile
+    # The first quarter only looks at some sizes. What tests before this one left behind may go meanwhile.
+    assert alive[-1] <= max(alive[:2])
