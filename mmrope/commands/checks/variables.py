@@ -11,6 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ... import config_path
 from .classes import heads_of
 
 SIZES = ('image_size', 'img_size', 'img_scale', 'crop_size')
@@ -20,16 +21,28 @@ PARTS = ('model', 'train_cfg', 'tta_pipeline', *(f'{stage}_dataloader' for stage
 
 
 def check_variables(cfg: Config) -> None:
-    """Warn of each variable that the config's file sets and whose value is in none of the parts that it names.
+    """Warn of each variable of a user whose value is in none of the parts that it names.
 
-    A child that sets ``train_cfg.max_iters`` as it should leaves the ``max_iters`` of its base without effect.
+    Variables of mmrope's and the hosts' bases are no mistakes: a child that sets ``train_cfg.max_iters`` as it should
+    leaves the ``max_iters`` of its base without effect.
     """
-    own = set(re.findall(r'^(\w+)\s*=', Path(cfg.filename).read_text(encoding='utf-8'), re.MULTILINE))
+    own = _names_set_by(Path(cfg.filename))
     for name, advice in idle_variables(cfg):
         if name not in own:
             continue
         text = repr(cfg[name]) if name not in PIPELINES else '[...]'
         warnings.warn(f'the config sets {name} = {text}, which has no effect: {advice}', stacklevel=3)
+
+
+def _names_set_by(file: Path) -> set[str]:
+    """Return the variables that a config and those of its bases set that are not mmrope's or a host's."""
+    published = Path(config_path('_base_/default_runtime')).parents[1]
+    names = set(re.findall(r'^(\w+)\s*=', file.read_text(encoding='utf-8'), re.MULTILINE))
+    for base in Config._get_base_files(str(file)):
+        path = file.parent / base
+        if path.is_file() and published not in path.resolve().parents:  # 'mmdet::...' is no file
+            names |= _names_set_by(path)
+    return names
 
 
 def idle_variables(cfg: Config) -> Iterator[tuple[str, str]]:

@@ -32,8 +32,10 @@ def test_a_variable_without_effect_is_named(line: str, tmp_path: Path) -> None:
     base, advice = IDLE[line]
     (tmp_path / 'child.py').write_text(f'_base_ = {str(CONFIGS / f"{base}.py")!r}\n{line}\n')
     name = line.partition(' ')[0]
-    with pytest.warns(UserWarning, match=f'sets {name} = .*, which has no effect: {advice}'):
-        load_config(str(tmp_path / 'child.py'))
+    (tmp_path / 'grandchild.py').write_text('_base_ = "child.py"\nwork_dir = "work"\n')
+    for config in ('child.py', 'grandchild.py'):
+        with pytest.warns(UserWarning, match=f'sets {name} = .*, which has no effect: {advice}'):
+            load_config(str(tmp_path / config))
 
 
 @pytest.mark.parametrize('path', configs('*.py'))
