@@ -73,7 +73,7 @@ class DetectionSet:
 
     @property
     def masks(self) -> bool:
-        """Whether every object has a mask."""
+        """True if every object has a mask."""
         return self.unmasked[0] == 0
 
 

@@ -150,7 +150,7 @@ class _Rows:
 
     @property
     def in_order(self) -> bool:
-        """Whether the rows are stored in the order of the tokens."""
+        """True if the rows are stored in the order of the tokens."""
         return self.packed or self.shape[0] == 1 or len(self.windows.groups) == 1
 
     def by_group(self, x: Tensor) -> list[Tensor]:

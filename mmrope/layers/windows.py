@@ -55,7 +55,7 @@ class Windows(NamedTuple):
 
     @property
     def several(self) -> bool:
-        """Whether there is more than one window."""
+        """True if there is more than one window."""
         return len(self.rows) > 1 or len(self.cols) > 1 or self.rows[0].number * self.cols[0].number > 1
 
     def prefix_of(self, x: Tensor) -> int:
