@@ -19,7 +19,7 @@ setup: ## create the virtual environment .venv; STACK=openmmlab: .venv-openmmlab
 # $(1): config, $(2): work dir.
 # `trained` is written when the training has ended; until then, a call resumes from the last checkpoint.
 define train-and-test
-	$(PY) tools/make_digits.py --out data/digits
+	$(PY) tools/make_digits.py --out-dir data/digits
 	[ -e $(2)/trained ] || $(PY) tools/train.py $(1) --work-dir $(2) $(if $(wildcard $(2)/last_checkpoint),--resume)
 	@touch $(2)/trained
 	$(PY) tools/test.py $(1) "$(2)/$$(basename "$$(cat $(2)/last_checkpoint)")" --work-dir $(2)/test --show-dir $(2)/predictions

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from .cli import add_device, add_options, add_overwrite, check_output, positive, print_table
+from .cli import add_device, add_options, add_out_dir, add_overwrite, check_output, positive, print_table
 from .errors import CommandError, errors_of
 from .skipping import Skips
 
@@ -43,9 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--heads', nargs='+', type=int, default=[], metavar='I', help='heads to draw in addition to their mean'
     )
-    parser.add_argument(
-        '--out', type=Path, default=Path('work_dirs/attention'), help='output folder (default: %(default)s)'
-    )
+    add_out_dir(parser, 'work_dirs/attention')
     add_options(parser)
     add_device(parser)
     add_overwrite(parser)
@@ -57,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     from .config import prepare_process
 
     models, labels = pairs_of(args.models), labels_of(args)
-    written = [args.out / 'attention.png', args.out / 'attention.json']
+    written = [args.out_dir / 'attention.png', args.out_dir / 'attention.json']
     check_output(written[1], args.overwrite)
     prepare_process()
     skips, of_models = Skips(args.prog, args.traceback), Skips(args.prog, args.traceback)
@@ -167,7 +165,7 @@ def draw_query(args: argparse.Namespace, label: str, model: nn.Module, path: Pat
     x, y = args.query
     with errors_of('--query'):
         maps = attention_maps(backbone_of(model), image, x, y, head_of(model))
-    out = args.out / f'maps_{label}_{path.stem}.png'
+    out = args.out_dir / f'maps_{label}_{path.stem}.png'
     draw_maps(image, tuple(args.query), chosen_maps(maps, args.blocks, args.heads), args.heads, out)
     return out
 

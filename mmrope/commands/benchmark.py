@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli import add_overwrite, check_output, parse_pixels, positive
+from .cli import add_out_dir, add_overwrite, check_output, parse_pixels, positive
 from .errors import CommandError, errors_of
 from .skipping import Skips
 
@@ -58,9 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--no-memory', action='store_true', help='do not measure memory, which takes one more step each'
     )
-    parser.add_argument(
-        '--out', type=Path, default=Path('work_dirs/benchmark'), help='output folder (default: %(default)s)'
-    )
+    add_out_dir(parser, 'work_dirs/benchmark')
     add_overwrite(parser)
 
 
@@ -77,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         rows, modules = read_configs(args, skips)
     for name in rows:
-        check_output(args.out / f'{name}.json', args.overwrite)
+        check_output(args.out_dir / f'{name}.json', args.overwrite)
     for name, row in rows.items():
         done: list[Measurement] = []
         for setting in settings_of(row, args):
@@ -85,9 +83,9 @@ def run(args: argparse.Namespace) -> None:
                 done += measurements
                 write(done, args, name)
         if len({entry.setting.size for entry in done}) > 1:
-            draw(done, args.out / f'{name}.png')
+            draw(done, args.out_dir / f'{name}.png')
         skips.check(done)
-    print(f'\nwrote the results to {args.out}')
+    print(f'\nwrote the results to {args.out_dir}')
     skips.report('the rest was measured')
 
 
@@ -256,9 +254,9 @@ def write(done: Sequence[Measurement], args: argparse.Namespace, name: str) -> N
     """Write the measurements of a row so far."""
     from ..analysis.benchmark import environment
 
-    args.out.mkdir(parents=True, exist_ok=True)
+    args.out_dir.mkdir(parents=True, exist_ok=True)
     result = dict(environment=environment(args.device, args.threads), measurements=[entry.as_dict() for entry in done])
-    (args.out / f'{name}.json').write_text(json.dumps(result, indent=1) + '\n')
+    (args.out_dir / f'{name}.json').write_text(json.dumps(result, indent=1) + '\n')
 
 
 def draw(measurements: Sequence[Measurement], out: Path) -> None:

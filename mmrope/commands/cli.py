@@ -83,6 +83,12 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--device', help='torch device, such as cuda:1 (default: cuda if there is one, else cpu)')
 
 
+def add_out_dir(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add ``--out-dir``, and ``--out`` for the same."""
+    text = f'output folder (default: {default})'
+    parser.add_argument('--out-dir', '--out', type=Path, metavar='DIR', default=Path(default), help=text)
+
+
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Add ``--overwrite``."""
     parser.add_argument('--overwrite', action='store_true', help='replace existing files')

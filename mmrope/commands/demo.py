@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cli import add_options, add_overwrite, check_output, parse_size, share
+from .cli import add_options, add_out_dir, add_overwrite, check_output, parse_size, share
 from .errors import CommandError, errors_of, sentence
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', metavar='CONFIG', help="path of a config, or the name of one of mmrope's")
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='a file, a URL, hf-hub:OWNER/NAME')
     parser.add_argument('--size', type=parse_size, help='test at another image size: N, HxW or short:N')
-    parser.add_argument('--out-dir', type=Path, default=Path('outputs'), help='output folder (default: %(default)s)')
+    add_out_dir(parser, 'outputs')
     parser.add_argument(
         '--score-thr', type=float, default=0.3, help='leave out detections with a lower score (default: 0.3)'
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from .cli import add_config, add_device, add_overwrite, check_output, print_table
+from .cli import add_config, add_device, add_out_dir, add_overwrite, check_output, print_table
 from .errors import CommandError, errors_of
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--block', type=int, metavar='I', help='block whose reconstructions are drawn (default: the middle one)'
     )
-    parser.add_argument(
-        '--out', type=Path, default=Path('work_dirs/frequencies'), help='output folder (default: %(default)s)'
-    )
+    add_out_dir(parser, 'work_dirs/frequencies')
     add_device(parser)
     add_overwrite(parser)
 
@@ -58,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     from .checks.config import check_checkpoint
     from .config import read_config
 
-    check_output(args.out / FILES[0], args.overwrite)
+    check_output(args.out_dir / FILES[0], args.overwrite)
     check_checkpoint(args.initial, '--initial')
     functions = make_functions(args.grid, args.image)
     cfg = read_config(args)
@@ -74,9 +72,9 @@ def run(args: argparse.Namespace) -> None:
         if part.shape[1] > 1
     }
     errors = reconstruction_errors(functions, freqs, axial_theta, theta)
-    draw_frequencies(freqs, theta, axial_theta, initial, args.out / FILES[1])
+    draw_frequencies(freqs, theta, axial_theta, initial, args.out_dir / FILES[1])
     sets = reconstruction_sets({names[block]: freqs[names[block]]}, axial_theta, theta)
-    draw_block(sets, functions, args.out / FILES[2])
+    draw_block(sets, functions, args.out_dir / FILES[2])
     result = dict(
         config=args.config,
         checkpoint=args.checkpoint,
@@ -90,12 +88,12 @@ def run(args: argparse.Namespace) -> None:
         },
         reconstruction=dict(grid=args.grid, missed_variance=errors),
     )
-    (args.out / FILES[0]).write_text(json.dumps(result) + '\n')
+    (args.out_dir / FILES[0]).write_text(json.dumps(result) + '\n')
     if moved:
         print_changes(moved, exact=initial is not None)
     print_errors(errors)
     for name in FILES:
-        print(f'wrote {args.out / name}')
+        print(f'wrote {args.out_dir / name}')
 
 
 def load_backbone(cfg: Config, checkpoint: str, device: str | None) -> RoPEViT | RoPESwin:
