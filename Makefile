@@ -40,10 +40,10 @@ bench: setup ## compare time and memory with other packages' backbones in about 
 	$(PY) tools/benchmark.py --suite benchmarks/cpu.py --overwrite
 
 test: setup ## run the tests, without the slow ones, in two processes
-	$(PY) -m pytest tests/ -q -m "not slow" -n 2 --dist loadfile
+	$(PY) -m pytest tests/ -q -m "not slow" -n 2 --dist worksteal
 
 test-all: setup ## run all tests, in two processes, and `make test` with MMCV's compiled operators
-	$(PY) -m pytest tests/ -q -n 2 --dist loadfile
+	$(PY) -m pytest tests/ -q -n 2 --dist worksteal
 	$(if $(filter torchvision,$(OPS)),$(MAKE) test OPS=compiled)
 
 test-oldest: ## test layers, models and weights with the oldest versions that setup.cfg promises, in .venv-oldest
