@@ -183,6 +183,17 @@ def share(text: str) -> float:
     return value
 
 
+def part(text: str) -> float:
+    """Parse a number between 0 and 1, neither of which is allowed.
+
+    Raises:
+        argparse.ArgumentTypeError: if ``text`` is none.
+    """
+    if (value := share(text)) in (0, 1):
+        raise argparse.ArgumentTypeError(f'must be above 0 and below 1, got {text!r}')
+    return value
+
+
 def print_table(table: Table) -> None:
     """Print a table as wide as the terminal, or, without one, wide enough that no cell is cut."""
     from rich.console import Console

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--size', type=parse_size, help='test at another image size: N, HxW or short:N')
     add_out_dir(parser, 'outputs')
     parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='leave out detections with a lower score (default: 0.3)'
+        '--score-thr', type=share, default=0.3, help='leave out detections with a lower score, 0 to 1 (default: 0.3)'
     )
     parser.add_argument(
         '--opacity', type=share, default=0.5, help='opacity of masks and segments, 0 to 1 (default: 0.5)'
@@ -58,9 +58,10 @@ def run(args: argparse.Namespace) -> None:
         try:
             predict(predictor, files, args.out_dir, args.opacity, skips, results)
         finally:  # keep the results so far on a full disk or Ctrl-C, too
-            described = dict(config=args.config, checkpoint=args.checkpoint, score_thr=args.score_thr)
-            text = json.dumps({**described, 'classes': predictor.classes, 'images': results}, indent=2)
-            (args.out_dir / 'predictions.json').write_text(f'{text}\n')
+            if results:
+                described = dict(config=args.config, checkpoint=args.checkpoint, score_thr=args.score_thr)
+                text = json.dumps({**described, 'classes': predictor.classes, 'images': results}, indent=2)
+                (args.out_dir / 'predictions.json').write_text(f'{text}\n')
     if results:
         print(f'{args.out_dir}: predictions.json and {len(results)} drawn images')
     skips.report(f'{len(results)} predicted')

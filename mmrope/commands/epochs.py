@@ -5,6 +5,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from .errors import CommandError
+
 WARMUP = 10  # a warm-up takes at most one of this many iterations
 
 
@@ -17,6 +19,9 @@ def set_epochs(cfg: Config, epochs: int, iterations: int) -> None:
         cfg: config of a training, in epochs or in iterations; changed in place.
         epochs: length of the training.
         iterations: number of iterations of an epoch.
+
+    Raises:
+        CommandError: if nothing says how long a schedule in iterations lasts.
     """
     loop, total = cfg.train_cfg, epochs * iterations
     counts_iterations = 'max_iters' in loop
@@ -26,7 +31,10 @@ def set_epochs(cfg: Config, epochs: int, iterations: int) -> None:
     schedulers = [schedulers] if isinstance(schedulers, Mapping) else schedulers
     by_iteration = [scheduler for scheduler in schedulers if not scheduler.get('by_epoch', True)]
     warmup = max((scheduler['end'] for scheduler in by_iteration if _warms_up(scheduler)), default=0)
-    length = old if counts_iterations else max((scheduler.get('end', 0) for scheduler in by_iteration), default=0)
+    length = old if counts_iterations else max(map(_length, by_iteration), default=0)
+    for i, scheduler in enumerate(schedulers):
+        if not scheduler.get('by_epoch', True) and max(scheduler.get('milestones', ()), default=0) > length:
+            raise CommandError(f'param_scheduler[{i}], {scheduler["type"]}, counts iterations: give it an end, too')
     for scheduler in schedulers:
         if 'warmup' in scheduler:
             _shorten(scheduler, epochs if scheduler.get('by_epoch', True) else total)
@@ -46,6 +54,12 @@ def set_epochs(cfg: Config, epochs: int, iterations: int) -> None:
         hooks['logger']['log_metric_by_epoch'] = True
     if cfg.get('log_processor'):
         cfg.log_processor.by_epoch = True
+
+
+def _length(scheduler: Mapping[str, Any]) -> int:
+    """Return the last step of a schedule that says it."""
+    rest = max(scheduler.get('T_max', 0), scheduler.get('total_steps', 0))
+    return scheduler.get('end', scheduler.get('begin', 0) + rest)
 
 
 def _warms_up(scheduler: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cli import add_config, add_run, parse_pixels, positive, print_table, share
+from .cli import add_config, add_run, parse_pixels, part, positive, print_table
 from .errors import CommandError, errors_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument('--batch-size', type=positive, help='images of a process; the learning rate follows')
     own.add_argument(
         '--val-fraction',
-        type=share,
+        type=part,
         help='of the images, to validate on, if the folder has no such part (default: 0.2)',
     )
     own.add_argument('--split-seed', type=int, help='seed of the choice of these images (default: 0)')

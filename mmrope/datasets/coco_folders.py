@@ -27,7 +27,7 @@ MAP_FOLDERS = (
     'annotations', 'annotation', 'masks', 'mask', 'labels', 'maps', 'ann_dir', 'SegmentationClass',
 )  # fmt: skip
 KEYS = ('images', 'annotations', 'categories')
-LOOKED_UP = 20  # names that are looked up in each folder before all are
+LOOKED_UP = 20  # names of images that are looked for in each folder
 LAYOUTS = (
     'annotations/instances_train.json and instances_val.json; train/ and valid/ with _annotations.coco.json in each; '
     'or one COCO file with images, annotations and categories'
@@ -61,7 +61,7 @@ class DetectionSet:
         root: its folder.
         classes: names, in the order of the file.
         parts: ``'train'``, ``'val'`` and maybe ``'test'``.
-        unmasked: annotations that are no crowds, and how many of them have no mask.
+        unmasked: number of annotations without a mask, and of all; crowds are not counted.
         notes: decisions that a reader of the data has made, a sentence each.
     """
 
@@ -197,11 +197,15 @@ def _with_defaults(content: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     changed = False
     for ann in content['annotations']:
         box = ann.get('bbox')
-        if 'area' not in ann and isinstance(box, list) and len(box) == 4:
+        if 'area' not in ann and _is_box(box):
             ann['area'], changed = box[2] * box[3], True
         if 'iscrowd' not in ann:
             ann['iscrowd'], changed = 0, True
     return content, changed
+
+
+def _is_box(box: Any) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(isinstance(side, (int, float)) for side in box)
 
 
 def _classes(path: Path, categories: list[dict[str, Any]], used: set[Any]) -> tuple[tuple[str, ...], list[str]]:

@@ -154,7 +154,7 @@ def read_table(root: Path) -> Table:
             f'{root} has no classes.txt: write the name of the class with the value 0 into its first line, that with '
             '1 into the second, and so on; for maps in colours a name and its red, green and blue (car 0 0 142)'
         )
-    lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
+    lines = [line.strip() for line in _lines(path)]
     lines = [line for line in lines if line and not line.startswith('#')][path.suffix == '.csv' :]
     found = [COLOUR.match(line) for line in lines]
     names = [match[1].strip() if match else line for match, line in zip(found, lines)]
@@ -170,9 +170,16 @@ def read_table(root: Path) -> Table:
     return Table(path, names, colours)
 
 
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path} must be text in UTF-8, and {error}') from None
+
+
 def _numbered_table(path: Path) -> Table:
     """Read a table whose lines are the value and the name of a class, below a line of titles."""
-    rows = [line.split(',', 1) for line in path.read_text(encoding='utf-8-sig').splitlines()[1:] if line.strip()]
+    rows = [line.split(',', 1) for line in _lines(path)[1:] if line.strip()]
     names = {row[0].strip(): row[-1].strip() for row in rows}
     if not rows or set(names) != {str(value) for value in range(len(rows))}:
         raise ValueError(f'{path} must number its classes 0, 1, 2 and so on, a value and a name in each line')
@@ -277,11 +284,11 @@ def _listed(root: Path, names: list[str], suffix: str, fraction: float, seed: in
     if 'train' not in lists:
         parts = dict(zip(('train', 'val'), split_names(names, fraction, seed)))
         return parts, f'split at random: {fraction:g} of the images to validate on, seed {seed}'
-    found = {}
+    found, known = {}, set(names)
     for part, path in lists.items():
-        lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        lines = [line.strip() for line in _lines(path) if line.strip()]
         found[part] = [line.removesuffix(suffix) for line in lines]
-        missing = [name for name in found[part] if name not in set(names)]
+        missing = [name for name in found[part] if name not in known]
         if missing:
             raise ValueError(f'{path} names images that do not exist (*{suffix}): {few(missing)}')
     return found, f'parts as in {few(map(str, lists.values()))}'

@@ -54,9 +54,10 @@ class MaskAnnealingHook(Hook):
         if not self.modules:
             raise ValueError(f'model must hold an mmrope.models.EoMT, but got {type(unwrapped(runner.model)).__name__}')
         blocks = len(self.modules[0].mask_probabilities)
-        self.spans = [*zip(*self._times(blocks, runner.max_iters))]
+        begins, ends = self._times(blocks, runner.max_iters)
+        self.spans = [*zip(begins, ends)]
         if any(begin > end for begin, end in self.spans):
-            raise ValueError(f'begin must not be after end for any block, but got {self.begin} and {self.end}')
+            raise ValueError(f'begin must not be after end for any block, but got {begins} and {ends} in iterations')
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Set the probabilities of the iteration."""

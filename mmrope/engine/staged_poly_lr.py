@@ -58,6 +58,8 @@ class StagedPolyLR(LRSchedulerMixin, _ParamScheduler):
     def _factor(self, wait: int, rise: int) -> float:
         """Return the share of the full rate of parameters that wait, and then rise, for so many steps."""
         step = self.last_step - wait
+        if step < 0:
+            return 0.0
         if step < rise:
-            return max(step, 0) / rise
+            return step / rise
         return (1 - (step - rise) / (self.total_iters - wait - rise)) ** self.power

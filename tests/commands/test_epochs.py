@@ -6,6 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from mmrope.commands.epochs import set_epochs
+from mmrope.commands.errors import CommandError
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
@@ -54,6 +55,25 @@ def test_a_cosine_lasts_from_the_warm_up_to_the_end() -> None:
 
 def test_of_a_single_iteration_the_warm_up_is_left() -> None:
     assert len(scaled('mask_rcnn_rope_mixed_swin_tiny_digits', 1, 1).param_scheduler) == 1
+
+
+WARMUP = dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500)
+
+
+def test_a_cosine_in_iterations_needs_no_end() -> None:
+    cfg = Config.fromfile(CONFIGS / 'mask_rcnn_rope_mixed_swin_t_coco.py')
+    cosine = dict(type='CosineAnnealingLR', by_epoch=False, begin=500, T_max=9500)
+    cfg.param_scheduler = [dict(WARMUP), cosine]
+    set_epochs(cfg, 10, 100)
+    warmup, cosine = cfg.param_scheduler
+    assert (warmup.end, cosine.begin, cosine.T_max) == (100, 100, 900)
+
+
+def test_milestones_in_iterations_need_an_end() -> None:
+    cfg = Config.fromfile(CONFIGS / 'mask_rcnn_rope_mixed_swin_t_coco.py')
+    cfg.param_scheduler = [dict(WARMUP), dict(type='MultiStepLR', by_epoch=False, milestones=[8000, 9000])]
+    with pytest.raises(CommandError, match=r'param_scheduler\[1\], MultiStepLR, .*\bend\b'):
+        set_epochs(cfg, 10, 100)
 
 
 @pytest.mark.parametrize(

@@ -271,14 +271,16 @@ def test_a_mistake_in_an_annotation_is_a_sentence_with_its_id_before_anything_is
     assert re.search(r'instances_train2017\.json, which .*\bid 3\b.*\bbbox\b', capsys.readouterr().err)
 
 
+@pytest.mark.parametrize('box', [[1, 2, 3], ['1', '2', '3', '4'], [1, 2, None, 4]], ids=str)
 def test_a_mistake_in_annotations_that_are_split_names_the_users_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    box: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = own_data.single(tmp_path / 'data') / 'result.json'
     content = json.loads(path.read_text())
     for annotation in content['annotations']:
-        annotation['bbox'] = [1, 2, 3]
+        annotation['bbox'] = box
+        annotation.pop('area', None)
     path.write_text(json.dumps(content))
     monkeypatch.setattr('mmrope.commands.runner.build_runner', lambda *_, **__: pytest.fail('built'))
     with pytest.raises(SystemExit), isolated():

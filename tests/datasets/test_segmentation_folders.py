@@ -112,6 +112,13 @@ def test_missing_parts_of_the_layout_are_named(tmp_path: Path) -> None:
         read_segmentation_folder(tmp_path)
 
 
+@pytest.mark.parametrize('name', ['classes.txt', 'val.txt'])
+def test_a_file_in_another_encoding_is_named(tmp_path: Path, name: str) -> None:
+    (own_data.segmentation(tmp_path, 'lists', 'grey') / name).write_bytes('Stra\xdfe'.encode('latin-1'))
+    with pytest.raises(ValueError, match=f'{name} must be text in UTF-8'):
+        read_segmentation_folder(tmp_path)
+
+
 def test_a_list_with_an_image_that_does_not_exist_is_named(tmp_path: Path) -> None:
     (own_data.segmentation(tmp_path, 'lists', 'grey') / 'val.txt').write_text('3\n7\n')
     with pytest.raises(ValueError, match=r'val.txt names images that do not exist \(\*.png\): 7'):

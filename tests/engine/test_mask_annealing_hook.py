@@ -130,7 +130,8 @@ def test_a_resumed_training_goes_on_with_the_same_probabilities(tmp_path: Path) 
         (dict(power=0), 'power must be a positive number, but got 0'),
         (dict(begin=(1, 2, 3)), r'begin must hold 2 values, one for each open block, but got \(1, 2, 3\)'),
         (dict(end=(0.9,)), r'end must hold 2 values, one for each open block, but got \(0.9,\)'),
-        (dict(begin=(0, 90), end=(10, 80)), r'begin must not be after end for any block, but got \(0, 90\) and'),
+        (dict(begin=(0, 90), end=(10, 80)), r'begin must not be after end .*, but got \[0, 90\] and \[10, 80\]'),
+        (dict(begin=(0.9, 0.9)), r'begin must not be after end .*, but got \[90.*\] and \[33.*\]'),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -130,6 +130,16 @@ def test_another_length_of_the_training_is_noticed() -> None:
     assert 'is not scheduled for the 1 after it' in fault
 
 
+def test_late_parameters_may_begin_at_the_full_rate() -> None:
+    wrapper = optimizer(**{'backbone.': dict(late=True)})
+    scheduler = StagedPolyLR(wrapper, (2, 0), end=N)
+    factors = []
+    for _ in range(3):
+        factors.append([group['lr'] / group['initial_lr'] for group in wrapper.param_groups])
+        advance([scheduler], 1)
+    assert set(factors[0]) == {0.0} and set(factors[2]) == {1.0}
+
+
 @pytest.mark.parametrize('warmup', [(500,), (-1, 2), (2000, 2000)])
 def test_wrong_warm_ups_are_named(warmup: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=rf'warmup must be .* end - begin = {N}, but got \({warmup[0]}'):
