@@ -36,7 +36,7 @@ quickstart-seg: setup ## the same for semantic segmentation, in work_dirs/quicks
 reproduce-resolution: setup ## repeat the paper's experiment with image sizes on digits, into docs/resolution.md; resumes if interrupted
 	$(PY) experiments/resolution/run.py
 
-bench: setup ## compare time and memory with other packages' backbones in about 45 minutes; the figures are in docs/benchmarks.md
+bench: setup ## compare time and memory with other packages' backbones in about an hour; the figures are in docs/benchmarks.md
 	$(PY) tools/benchmark.py --suite benchmarks/cpu.py --overwrite
 
 test: setup ## run the tests, without the slow ones, in two processes

@@ -25,7 +25,7 @@ BASELINE = (
 INTRODUCTION = f"""\
 # Model zoo
 
-Every config, the published ImageNet-1k weights that its backbone starts from, the numbers that others report for the
+Every config, the published weights that its backbone starts from, the numbers that others report for the
 model, and what was measured with this repository. *Not found* means that a number could not be read, not that there is
 none. No published weights have both RoPE and a relative position bias (RPB), so their bias tables start from scratch.
 Numbers in square brackets refer to the [sources](#sources). `mmrope weights` lists the weights;
@@ -83,12 +83,13 @@ SECTIONS = (
         'mask_rcnn_',
         """
         The paper reports no Mask R-CNN. On the ViT the recipe is ViTDet's, tuned for weights of masked autoencoders
-        (MAE); with these, detectron2 has 51.6 box AP and 45.9 mask AP for ViT-B, 55.5 and 49.2 for ViT-L. The weights
-        here were trained with labels: expect clearly less, and compare these configs with each other only. Images are
+        (MAE); with these, detectron2 has 51.6 box AP and 45.9 mask AP for ViT-B, 55.5 and 49.2 for ViT-L. RoPE-ViT's
+        weights were trained with labels: expect clearly less, and compare its configs with each other only. Images are
         padded to 1024 x 1024 in training and tests. `--cfg-options model.data_preprocessor.pad_size_divisor=32` tests
         without the padding, for models without an absolute embedding (ape); report the option along with the result.
-        The configs train 100 epochs on 16 GPUs with 4 images each, those with `8x4_accum2` on 8 GPUs and that with
-        `1x4_accum16` on one (`25e`, `36e`: so many epochs). On Swin-T with RPB, MMDetection reports 42.7 box AP and
+        RoPE-ViT's configs train 100 epochs on 16 GPUs with 4 images each, those with `8x4_accum2` on 8 GPUs and the one
+        with `1x4_accum16` on one (`25e`, `36e`: that many epochs); those of other families 25 epochs on 8 GPUs; those
+        of Swin-T 12 epochs, or 36 (`3x`), at batch 16. On Swin-T with RPB, MMDetection reports 42.7 box AP and
         39.3 mask AP after 12 epochs, 46.0 and 41.6 after 36 (3x).
         """,
         unpublished='none',

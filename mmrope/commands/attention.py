@@ -14,7 +14,19 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from .cli import add_device, add_options, add_out_dir, add_overwrite, check_output, positive, print_table
+from .cli import (
+    add_device,
+    add_options,
+    add_out_dir,
+    add_overwrite,
+    check_device,
+    check_output,
+    labels_of,
+    pairs_of,
+    positive,
+    print_table,
+    unused,
+)
 from .errors import CommandError, errors_of
 from .skipping import Skips
 
@@ -29,7 +41,9 @@ HEADERS = ('block', 'grid', 'window', 'distance (px)', 'heads', 'uniform', 'entr
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument('models', nargs='+', metavar='CONFIG CHECKPOINT', help='one or more pairs')
-    parser.add_argument('--images', nargs='+', required=True, metavar='PATH', help='image files, or folders of them')
+    parser.add_argument(
+        '--images', nargs='+', required=True, metavar='IMAGE', help='image files, folders of images, or globs'
+    )
     parser.add_argument('--max-images', type=positive, metavar='N', help='use only the first N images')
     parser.add_argument('--labels', nargs='+', metavar='NAME', help='a name for each curve (default: the config)')
     parser.add_argument(
@@ -54,9 +68,14 @@ def run(args: argparse.Namespace) -> None:
     from ..analysis.figures import draw_attention
     from .config import prepare_process
 
-    models, labels = pairs_of(args.models), labels_of(args)
+    if args.query is None and (args.blocks or args.heads):
+        raise CommandError(f'{"--blocks" if args.blocks else "--heads"} needs --query X Y, whose maps it chooses')
+    check_device(args.device)
+    models = pairs_of(args.models)
+    labels = labels_of(models, args.labels)
     written = [args.out_dir / 'attention.png', args.out_dir / 'attention.json']
-    check_output(written[1], args.overwrite)
+    for path in written:
+        check_output(path, args.overwrite)
     prepare_process()
     skips, of_models = Skips(args.prog, args.traceback), Skips(args.prog, args.traceback)
     paths = read_images(args, skips)
@@ -75,30 +94,6 @@ def run(args: argparse.Namespace) -> None:
         print('\n'.join(f'wrote {path}' for path in written))
     skips.problems += of_models.problems
     skips.report(f'{len(curves)} of {len(models)} models analysed')
-
-
-def pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Pair configs and checkpoints.
-
-    Raises:
-        CommandError: if one is left without its pair.
-    """
-    if len(names) % 2:
-        raise CommandError(f'CONFIG CHECKPOINT must come in pairs, got {len(names)}: {" ".join(names)}')
-    return list(zip(names[::2], names[1::2], strict=True))
-
-
-def labels_of(args: argparse.Namespace) -> list[str]:
-    """Return the names of the curves: ``--labels``, or else the names of the configs.
-
-    Raises:
-        CommandError: if the names are not as many as the models, or not all different.
-    """
-    labels = args.labels or [Path(config).stem for config in args.models[::2]]
-    number = len(args.models) // 2
-    if len(labels) != number or len(set(labels)) < number:
-        raise CommandError(f'--labels must be {number} different names, got {" ".join(labels)}')
-    return labels
 
 
 def read_images(args: argparse.Namespace, skips: Skips) -> list[Path]:
@@ -142,13 +137,15 @@ def analyse(
 
     cfg = load_config(config, args.cfg_options)
     model = load_model(cfg, checkpoint, args.device)
-    of_images, maps, of_model = [], [], Skips(args.prog, args.traceback)
+    of_images, maps, of_model, names = [], [], Skips(args.prog, args.traceback), set[str]()
     for path in track(paths, label, console=Console(stderr=True)):
         with of_model.skipping(f'{label}, {path}'):
             image = prepare_image(cfg, model, str(path))
             sums = image_sums(backbone_of(model), image, head_of(model))
             if args.query:
-                maps.append(draw_query(args, label, model, path, image))
+                out = args.out_dir / unused(f'maps_{label}_{path.stem}.png'.replace('/', '_'), names)
+                draw_query(args, model, image, out)
+                maps.append(out)
             of_images.append(sums)
     if not of_images:
         raise of_model.errors[0]
@@ -156,7 +153,7 @@ def analyse(
     return mean_statistics(backbone_of(model), of_images), len(of_images), maps
 
 
-def draw_query(args: argparse.Namespace, label: str, model: nn.Module, path: Path, image: Tensor) -> Path:
+def draw_query(args: argparse.Namespace, model: nn.Module, image: Tensor, out: Path) -> None:
     """Draw the maps of one image."""
     from ..analysis.attention import attention_maps
     from ..analysis.figures import draw_maps
@@ -165,9 +162,7 @@ def draw_query(args: argparse.Namespace, label: str, model: nn.Module, path: Pat
     x, y = args.query
     with errors_of('--query'):
         maps = attention_maps(backbone_of(model), image, x, y, head_of(model))
-    out = args.out_dir / f'maps_{label}_{path.stem}.png'
     draw_maps(image, tuple(args.query), chosen_maps(maps, args.blocks, args.heads), args.heads, out)
-    return out
 
 
 def chosen_maps(maps: Mapping[str, Tensor], blocks: Sequence[int] | None, heads: Sequence[int]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli import add_out_dir, add_overwrite, check_output, parse_pixels, positive
+from .cli import add_out_dir, add_overwrite, check_device, check_output, name_of, parse_pixels, positive
 from .errors import CommandError, errors_of
 from .skipping import Skips
 
@@ -33,16 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--sizes',
         nargs='+',
         type=parse_pixels,
-        default=[parse_pixels('512')],
         metavar='SIZE',
-        help='image sizes, N or HxW (default: 512)',
+        help='image sizes, N or HxW (default: 512; a suite has its own)',
     )
     parser.add_argument(
         '--modes',
         nargs='+',
         choices=('inference', 'training'),
-        default=['inference'],
-        help='what to measure (default: inference)',
+        help='what to measure (default: inference; a suite has its own)',
     )
     parser.add_argument('--batch', type=positive, help='batch size (default: 1, or as in the suite)')
     parser.add_argument('--rounds', type=positive, help=f'timed rounds (default: {ROUNDS}, or as in the suite)')
@@ -68,39 +66,30 @@ def run(args: argparse.Namespace) -> None:
         raise CommandError('give either CONFIG or --suite, and not both')
     if args.rows and not args.suite:
         raise CommandError('--rows needs a --suite')
+    if args.suite and (args.sizes or args.modes):
+        raise CommandError('--sizes and --modes are those of the --suite')
     check_device(args.device)
     skips = Skips(args.prog, args.traceback)
     if args.suite:
         rows, modules = read_suite(args.suite, args.rows)
     else:
         rows, modules = read_configs(args, skips)
-    for name in rows:
-        check_output(args.out_dir / f'{name}.json', args.overwrite)
+    for name, suffix in itertools.product(rows, ('.json', '.png')):
+        check_output(args.out_dir / f'{name}{suffix}', args.overwrite)
+    written = False
     for name, row in rows.items():
         done: list[Measurement] = []
         for setting in settings_of(row, args):
             if measurements := measure(name, row, setting, args, skips, partial(import_modules, modules)):
                 done += measurements
                 write(done, args, name)
+                written = True
         if len({entry.setting.size for entry in done}) > 1:
             draw(done, args.out_dir / f'{name}.png')
         skips.check(done)
-    print(f'\nwrote the results to {args.out_dir}')
-    skips.report('the rest was measured')
-
-
-def check_device(device: str) -> None:
-    """Check that this machine has a device.
-
-    Raises:
-        CommandError: if it does not.
-    """
-    import torch
-
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise CommandError(f'--device {device}: {str(error).splitlines()[0]}') from error
+    if written:
+        print(f'\nwrote the results to {args.out_dir}')
+    skips.report('the rest was measured' if written else 'nothing was measured')
 
 
 def import_modules(names: Sequence[str]) -> None:
@@ -130,7 +119,7 @@ def read_configs(args: argparse.Namespace, skips: Skips) -> tuple[dict[str, dict
     from .config import load_config, prepare_process
     from .models import backbone_config
 
-    names = [Path(config).stem for config in args.configs]
+    names = [name_of(config) for config in args.configs]
     if len(set(names)) < len(names):
         raise CommandError(f'CONFIG must be files of different names, got {", ".join(args.configs)}')
     prepare_process()
@@ -141,7 +130,8 @@ def read_configs(args: argparse.Namespace, skips: Skips) -> tuple[dict[str, dict
             candidates[name] = backbone_config(cfg)
             modules += modules_of(cfg)
     skips.check(candidates)
-    return {'configs': dict(candidates=candidates, sizes=args.sizes, modes=args.modes)}, modules
+    sizes = args.sizes or [parse_pixels('512')]
+    return {'configs': dict(candidates=candidates, sizes=sizes, modes=args.modes or ['inference'])}, modules
 
 
 def read_suite(path: str, chosen: Sequence[str] | None = None) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -155,7 +145,7 @@ def read_suite(path: str, chosen: Sequence[str] | None = None) -> tuple[dict[str
         The rows by name, and the modules that register their candidates.
 
     Raises:
-        CommandError: if a row does not exist, or a size is invalid.
+        CommandError: if the file lacks a part, a row or a candidate does not exist, or a size is invalid.
     """
     from mmengine.config import Config
 
@@ -163,11 +153,17 @@ def read_suite(path: str, chosen: Sequence[str] | None = None) -> tuple[dict[str
     suite = Config.fromfile(path, import_custom_modules=False).to_dict()
     modules = modules_of(suite)
     import_modules(modules)
+    for key in ('rows', 'candidates'):
+        if key not in suite:
+            raise CommandError(f'--suite {path} must hold rows and candidates, and has no {key}')
     rows = suite['rows']
     if unknown := sorted(set(chosen or ()) - set(rows)):
         raise CommandError(f'--rows must be among {", ".join(rows)}, got {", ".join(unknown)}')
     rows = {name: row for name, row in rows.items() if not chosen or name in chosen}
     for row in rows.values():
+        if unknown := [key for key in row['candidates'] if key not in suite['candidates']]:
+            allowed = ', '.join(suite['candidates'])
+            raise CommandError(f'--suite {path}: candidates of a row must be among {allowed}, got {", ".join(unknown)}')
         row['candidates'] = {key: suite['candidates'][key] for key in row['candidates']}
         try:
             row['sizes'] = [parse_pixels(size) for size in row['sizes']]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +66,7 @@ def add_run(parser: argparse.ArgumentParser, work_dir: str | None = None) -> Non
         parser: of the command.
         work_dir: the default of ``--work-dir``; ``None`` if it depends on the config.
     """
-    described = work_dir or 'work_dirs/<name of the config>'
+    described = work_dir or "the config's work_dir, or work_dirs/<name of the config>"
     parser.add_argument('--work-dir', default=work_dir, help=f'output folder (default: {described})')
     parser.add_argument('--data-root', help="folder of the data set, in place of the config's data_root")
     parser.add_argument(
@@ -94,11 +96,68 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--overwrite', action='store_true', help='replace existing files')
 
 
+def name_of(config: str | Path) -> str:
+    """Return the name of a config; ``train --data`` calls each one ``config.py``, in a folder that has its name."""
+    path = Path(config)
+    return path.absolute().parent.name if path.stem == 'config' else path.stem
+
+
+def pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pair configs and checkpoints.
+
+    Raises:
+        CommandError: if one is left without its pair.
+    """
+    if len(names) % 2:
+        raise CommandError(f'CONFIG CHECKPOINT must come in pairs, got {len(names)}: {" ".join(names)}')
+    return list(zip(names[::2], names[1::2], strict=True))
+
+
+def labels_of(pairs: Sequence[tuple[str, str]], labels: Sequence[str] | None) -> list[str]:
+    """Return a name for each pair: a label or, without labels, its config, with the checkpoint if two are the same.
+
+    Raises:
+        CommandError: if the labels are not as many as the pairs, or not all different.
+    """
+    if labels is not None:
+        if len(labels) != len(pairs) or len(set(labels)) < len(pairs):
+            raise CommandError(f'--labels must be {len(pairs)} different names, got {" ".join(labels)}')
+        return list(labels)
+    configs = [name_of(config) for config, _ in pairs]
+    if len(set(configs)) == len(pairs):
+        return configs
+    return [f'{config} {checkpoint}' for config, (_, checkpoint) in zip(configs, pairs, strict=True)]
+
+
+def unused(name: str, names: set[str]) -> str:
+    """Return a file name that is not in ``names`` yet, numbered if need be, and add it."""
+    stem, suffix = name[:-4], name[-4:]
+    numbers = (f'{stem}_{number}{suffix}' for number in count(2))
+    free = name if name not in names else next(other for other in numbers if other not in names)
+    names.add(free)
+    return free
+
+
+def check_device(device: str | None) -> None:
+    """Check that this machine has the device of ``--device``.
+
+    Raises:
+        CommandError: if it does not.
+    """
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise CommandError(f'--device {device}: {str(error).splitlines()[0]}') from error
+
+
 def check_output(path: str | Path, overwrite: bool) -> None:
     """Check, before the work starts, that a file can be written.
 
     Raises:
-        CommandError: if the file exists and ``overwrite`` is not set, it is a folder, or one of its parents is a file.
+        CommandError: if the file exists and ``overwrite`` is not set, it is a folder, one of its parents is a file, or
+            it may not be written.
     """
     path = Path(path)
     if path.is_dir():
@@ -108,6 +167,8 @@ def check_output(path: str | Path, overwrite: bool) -> None:
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():
         raise CommandError(f'{path} cannot be written: {above} is not a folder')
+    if not os.access(path if path.exists() else above, os.W_OK):
+        raise CommandError(f'{path} cannot be written: permission denied')
 
 
 @dataclass(frozen=True)

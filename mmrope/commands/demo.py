@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cli import add_options, add_out_dir, add_overwrite, check_output, parse_size, share
+from .cli import add_options, add_out_dir, add_overwrite, check_output, parse_size, share, unused
 from .errors import CommandError, errors_of, sentence
 
 if TYPE_CHECKING:
@@ -117,12 +116,3 @@ def predict(
             if note := note_on_depth(path, image):
                 sys.stderr.write(f'{skips.prog}: {note}\n')
             results[str(path)] = record
-
-
-def unused(name: str, names: set[str]) -> str:
-    """Return a file name that is not in ``names`` yet, numbered if need be, and add it."""
-    stem, suffix = name[:-4], name[-4:]
-    numbers = (f'{stem}_{number}{suffix}' for number in count(2))
-    free = name if name not in names else next(other for other in numbers if other not in names)
-    names.add(free)
-    return free

@@ -25,12 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--part',
         choices=('backbone', 'neck', 'model'),
         default='backbone',
-        help='the backbone alone, with its neck, or a whole segmenter or classifier (default: backbone)',
+        help='the backbone alone, with its neck, or a whole segmenter, classifier or EoMT (default: backbone)',
     )
     parser.add_argument(
         '--output',
         choices=('classes', 'scores'),
-        help='of a whole model: the class of each pixel or image, or the scores of all classes (default: classes)',
+        help='of a whole segmenter or classifier: the class of each pixel or image, or the scores of all classes '
+        '(default: classes)',
     )
     parser.add_argument(
         '--checkpoint',

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..analysis.onnx import ClassOf
-from .checks.config import datasets_of
+from .checks.config import datasets_of, need
 from .cli import Size
 from .errors import CommandError
 from .hosts import scope_of
@@ -33,7 +33,8 @@ class Part:
     Attributes:
         module: takes images, normalised as the config's data preprocessor does it.
         outputs: names of its outputs.
-        task: ``'segmentation'`` or ``'classification'`` of a whole model, ``'features'`` of its parts.
+        task: ``'segmentation'`` or ``'classification'`` of a whole model, ``'features'`` of its parts and of EoMT in
+            MMDetection.
         meta: classes and colours of the data set.
     """
 
@@ -163,7 +164,7 @@ def whole_model(cfg: Config, checkpoint: str, output: str) -> Part:
         return Part(QueryLogits(model), ['class_logits', 'mask_logits'], meta=meta or metainfo_of(cfg))
     if scope not in TASKS:
         raise CommandError(
-            f'--part model exports segmenters and classifiers, and this config is one of {scope}, whose heads it '
+            f'--part model exports segmenters, classifiers and EoMT, and this config is one of {scope}, whose heads it '
             'cannot export: --part neck exports backbone and neck'
         )
     mode = (cfg.model.get('test_cfg') or {}).get('mode', 'whole')
@@ -217,11 +218,11 @@ def image_rule(cfg: Config, preprocessor: Mapping[str, Any], size: tuple[int, in
     Raises:
         CommandError: if it has other steps.
     """
-    pipeline = next(datasets_of(cfg.test_dataloader.dataset))['pipeline']
+    pipeline = next(datasets_of(need(cfg, 'test_dataloader').dataset))['pipeline']
     if size is not None and any(_name(step) == 'CenterCrop' for step in pipeline):
         cfg = copy.deepcopy(cfg)
         cfg.merge_from_dict(size_overrides(cfg, Size('', 'exact', *size)))
-        pipeline = next(datasets_of(cfg.test_dataloader.dataset))['pipeline']
+        pipeline = next(datasets_of(need(cfg, 'test_dataloader').dataset))['pipeline']
     resize: dict[str, Any] | None = None
     crop: tuple[int, int] | None = None
     for step in pipeline:

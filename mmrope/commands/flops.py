@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cli import Size, add_config, add_device, add_overwrite, check_output, parse_pixels, print_table
+from .cli import Size, add_config, add_device, add_overwrite, check_device, check_output, parse_pixels, print_table
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
     from .config import read_config
     from .skipping import Skips
 
+    check_device(args.device)
     skips, costs = Skips(args.prog, args.traceback), []
     if args.out is not None:
         check_output(args.out, args.overwrite)

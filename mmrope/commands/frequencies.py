@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from .cli import add_config, add_device, add_out_dir, add_overwrite, check_output, print_table
+from .cli import add_config, add_device, add_out_dir, add_overwrite, check_device, check_output, print_table
 from .errors import CommandError, errors_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def run(args: argparse.Namespace) -> None:
     from .checks.config import check_checkpoint
     from .config import read_config
 
-    check_output(args.out_dir / FILES[0], args.overwrite)
+    check_device(args.device)
+    for name in FILES:
+        check_output(args.out_dir / name, args.overwrite)
     check_checkpoint(args.initial, '--initial')
     functions = make_functions(args.grid, args.image)
     cfg = read_config(args)

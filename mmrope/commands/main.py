@@ -18,7 +18,7 @@ COMMANDS = {
     'frequencies': 'measure and draw the RoPE frequencies of a trained model',
     'flops': 'count parameters and FLOPs at any image size',
     'benchmark': 'compare time and memory of backbones',
-    'export': 'export a backbone, or a whole segmenter or classifier, to ONNX',
+    'export': 'export a backbone, or a whole segmenter, classifier or EoMT, to ONNX',
     'convert': 'convert weights between layouts',
     'weights': 'list the published weights that load by name',
     'ops': 'show which operators MMCV calls, and make them available to every program',

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..engine.complete_checkpoint_hook import CompleteCheckpoint
 from ..models import RoPESwin, RoPEViT
 from ..weights import load_pretrained
-from .checks.config import check_checkpoint, datasets_of
+from .checks.config import check_checkpoint, datasets_of, need
 from .errors import CommandError
 from .hosts import scope_of
 
@@ -28,7 +28,7 @@ def build_model(cfg: Config, device: str | None = None) -> nn.Module:
         cfg: config of a detector, a segmenter or a classifier.
         device: torch device; ``None`` for a GPU if there is one, else the CPU.
     """
-    model_cfg = dict(cfg.model)
+    model_cfg = dict(need(cfg, 'model'))
     model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
     with DefaultScope.overwrite_default_scope(scope_of(cfg) or 'mmengine'):
         model = revert_sync_batchnorm(MODELS.build(model_cfg)).eval()
@@ -73,10 +73,8 @@ def load_whole_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, dict[str,
         The model in eval mode, and the ``dataset_meta`` of the checkpoint; empty if it has none.
 
     Raises:
-        CommandError: if there is no such checkpoint.
-        CheckpointError: if it leaves a parameter unset.
+        CheckpointError: if the checkpoint leaves a parameter unset.
     """
-    check_checkpoint(checkpoint, 'CHECKPOINT')
     model = build_model(cfg, 'cpu')
     loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     complete = CompleteCheckpoint(checkpoint)
@@ -144,7 +142,7 @@ def prepare_image(cfg: Config, model: nn.Module, path: str) -> Tensor:
     Raises:
         CommandError: if the pipeline makes several images of one.
     """
-    dataset = next(datasets_of(cfg.test_dataloader.dataset))
+    dataset = next(datasets_of(need(cfg, 'test_dataloader').dataset))
     steps = [step for step in dataset['pipeline'] if not _loads_annotations(step)]
     with DefaultScope.overwrite_default_scope(scope_of(cfg) or 'mmengine'):
         data = Compose([TRANSFORMS.build(step) for step in steps])(dict(img_path=path, img_id=0))
@@ -158,7 +156,7 @@ def blank_batch(cfg: Config, model: nn.Module, size: tuple[int, int]) -> dict[st
     """Make the arguments of ``forward`` for a grey ``(H, W)`` image, packed by the last step of the test pipeline."""
     image = torch.full((*size, 3), 127, dtype=torch.uint8).numpy()
     meta = dict(img_path='', img_id=0, img_shape=size, ori_shape=size, pad_shape=size, scale_factor=(1.0, 1.0))
-    dataset = next(datasets_of(cfg.test_dataloader.dataset))
+    dataset = next(datasets_of(need(cfg, 'test_dataloader').dataset))
     with DefaultScope.overwrite_default_scope(scope_of(cfg) or 'mmengine'):
         data = TRANSFORMS.build(dataset['pipeline'][-1])(dict(img=image, **meta))
     return _preprocess(model, data)

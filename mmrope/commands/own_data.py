@@ -315,7 +315,7 @@ def _set_length(cfg: Config, images: int, choices: Choices) -> Iterator[Row]:
     while 'dataset' in node:
         node, repeats = node['dataset'], repeats * node.get('times', 1)
     own = math.ceil(repeats * images / choices.processes)
-    if cfg.get('default_scope') == 'mmseg':  # norms in a pyramid pooling fail on a last batch of one image
+    if scope_of(cfg) == 'mmseg':  # norms in a pyramid pooling fail on a last batch of one image
         loader.drop_last = own >= loader.batch_size
     iterations = (math.floor if loader.get('drop_last') else math.ceil)(own / loader.batch_size)
     set_epochs(cfg, epochs, iterations)

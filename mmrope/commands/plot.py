@@ -10,7 +10,13 @@ from .cli import add_overwrite, check_output, print_table
 from .errors import CommandError, errors_of
 
 # What is drawn, by the last part of its name in the logs, and what a figure calls it; the most telling first.
-METRICS = {'bbox_mAP': 'box mAP', 'segm_mAP': 'mask mAP', 'mIoU': 'mIoU (%)', 'top1': 'top-1 accuracy (%)'}
+METRICS = {
+    'PQ': 'PQ (%)',
+    'bbox_mAP': 'box mAP',
+    'segm_mAP': 'mask mAP',
+    'mIoU': 'mIoU (%)',
+    'top1': 'top-1 accuracy (%)',
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from PIL import ImageOps
 from torch import nn
 
 from ..engine.complete_checkpoint_hook import CompleteCheckpoint
-from .checks.config import check_checkpoint, datasets_of
+from .checks.config import check_checkpoint, datasets_of, need
 from .cli import parse_pixels
 from .config import load_config, prepare_process
 from .errors import CommandError, sentence
@@ -99,7 +99,7 @@ class Predictor:
         if scope not in makers:
             raise CommandError(f'default_scope of the config must be one of {", ".join(makers)}, got {scope!r}')
         self.scope, self.score_thr = scope, score_thr
-        cfg.test_dataloader.dataset = next(datasets_of(cfg.test_dataloader.dataset))
+        cfg.test_dataloader.dataset = next(datasets_of(need(cfg, 'test_dataloader').dataset))
         _name_steps(cfg.test_dataloader.dataset.pipeline)
         with _quiet():
             self.inferencer = makers[scope](cfg, checkpoint)
@@ -269,8 +269,8 @@ def _name_steps(pipeline: list[ConfigDict]) -> None:
 
 def metainfo_of(cfg: Config) -> dict[str, Any]:
     """Return the classes and colours of the data set that a config tests on."""
-    dataset = cfg.test_dataloader.dataset
-    kind = dataset.type
+    dataset = next(datasets_of(cfg.test_dataloader.dataset))
+    kind = dataset['type']
     with DATASETS.switch_scope_and_registry(scope_of(cfg)) as registry:
         kind = registry.get(kind) if isinstance(kind, str) else kind
     known = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -182,7 +183,7 @@ class SizedTest(Hook):
             'checkpoint': cfg.load_from,
             'size': measurement.size.text,
             'pixels': mean(self.sides),
-            'metrics': {name: float(value) for name, value in metrics.items()},
+            'metrics': {name: float(value) for name, value in metrics.items() if np.ndim(value) == 0},
             'ms_per_image': 1000 * median(self.seconds[1:] or self.seconds),  # the first batch is the warm-up
             'images': len(runner.test_dataloader.dataset),
             'device': get_device(),
@@ -230,9 +231,11 @@ def check_metric(name: str | None, results: Sequence[dict[str, Any]]) -> str:
     Raises:
         CommandError: if no result has it.
     """
+    names = list(dict.fromkeys(other for result in results for other in result['metrics']))
+    if not names:
+        raise CommandError('no test_evaluator gives a metric that is one number; format_only gives none')
     if name is None:
         return shown_metrics(results)[0]
-    names = list(dict.fromkeys(other for result in results for other in result['metrics']))
     found = [other for other in names if name in (other, other.rpartition('/')[2])]
     if not found:
         raise CommandError(f'--metric must be one of {", ".join(names)}, got {name!r}')
@@ -248,8 +251,7 @@ def check_metric_early(measurements: Sequence[Measurement], name: str | None) ->
     results = [measurement.result for measurement in measurements if measurement.result]
     evaluators = [measurement.cfg.test_evaluator for measurement in measurements if measurement.result]
     if (
-        name
-        and results
+        results
         and is_main_process()
         and all(measurement.cfg.test_evaluator in evaluators for measurement in measurements)
     ):

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,9 +26,11 @@ from ..ops import describe
 from .checks.batch_size import ReportBatchSize, scale_by_step
 from .checks.config import check_checkpoint, check_classes_of_checkpoint, check_data, check_optimizer
 from .checks.schedules import CheckSchedules
+from .cli import name_of
 from .config import read_config
 from .errors import CommandError, Run
 from .resume import ConfigCounts, latest_whole_checkpoint
+from .sizes import LARGEST_STRIDE
 from .tta import use_tta
 from .watching import drawing_switch
 
@@ -104,7 +105,7 @@ def read_run_config(args: argparse.Namespace) -> Config:
     join_launcher(args.launcher, args.local_rank)
     cfg = read_config(args)
     cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(args.config).stem)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', name_of(args.config))
     return cfg
 
 
@@ -301,7 +302,8 @@ def build_runner(cfg: Config, run: Run, training: bool, notes: Sequence[str] = (
 def images_have_one_size(cfg: Config, training: bool) -> bool:
     """Say whether the data preprocessor makes all batches one size: a training crop, or a square to pad to."""
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-    return (training and preprocessor.get('size') is not None) or preprocessor.get('pad_size_divisor', 1) >= 512
+    crops = training and preprocessor.get('size') is not None
+    return crops or preprocessor.get('pad_size_divisor', 1) > LARGEST_STRIDE
 
 
 def attend_without_plans() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from .checks.config import datasets_of
+from .checks.config import datasets_of, need
 from .cli import Size
 from .errors import CommandError
 from .hosts import scope_of
@@ -32,7 +32,7 @@ def size_overrides(cfg: Config, size: Size, scale_windows: bool = False) -> dict
     Raises:
         CommandError: if the pipeline resizes in a way for which this is not defined.
     """
-    pipelines = list(_pipelines(cfg.test_dataloader.dataset, 'test_dataloader.dataset'))
+    pipelines = list(_pipelines(need(cfg, 'test_dataloader').dataset, 'test_dataloader.dataset'))
     overrides: dict[str, Any] = {}
     for path, pipeline in pipelines:
         reference, cropped = reference_size(pipeline), any(_name(step) == 'CenterCrop' for step in pipeline)
@@ -189,7 +189,7 @@ def padding_overrides(cfg: Config, size: Size) -> dict[str, Any]:
 
 def _padded(key: str, value: Any, cfg: Config, size: Size) -> Any:
     if size.kind == 'scaled':
-        reference = reference_size(next(_pipelines(cfg.test_dataloader.dataset, ''))[1])
+        reference = reference_size(next(_pipelines(need(cfg, 'test_dataloader').dataset, ''))[1])
         return _scaled(tuple(value) if isinstance(value, list) else value, size.height, reference)
     # padding to a divisor of both sides adds nothing
     return (size.height, size.width) if key == 'test_cfg.size' else math.gcd(size.height, size.width)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli import add_options, add_run, parse_size, print_table
-from .errors import CommandError
+from .cli import add_options, add_run, labels_of, pairs_of, parse_size, print_table
 from .plot import METRICS
 
 if TYPE_CHECKING:
@@ -34,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'short:N: the shorter side N, the longer one without limit',
     )
     parser.add_argument('--labels', nargs='+', metavar='NAME', help='a name for each pair (default: the config)')
-    parser.add_argument('--metric', help='metric to plot (default: the first of box mAP, mask mAP, mIoU, top-1)')
+    parser.add_argument(
+        '--metric', help=f'metric to plot (default: the first that a test gives of {", ".join(METRICS)})'
+    )
     parser.add_argument(
         '--scale-windows', action='store_true', help="scale the backbone's window_size along with the image, rounded"
     )
@@ -50,14 +51,11 @@ def run(args: argparse.Namespace) -> None:
     from .runner import processes
     from .skipping import Skips
 
-    if len(args.pairs) % 2:
-        raise CommandError(f'CONFIG CHECKPOINT must come in pairs, got {len(args.pairs)}: {" ".join(args.pairs)}')
-    pairs = list(zip(args.pairs[::2], args.pairs[1::2], strict=True))
-    if args.labels is not None and len(set(args.labels)) != len(pairs):
-        raise CommandError(f'--labels must be {len(pairs)} different names, got {" ".join(args.labels)}')
+    pairs = pairs_of(args.pairs)
+    labels = labels_of(pairs, args.labels)
     skips = Skips(args.prog, args.traceback)
     with processes(args.launcher):
-        models = read_models(args, pairs, skips)
+        models = read_models(args, labels, pairs, skips)
         measurements = plan(models, args.sizes, Path(args.work_dir, 'results'), skips, args.scale_windows)
         skips.check(measurements)
         sweep(measurements, args.run, skips, args.metric)
@@ -70,27 +68,21 @@ def run(args: argparse.Namespace) -> None:
         skips.report(f'{len(results)} measured')
 
 
-def read_models(args: argparse.Namespace, pairs: Sequence[tuple[str, str]], skips: Skips) -> list[Model]:
+def read_models(
+    args: argparse.Namespace, labels: Sequence[str], pairs: Sequence[tuple[str, str]], skips: Skips
+) -> list[Model]:
     """Read the configs of the command line, and prepare each for a test of its checkpoint."""
     from .resolutions import Model
     from .runner import prepare_test, read_run_config
 
     models = []
-    for label, (config, checkpoint) in zip(args.labels or default_labels(pairs), pairs, strict=True):
+    for label, (config, checkpoint) in zip(labels, pairs, strict=True):
         with skips.skipping(label):
             cfg = read_run_config(argparse.Namespace(**{**vars(args), 'config': config}))
             prepare_test(cfg, checkpoint, trust_checkpoint=args.trust_checkpoint)
             cfg.log_level = 'WARNING'  # leave the terminal to the progress bar
             models.append(Model(label, cfg, args.trust_checkpoint))
     return models
-
-
-def default_labels(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Name each pair of a config and a checkpoint: by its config if no other pair has that name."""
-    configs = [Path(config).stem for config, _ in pairs]
-    if len(set(configs)) == len(pairs):
-        return configs
-    return [f'{config} {checkpoint}' for config, (_, checkpoint) in zip(configs, pairs, strict=True)]
 
 
 def report(results: list[dict[str, Any]], folder: Path, metric: str | None) -> None:

@@ -2,8 +2,8 @@
 
 import argparse
 
-from .cli import add_config, add_run
-from .errors import CommandError
+from .cli import add_config, add_run, check_output
+from .errors import CommandError, errors_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +28,9 @@ def run(args: argparse.Namespace) -> None:
 
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
         raise CommandError(f'--out must end in .pkl or .pickle, got {args.out}')
+    if args.out is not None:
+        with errors_of('--out'):
+            check_output(args.out, overwrite=True)
     with processes(args.launcher):
         cfg = read_run_config(args)
         prepare_test(cfg, args.checkpoint, args.tta, args.show, args.show_dir, args.wait_time, args.trust_checkpoint)

@@ -5,10 +5,11 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .checks.config import STAGES, datasets_of
+from .checks.config import STAGES, datasets_of, need
 from .checks.data import steps_of
 from .cli import Size
 from .errors import CommandError
+from .hosts import scope_of
 from .sizes import LARGEST_STRIDE, reference_size
 
 # Arguments that hold a size, by the step of a pipeline.
@@ -38,9 +39,9 @@ def set_size(cfg: Config, size: Size) -> None:
     Raises:
         CommandError: if the pipelines resize in a way for which this is not defined.
     """
-    test = next(datasets_of(cfg.test_dataloader.dataset))
+    test = next(datasets_of(need(cfg, 'test_dataloader').dataset))
     old = reference_size(test['pipeline'])
-    height_first = cfg.get('default_scope') == 'mmseg'
+    height_first = scope_of(cfg) == 'mmseg'
     pipelines = [
         dataset['pipeline']
         for stage in STAGES

@@ -8,6 +8,7 @@ from mmengine.config import Config, ConfigDict
 
 from .checks.config import datasets_of
 from .errors import CommandError
+from .hosts import scope_of
 
 FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
 PACKED = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
@@ -22,7 +23,7 @@ def use_tta(cfg: Config) -> None:
     Raises:
         CommandError: if another config has none, or the model predicts masks, which MMDetection does not merge.
     """
-    detects = cfg.get('default_scope') == 'mmdet'
+    detects = scope_of(cfg) == 'mmdet'
     missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
     if missing and not detects:
         raise CommandError(f'--tta: the config has no {" and no ".join(missing)}')

@@ -27,11 +27,6 @@ from rich.progress import track
 from .scenes import Scene, compose_scene, tight_boxes
 
 CLASSES = tuple('0123456789')
-# ten colours that colour-blind readers tell apart: M. Petroff, arXiv 2107.02270
-PALETTE = [
-    (63, 144, 218), (255, 169, 14), (189, 31, 1), (148, 164, 162), (131, 45, 182),
-    (169, 107, 89), (231, 99, 0), (185, 172, 112), (113, 117, 129), (146, 218, 221),
-]  # fmt: skip
 SPLITS = ('training', 'validation')
 VERSION = 1  # of the drawing code: another version draws other images
 

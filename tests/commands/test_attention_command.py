@@ -128,6 +128,9 @@ MISTAKES = {
     ),
     'block': (['--query', '1', '0', '--blocks', '3'], r'--blocks.*\b0\b.*\b2\b.*\[3\]'),
     'head': (['--query', '1', '0', '--heads', '2'], r'--heads.*\b0\b.*\b1\b.*\[2\]'),
+    'blocks of nothing': (['--blocks', '1'], '--blocks needs --query'),
+    'heads of nothing': (['--heads', '1'], '--heads needs --query'),
+    'device': (['--device', 'abacus'], r'--device abacus\b'),
     'option': (['--cfg-options', 'modle.x=1'], "'modle'.*model"),
 }
 
@@ -154,9 +157,6 @@ def test_a_missing_checkpoint_and_an_odd_name_are_refused(
     with pytest.raises(SystemExit):
         main(['attention', config, '--images', str(images)])
     assert re.search(r'CONFIG CHECKPOINT\b.*\b1\b', capsys.readouterr().err)
-    with pytest.raises(SystemExit):
-        main(['attention', config, 'a.pth', config, 'b.pth', '--images', str(images)])
-    assert re.search(r'--labels\b.*\b2\b', capsys.readouterr().err)
 
 
 def test_a_bad_image_and_a_bad_model_are_named_and_the_rest_is_kept(
@@ -199,11 +199,14 @@ def test_results_are_replaced_on_request_only(
     study: Callable[..., list[str]], images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path('out').mkdir()
-    Path('out/attention.json').write_text('mine')
     arguments = [*study('detection'), '--images', str(images / 'a.png'), '--out', 'out']
-    with pytest.raises(SystemExit):
-        main(['attention', *arguments])
-    assert re.search('out/attention.json .*--overwrite', capsys.readouterr().err)
+    for name in ('attention.json', 'attention.png'):
+        Path('out', name).write_text('mine')
+        with pytest.raises(SystemExit):
+            main(['attention', *arguments])
+        assert re.search(f'out/{name} .*--overwrite', capsys.readouterr().err)
+        Path('out', name).unlink()
+    Path('out/attention.json').write_text('mine')
     main(['attention', *arguments, '--overwrite'])
     assert json.loads(Path('out/attention.json').read_text())[0]['images'] == 1
 

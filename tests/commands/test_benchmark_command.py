@@ -79,6 +79,8 @@ def test_a_bad_config_is_named_and_the_others_are_measured(tmp_path: Path, capsy
         ([str(CONFIG), '--device', 'abacus'], r'--device\W+abacus\b'),
         ([str(CONFIG), str(CONFIG)], f'CONFIG.*{CONFIG.name}.*{CONFIG.name}'),
         ([str(CONFIG), '--rows', 'swin'], '--rows .*--suite'),
+        (['--suite', 'benchmarks/cpu.py', '--modes', 'training'], '--sizes and --modes .*--suite'),
+        (['--suite', 'configs/_base_/default_runtime.py'], '--suite configs/.*rows'),
         (['--suite', 'benchmarks/cpu.py', '--rows', 'resnet'], '--rows .*vit_global.*resnet'),
         (['configs/nothing.py'], 'nothing.py'),
         (['configs/_base_/default_runtime.py'], 'default_runtime.py.*model.backbone'),

@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from mmrope.commands.cli import check_output, parse_pixels, parse_size, positive, share
+from mmrope.commands.cli import (
+    check_output,
+    labels_of,
+    name_of,
+    pairs_of,
+    parse_pixels,
+    parse_size,
+    part,
+    positive,
+    share,
+)
 from mmrope.commands.errors import CommandError
 from mmrope.commands.main import COMMANDS, main
 
@@ -33,7 +43,9 @@ def test_one_image_has_no_shorter_side_alone() -> None:
         parse_pixels('short:9')
 
 
-@pytest.mark.parametrize('parse, text', [(positive, '0'), (positive, '1.0'), (share, '1.1'), (share, 'nan')])
+@pytest.mark.parametrize(
+    'parse, text', [(positive, '0'), (positive, '1.0'), (share, '1.1'), (share, 'nan'), (part, '0'), (part, '1')]
+)
 def test_other_numbers_are_refused(parse: object, text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=repr(text)):
         parse(text)
@@ -51,6 +63,24 @@ def test_an_output_is_a_new_file_unless_it_may_be_replaced(tmp_path: Path) -> No
     ):
         with pytest.raises(CommandError, match=words):
             check_output(path, overwrite=False)
+
+
+def test_an_output_where_nobody_may_write_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('mmrope.commands.cli.os.access', lambda *_: False)  # root may write anywhere
+    with pytest.raises(CommandError, match='new/file cannot be written: permission denied'):
+        check_output(tmp_path / 'new/file', overwrite=True)
+
+
+def test_models_are_named_by_their_configs_unless_two_would_be_the_same() -> None:
+    assert [name_of(path) for path in ('configs/a.py', 'b', 'work_dirs/fruit/config.py')] == ['a', 'b', 'fruit']
+    pairs = pairs_of(['x/a.py', '1.pth', 'y/config.py', '2.pth'])
+    assert labels_of(pairs, None) == ['a', 'y'] and labels_of(pairs, ['p', 'q']) == ['p', 'q']
+    assert labels_of([('a.py', '1.pth'), ('x/a.py', '2.pth')], None) == ['a 1.pth', 'a 2.pth']
+    for labels in (['p'], ['p', 'p'], ['p', 'q', 'p']):
+        with pytest.raises(CommandError, match=f'--labels must be 2 .*got {" ".join(labels)}$'):
+            labels_of(pairs, labels)
+    with pytest.raises(CommandError, match='CONFIG CHECKPOINT must come in pairs, got 1: a.py'):
+        pairs_of(['a.py'])
 
 
 def test_the_command_lists_its_programs(capsys: pytest.CaptureFixture[str]) -> None:

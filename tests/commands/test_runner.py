@@ -302,6 +302,7 @@ def test_checkpoints_in_a_storage_are_those_of_the_own_folder_there(tmp_path: Pa
     [
         (dict(pad_size_divisor=32), True, False),
         (dict(pad_size_divisor=1024), True, True),
+        (dict(pad_size_divisor=448), False, True),
         (dict(pad_size_divisor=1024), False, True),
         (dict(size=(512, 512), test_cfg=dict(size_divisor=16)), True, True),
         (dict(size=(512, 512), test_cfg=dict(size_divisor=16)), False, False),

@@ -15,7 +15,6 @@ from mmrope.commands.errors import CommandError
 from mmrope.commands.sizes import reference_size, size_of_tests, size_overrides
 
 ROOT = Path(__file__).parents[2] / 'configs'
-SCOPES = {'coco': 'mmdet', 'ade': 'mmseg', 'imagenet': 'mmpretrain'}
 STEPS = {
     'box': [dict(type='Resize', scale=(128, 128), keep_ratio=True)],
     'coco': [dict(type='Resize', scale=(1333, 800), keep_ratio=True)],

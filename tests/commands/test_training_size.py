@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from mmengine.config import Config
+from mmseg.models import EncoderDecoder
 
 from mmrope.commands.checks.data import steps_of
 from mmrope.commands.cli import parse_pixels
@@ -64,6 +65,21 @@ def test_an_exact_size_is_width_first_for_resizing_and_as_the_host_has_it_for_cr
         assert not any(step.get('keep_ratio') for step in steps_of(cfg.train_dataloader.dataset.pipeline))
         assert sizes(cfg.test_dataloader.dataset.pipeline) == [(480, 320)]
     assert sizes(sized('dino_rope_mixed_vit_b_coco', '320x480').train_dataloader.dataset.pipeline)[2] == (153, 240)
+
+
+def test_a_config_of_classes_needs_no_scope() -> None:
+    """As in pure Python: the library is that of the model's class, and decides the order of a crop's sides."""
+    cfg = Config.fromfile(CONFIGS / 'upernet_rope_mixed_swin_t_ade20k.py')
+    cfg.model.type, cfg.default_scope = EncoderDecoder, None
+    set_size(cfg, parse_pixels('320x480'))
+    assert sizes(cfg.train_dataloader.dataset.pipeline) == [(480, 320), (320, 480)]
+
+
+def test_a_config_without_a_test_set_is_named() -> None:
+    cfg = Config.fromfile(CONFIGS / 'upernet_rope_mixed_swin_t_ade20k.py')
+    cfg.pop('test_dataloader')
+    with pytest.raises(CommandError, match=r'swin_t_ade20k\.py: there is no test_dataloader'):
+        set_size(cfg, parse_pixels('320'))
 
 
 def test_a_resize_by_the_shorter_side_takes_no_exact_size() -> None:

@@ -45,6 +45,15 @@ def test_a_detector_without_one_is_tested_on_flipped_images_too() -> None:
     assert {'flip', 'flip_direction'} <= set(pack.meta_keys)
 
 
+def test_a_detector_of_classes_is_one_without_a_scope() -> None:
+    from mmdet.models import FasterRCNN
+
+    cfg = make_config(model=dict(type=FasterRCNN, roi_head=dict()))
+    cfg.default_scope = None
+    use_tta(cfg)
+    assert cfg.model.type == 'DetTTAModel'
+
+
 def test_settings_of_a_detection_config_are_kept() -> None:
     cfg = make_config(tta_pipeline=[dict(type='Mine')])
     use_tta(cfg)

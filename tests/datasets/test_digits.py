@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mmengine.config import Config
 from PIL import Image
 
 pytest.importorskip('sklearn')
 coco_masks = pytest.importorskip('pycocotools.mask')
 
 from mmrope.datasets import digits, scenes  # noqa: E402
-from mmrope.datasets.digits import CLASSES, PALETTE, SPLITS, load_handwriting, make_digits, make_scene  # noqa: E402
+from mmrope.datasets.digits import CLASSES, SPLITS, load_handwriting, make_digits, make_scene  # noqa: E402
+from tests.helpers.recipes import CONFIGS  # noqa: E402
 
+METAINFO = Config.fromfile(CONFIGS / '_base_/datasets/digits_segmentation.py').metainfo
 COUNTS = {'training': 8, 'validation': 4}
 ARGUMENTS = {'images': 8, 'val_images': 4, 'size': (96, 160), 'seed': 3, 'progress': False}
 SIZES = [(32, 32), (64, 64), (128, 128), (96, 160), (77, 45)]
@@ -230,8 +233,10 @@ def test_files_hold_the_scenes(root: Path) -> None:
 
 def test_classes_have_distinct_colours() -> None:
     assert CLASSES == tuple('0123456789')
-    distances = [np.linalg.norm(np.subtract(one, other)) for one, other in itertools.combinations(PALETTE, 2)]
-    assert len(PALETTE) == 10 and min(distances) > 40
+    assert METAINFO.classes == ('background', *CLASSES) and METAINFO.palette[0] == [0, 0, 0]
+    colours = METAINFO.palette[1:]
+    distances = [np.linalg.norm(np.subtract(one, other)) for one, other in itertools.combinations(colours, 2)]
+    assert len(colours) == 10 and min(distances) > 40
 
 
 @pytest.mark.parametrize('kind', ['bbox', 'segm'])
@@ -268,7 +273,7 @@ def test_mmdet_reads_it(root: Path) -> None:
             data_root=str(root),
             ann_file=f'annotations/instances_{split}.json',
             data_prefix={'img': f'images/{split}/'},
-            metainfo={'classes': CLASSES, 'palette': PALETTE},
+            metainfo={'classes': CLASSES, 'palette': METAINFO.palette[1:]},
             pipeline=[{'type': 'LoadImageFromFile'}, load],
         )
         assert len(dataset) == count
@@ -290,7 +295,7 @@ def test_mmseg_reads_it(root: Path) -> None:
             data_prefix={'img_path': f'images/{split}', 'seg_map_path': f'annotations/{split}'},
             img_suffix='.png',
             reduce_zero_label=True,
-            metainfo={'classes': ('background', *CLASSES), 'palette': [[0, 0, 0], *map(list, PALETTE)]},
+            metainfo=METAINFO,
             pipeline=[{'type': 'LoadImageFromFile'}, {'type': 'mmseg.LoadAnnotations'}],
         )
         assert len(dataset) == count

@@ -132,7 +132,7 @@ def test_another_length_of_the_training_is_noticed() -> None:
 
 def test_late_parameters_may_begin_at_the_full_rate() -> None:
     wrapper = optimizer(**{'backbone.': dict(late=True)})
-    scheduler = StagedPolyLR(wrapper, (2, 0), end=N)
+    scheduler = StagedPolyLR(wrapper, (2, 0), end=N, by_epoch=False)
     factors = []
     for _ in range(3):
         factors.append([group['lr'] / group['initial_lr'] for group in wrapper.param_groups])

@@ -209,6 +209,17 @@ def test_an_odd_image_is_named_and_the_others_are_kept(
     assert list(images) == [str(folder / 'a.png'), str(folder / 'z.png')]
 
 
+def test_nothing_is_left_where_nothing_was_predicted(
+    tools: SimpleNamespace, models: dict[str, tuple[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'a.png').write_bytes(b'no image')
+    arguments = [tmp_path / 'a.png', *models['detection'], '--out-dir', tmp_path / 'out']
+    assert run(tools, *arguments) != 0
+    assert not (tmp_path / 'out/predictions.json').exists()
+    assert run(tools, *arguments, '--score-thr', '5') == 2
+    assert re.search("--score-thr.*'5'", capsys.readouterr().err)
+
+
 def test_the_score_threshold_holds_for_the_json_too(
     tools: SimpleNamespace, models: dict[str, tuple[str, str]], tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -302,6 +302,27 @@ def test_a_metric_that_no_test_gives_is_found_at_the_first_result(
     assert len(tests) == 2
 
 
+def test_metrics_that_are_no_numbers_are_left_out_and_none_at_all_is_an_error(
+    tools: SimpleNamespace,
+    models: dict[str, tuple[str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    test = Runner.test
+    given = dict(of_each=[0.1, 0.2], whole=np.float32(0.5))
+    monkeypatch.setattr(Runner, 'test', lambda self: (test(self), dict(given))[1])
+    arguments = [*models['segmentation'], '--sizes', '32', '--work-dir']
+    with isolated():
+        tools.test_resolutions([*arguments, str(tmp_path / 'some')])
+    (result,) = results_in(tmp_path / 'some').values()
+    assert result['metrics'] == {'whole': 0.5}
+    given.clear()
+    with isolated(), pytest.raises(SystemExit):
+        tools.test_resolutions([*arguments, str(tmp_path / 'none')])
+    assert re.search('error: no test_evaluator .*format_only', capsys.readouterr().err)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(has_accelerator(), reason='one process would compute elsewhere than the two')
 def test_two_processes_measure_what_one_does(

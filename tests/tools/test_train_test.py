@@ -244,6 +244,7 @@ MISTAKES = {
     'no tta': ('test', ['segmenter.py', 'empty.pth', '--tta'], ['--tta', 'tta_model', 'tta_pipeline']),
     'no hook': ('test', ['bare.py', 'empty.pth', '--show-dir', 'drawn'], ['--show-dir', 'default_hooks.visualization']),
     'out': ('test', ['detection.py', 'empty.pth', '--out', 'a.json'], ['--out', '.pkl', 'a.json']),
+    'folder of out': ('test', ['detection.py', 'empty.pth', '--out', 'empty.pth/a.pkl'], ['--out', 'empty.pth/a.pkl']),
     'launcher': ('train', ['detection.py', '--launcher', 'pytorch'], ['--launcher pytorch', 'RANK']),
     'config file': ('train', ['broken.py'], ['broken.py.*SyntaxError']),
     'model': (

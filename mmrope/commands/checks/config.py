@@ -20,6 +20,7 @@ from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 
 from ..errors import CommandError
+from ..hosts import scope_of
 from .annotations import check_categories
 from .classes import Head, check_heads, classes_of_checkpoint, compare_classes, heads_of, list_classes
 from .data import (
@@ -86,6 +87,17 @@ def check_keys(cfg: Config) -> None:
             warnings.warn(f'the config has {key}, which MMEngine does not read{hint}', stacklevel=2)
 
 
+def need(cfg: Config, key: str) -> Any:
+    """Return a part of a config.
+
+    Raises:
+        CommandError: if the config has none.
+    """
+    if cfg.get(key) is None:
+        raise CommandError(f'{cfg.filename or "the config"}: there is no {key}')
+    return cfg[key]
+
+
 def check_optimizer(cfg: Config) -> None:
     """Check that the optimizer of a config is registered; MMEngine's own error does not name it.
 
@@ -93,7 +105,7 @@ def check_optimizer(cfg: Config) -> None:
         CommandError: if it does not exist.
     """
     kind = (cfg.get('optim_wrapper') or {}).get('optimizer', {}).get('type')
-    with OPTIMIZERS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+    with OPTIMIZERS.switch_scope_and_registry(scope_of(cfg)) as registry:
         if isinstance(kind, str) and registry.get(kind) is None:
             hint = did_you_mean(kind, set(OPTIMIZERS.module_dict))
             raise CommandError(f'optim_wrapper.optimizer.type: there is no optimizer {kind}{hint}')
@@ -150,7 +162,7 @@ def check_data(cfg: Config, stages: tuple[str, ...]) -> None:
     Raises:
         CommandError: for the first fault.
     """
-    scope = cfg.get('default_scope')
+    scope = scope_of(cfg)
     classes: dict[str, Sequence[str]] = {}
     heads = heads_of(cfg.get('model') or {}, scope)
     for stage in stages:
@@ -253,7 +265,7 @@ def check_classes_of_checkpoint(cfg: Config, path: str) -> None:
     if trained is None or cfg.get('test_dataloader') is None:
         return
     for dataset in datasets_of(cfg.test_dataloader.get('dataset', {})):
-        kind = class_of(dataset, cfg.get('default_scope'))
+        kind = class_of(dataset, scope_of(cfg))
         with _as_command_error():
             classes = kind and classes_of(dataset, kind)
             if classes and (note := compare_classes((path, trained), ('test_dataloader', classes))):

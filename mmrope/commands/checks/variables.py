@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ... import config_path
+from ..hosts import scope_of
 from .classes import heads_of
 
 SIZES = ('image_size', 'img_size', 'img_scale', 'crop_size')
@@ -55,7 +56,7 @@ def idle_variables(cfg: Config) -> Iterator[tuple[str, str]]:
     parts = {key: config[key] for key in PARTS if config.get(key)}
     for name in (*SIZES, *PIPELINES):
         if name in config and parts and not _holds(parts, _plain(config[name])):
-            yield name, 'set the pipelines of the data loaders, or train with --data DIR --size N'
+            yield name, 'set the pipelines of the data loaders, or train with --size N'
     for name in LENGTHS:
         if name in config and config.get('train_cfg') and config['train_cfg'].get(name) != config[name]:
             yield name, f'set train_cfg.{name} and param_scheduler, or train with --data DIR --epochs N'
@@ -63,7 +64,7 @@ def idle_variables(cfg: Config) -> Iterator[tuple[str, str]]:
         yield 'data_root', 'give --data-root DIR, or set data_root of each data set and ann_file of each metric'
     if 'metainfo' in config and parts and not _holds(parts, _plain(config['metainfo'])):
         yield 'metainfo', 'set metainfo of each data set'
-    heads = heads_of(config.get('model') or {}, config.get('default_scope')) if 'num_classes' in config else []
+    heads = heads_of(config.get('model') or {}, scope_of(cfg)) if 'num_classes' in config else []
     if heads and all(head.number != config['num_classes'] for head in heads):
         yield 'num_classes', f'set {", ".join(f"{head.path}.{head.argument}" for head in heads)}'
 

@@ -12,7 +12,7 @@ from tests.helpers.recipes import CONFIGS, configs
 
 MASK_RCNN = 'mask_rcnn_rope_mixed_vit_b_coco'
 IDLE = {
-    'image_size = (320, 320)': (MASK_RCNN, 'set the pipelines of the data loaders, or train with --data DIR --size N'),
+    'image_size = (320, 320)': (MASK_RCNN, 'set the pipelines of the data loaders, or train with --size N'),
     'crop_size = (256, 256)': ('upernet_rope_mixed_vit_b_ade20k', 'set the pipelines'),
     'max_iters = 300': (MASK_RCNN, 'set train_cfg.max_iters and param_scheduler'),
     'max_epochs = 3': ('mask_rcnn_rope_mixed_swin_t_coco', 'set train_cfg.max_epochs'),
