@@ -14,7 +14,7 @@ if not Path('/dev/nvidiactl').exists():  # without a GPU Triton interprets its k
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 from mmengine.config import Config
 from mmengine.config import utils as config_utils
 from mmengine.logging import MMLogger
@@ -81,6 +81,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         template = hub.url + '/{repo_id}/resolve/{revision}/{filename}'
         monkeypatch.setattr(constants, 'ENDPOINT', hub.url)
         monkeypatch.setattr(constants, 'HUGGINGFACE_CO_URL_TEMPLATE', template)
+        monkeypatch.setattr(file_download, 'HUGGINGFACE_CO_URL_TEMPLATE', template, raising=False)  # before 1.0
         monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
         monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', False)
         monkeypatch.setenv('NO_PROXY', '127.0.0.1,localhost')

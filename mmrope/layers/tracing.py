@@ -34,8 +34,10 @@ def once_per_size(make: Callable[..., Tensor], *key: Hashable, like: Tensor) -> 
         key: its arguments before the device.
         like: a tensor on the wanted device.
     """
+    if is_tracing():  # asked first: the compiler of PyTorch 2.4 cannot look for an attribute
+        return make(*key, like.device)
     mode = getattr(like, 'fake_mode', None)
-    if is_tracing() or (mode is None and type(like) not in (Tensor, nn.Parameter)):
+    if mode is None and type(like) not in (Tensor, nn.Parameter):
         return make(*key, like.device)
     name = make, key, like.device, mode
     with _lock:
