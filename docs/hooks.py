@@ -10,12 +10,13 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
+AT_THE_TOP = ('CHANGELOG.md', 'CONTRIBUTING.md')  # pages of the site
 LINK = re.compile(r'\[([^\]]*)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)')
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the changelog and the guide for contributors, with links as if they lay in docs/."""
-    for name in ('CHANGELOG.md', 'CONTRIBUTING.md'):
+    for name in AT_THE_TOP:
         text = LINK.sub(_from_docs, (ROOT / name).read_text())
         files.append(File.generated(config, name.lower(), content=text))
     return files
@@ -29,6 +30,8 @@ def on_page_markdown(markdown: str, config: MkDocsConfig, page: Page, **_: Any) 
         path = (ROOT / 'docs' / target).resolve()
         if not target.startswith('../'):
             return link[0]
+        if target.removeprefix('../') in AT_THE_TOP:
+            return f'[{text}]({path.name.lower()}{anchor})'
         if not path.exists():
             raise PluginError(f'{page.file.src_uri} links to {target}, which does not exist')
         if not config.repo_url:
@@ -45,7 +48,7 @@ def on_page_content(html: str, **_: Any) -> str:
 
 def _from_docs(link: re.Match[str]) -> str:
     text, target, anchor = link[1], link[2], link[3] or ''
-    if target in ('CHANGELOG.md', 'CONTRIBUTING.md'):
+    if target in AT_THE_TOP:
         return f'[{text}]({target.lower()}{anchor})'
     target = target.removeprefix('docs/') if target.startswith('docs/') else f'../{target}'
     return f'[{text}]({target}{anchor})'

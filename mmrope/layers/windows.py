@@ -5,6 +5,7 @@ column span. Attention, norms and MLPs work in any token order. A backbone there
 once, and the windows of a group are then plain views.
 """
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -31,8 +32,12 @@ class Group(NamedTuple):
     width: int
 
 
-class Windows(NamedTuple):
-    """A cut of a grid: row spans and column spans, each in order and without gaps."""
+@dataclass(frozen=True)
+class Windows:
+    """A cut of a grid: row spans and column spans, each in order and without gaps.
+
+    It is no named tuple, since the compilers of PyTorch 2.6 to 2.8 cannot read the properties of one.
+    """
 
     rows: tuple[Span, ...]
     cols: tuple[Span, ...]
@@ -189,7 +194,7 @@ def _order_between(old: Windows, new: Windows, device: torch.device) -> Tensor:
 
 def _even_spans(length: int, window_size: int) -> tuple[Span, ...]:
     count = -(-length // window_size)
-    size, larger = divmod(length, count)
+    size, larger = length // count, length % count  # the compiler of PyTorch 2.6 knows no divmod of symbolic sizes
     spans = [Span(0, size + 1, larger), Span(larger * (size + 1), size, count - larger)]
     return tuple(span for span in spans if span.number)
 

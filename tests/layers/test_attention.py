@@ -56,7 +56,9 @@ def oracle(
 def window_of(grid: tuple[int, int], windows: Windows | None) -> Callable[[tuple[int, int]], Any]:
     if windows is None:
         return lambda position: 0
-    starts = [sorted(s.start + i * s.size for s in spans for i in range(s.number)) for spans in windows]
+    starts = [
+        sorted(s.start + i * s.size for s in spans for i in range(s.number)) for spans in (windows.rows, windows.cols)
+    ]
     return lambda position: tuple(max(s for s in axis if s <= p) for axis, p in zip(starts, position))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from mmrope.layers import Attention, attention, even_windows, one_window, shifted_windows, varlen
+from tests.helpers.fake_gpu import needs_fake_gpu
 
 
 def one_by_one(
@@ -85,6 +86,7 @@ def test_one_call_takes_the_supported_cases(
     assert set(calls) == {expected}
 
 
+@needs_fake_gpu
 def test_no_launch_takes_more_windows_than_cuda_does(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(attention, 'MOST_WINDOWS', 5)

@@ -13,7 +13,7 @@ lengths = st.integers(1, 40)
 def window_ids(grid: tuple[int, int], windows: Windows) -> torch.Tensor:
     """Number of the window each token lies in, by the definition of a span: (H, W)."""
     axes = []
-    for length, spans in zip(grid, windows):
+    for length, spans in zip(grid, (windows.rows, windows.cols)):
         ids = []
         for span in spans:
             assert span.start == len(ids)
@@ -54,7 +54,7 @@ def check_order(grid: tuple[int, int], windows: Windows) -> None:
 
 @given(lengths, st.integers(1, 16))
 def test_even_windows_differ_by_one_token_at_most(length, window_size) -> None:
-    rows, _ = even_windows((length, 1), window_size)
+    rows = even_windows((length, 1), window_size).rows
     sizes = [span.size for span in rows for _ in range(span.number)]
     assert sum(sizes) == length
     assert max(sizes) <= window_size and max(sizes) - min(sizes) <= 1
@@ -62,7 +62,7 @@ def test_even_windows_differ_by_one_token_at_most(length, window_size) -> None:
 
 
 def test_64_tokens_in_windows_of_14() -> None:
-    assert even_windows((64, 14), 14) == ((Span(0, 13, 4), Span(52, 12, 1)), (Span(0, 14, 1),))
+    assert even_windows((64, 14), 14) == Windows((Span(0, 13, 4), Span(52, 12, 1)), (Span(0, 14, 1),))
 
 
 @pytest.mark.parametrize('length, window_size', [(14, 7), (21, 7), (8, 2), (24, 12)])
@@ -83,7 +83,7 @@ def test_an_axis_that_fits_into_one_window_is_not_shifted(length: int) -> None:
 
 
 def test_every_window_of_a_divided_axis_is_whole() -> None:
-    assert shifted_windows((21, 22), 7) == ((Span(0, 7, 3),), (Span(0, 7, 3), Span(21, 1, 1)))
+    assert shifted_windows((21, 22), 7) == Windows((Span(0, 7, 3),), (Span(0, 7, 3), Span(21, 1, 1)))
 
 
 def test_one_window_keeps_tokens_row_by_row() -> None:

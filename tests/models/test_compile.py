@@ -11,7 +11,7 @@ from mmrope import RoPESwin, RoPEViT
 from mmrope.layers import one_window, reorder, shifted_windows
 from mmrope.models import EoMT
 from mmrope.models.swin import PatchMerging
-from tests.helpers.compiler import needs_compiler
+from tests.helpers.compiler import needs_any_size, needs_compiler
 
 SIZES = [(48, 48), (61, 100), (80, 40), (96, 64)]  # square, divided by nothing, portrait, landscape
 
@@ -138,6 +138,7 @@ def test_inductor_pads_reordered_tokens() -> None:
         torch.testing.assert_close(torch.compile(step, fullgraph=True)(x), step(x), rtol=0, atol=1e-5)
 
 
+@needs_any_size
 @some_are_slow(GLOBAL, 'mixed')
 def test_global_attention_serves_every_size_with_one_graph(make) -> None:
     """Marked as dynamic; an absolute embedding is a graph of its own on the grid it was learned on."""
@@ -169,6 +170,7 @@ def test_windows_are_compiled_once_for_each_size_and_not_for_a_batch(make, dynam
     assert len(graphs) <= 4
 
 
+@needs_any_size
 @torch._dynamo.config.patch(recompile_limit=2)
 def test_more_sizes_than_torchs_limit_are_an_error_with_fullgraph_alone() -> None:
     model = vit(window_size=3).eval()

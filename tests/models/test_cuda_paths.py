@@ -13,8 +13,10 @@ from torch._subclasses import FakeTensorMode
 
 from mmrope import DINOv3ViT, RoPESwin, RoPEViT, SimpleFeaturePyramid
 from mmrope.layers import tracing
+from tests.helpers.fake_gpu import needs_fake_gpu
 
 pytest.importorskip('triton', reason='Triton comes with PyTorch for Linux')
+pytestmark = needs_fake_gpu
 
 VIT = dict(window_size=5, global_attn_indexes=(1,), out_indices=(1, 2, 5))
 SWIN = dict(arch=dict(embed_dims=32, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8)))

@@ -15,6 +15,7 @@ import mmrope
 from mmrope.analysis.onnx import export_onnx
 from mmrope.models.families import FAMILIES, Family
 from mmrope.weights.building import NAMES, build_backbone
+from tests.helpers.compiler import needs_any_size
 
 ARCH = dict(embed_dims=32, depth=4, num_heads=2)
 SMALL = dict(arch=ARCH, img_size=24, patch_size=4)
@@ -169,6 +170,7 @@ def test_compiles_in_one_graph(kind, windows) -> None:
         torch.testing.assert_close(compiled(x)[0], model(x)[0], rtol=0, atol=1e-5)
 
 
+@needs_any_size
 @two_kinds
 def test_global_attention_is_exported_for_any_size(kind) -> None:
     model = make(kind).eval()

@@ -13,6 +13,7 @@ from mmrope.weights.known import KNOWN, KnownWeights
 from tests.helpers.published import SWIN_SIZES, swin, vit
 from tests.helpers.upstream_swin import upstream_swin
 
+pytest.importorskip('mmpretrain')
 VITS = {weights.name: weights for weights in KNOWN if weights.timm and weights.backbone == 'RoPEViT'}
 SIZES = [(224, 224), (384, 384), (224, 384)]
 

@@ -10,6 +10,7 @@ from mmrope import config_path
 from tests.helpers.hub import Hub
 from tests.helpers.published import as_file, swin, vit
 
+pytest.importorskip('mmdet')
 CONFIGS = {
     'mask_rcnn_rope_mixed_vit_s_coco.py': ('rope_mixed_deit_small_patch16_LS', lambda: vit('small')),
     'upernet_rope_mixed_rpb_swin_t_ade20k.py': ('swin_rope_mixed_tiny_patch4_window7_224', lambda: swin('tiny')),
