@@ -200,7 +200,7 @@ def turned(x: Tensor, turn: Tensor, prefix: int) -> Tensor:
 def window_ids(windows) -> Tensor:
     """Number of the window of each token, row by row, from the spans."""
     axes = []
-    for spans in windows:
+    for spans in (windows.rows, windows.cols):
         starts = torch.tensor([span.start + i * span.size for span in spans for i in range(span.number)])
         length = spans[-1].start + spans[-1].size * spans[-1].number
         axes.append((torch.arange(length)[:, None] >= starts).sum(1))
