@@ -1,5 +1,5 @@
-# 12 epochs of COCO in batches of 16, as MMDetection trains DINO. The paper gives no weight decay for embeddings and
-# frequencies; none is this project's choice.
+# 12 epochs of COCO in batches of 16, as MMDetection trains DINO. The paper gives no weight decay for embeddings, bias
+# tables and frequencies; none is this project's choice.
 max_epochs = 12
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
@@ -14,6 +14,7 @@ optim_wrapper = dict(
             'backbone': dict(lr_mult=0.1),
             'backbone.pos_embed': dict(lr_mult=0.1, decay_mult=0.0),
             'rope.freqs': dict(lr_mult=0.1, decay_mult=0.0),
+            'relative_position_bias_table': dict(lr_mult=0.1, decay_mult=0.0),
         }
     ),
 )
