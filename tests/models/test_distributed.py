@@ -67,6 +67,12 @@ def steps(model: nn.Module, loss_of: Callable[[int], Tensor]) -> list[dict[str, 
     return kept
 
 
+def in_two_processes(run: Callable[..., None], *arguments: str) -> None:
+    """Run a function of this module, from a server: autograd's threads, which other tests start, cannot be forked."""
+    multiprocessing.get_context('forkserver').set_forkserver_preload([__name__])
+    multiprocessing.start_processes(run, arguments, nprocs=2, start_method='forkserver')
+
+
 def train_rank(rank: int, name: str, folder: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group('gloo', init_method=f'file://{folder}/group', rank=rank, world_size=2)
@@ -81,7 +87,7 @@ def test_two_processes_have_the_losses_and_gradients_of_one(
     name: str, tmp_path: Path, close: Callable[..., None]
 ) -> None:
     """The global loss is the mean of the ranks', as everywhere with DistributedDataParallel."""
-    multiprocessing.start_processes(train_rank, (name, str(tmp_path)), nprocs=2, start_method='fork')
+    in_two_processes(train_rank, name, str(tmp_path))
     ranks = [torch.load(tmp_path / f'{rank}.pth') for rank in range(2)]
     model = Loss(name)
     expected = steps(model, lambda step: (model(batch(step, 0)) + model(batch(step, 1))) / 2)
@@ -154,7 +160,7 @@ def train_steps(model: nn.Module) -> None:
 @pytest.mark.skipif(torch.__version__ < '2.9', reason='fully_shard of PyTorch 2.8 and before does not run on the CPU')
 @pytest.mark.parametrize('name', MODELS_TO_SHARD)
 def test_sharded_models_train_as_whole_ones(name: str, tmp_path: Path) -> None:
-    multiprocessing.start_processes(train_shard, (name, str(tmp_path)), nprocs=2, start_method='fork')
+    in_two_processes(train_shard, name, str(tmp_path))
     model = SINGLE[name]()
     train_steps(model)
     ours, whole = torch.load(tmp_path / '0.pth'), model.state_dict()
