@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
 from mmrope import RoPESwin, RoPEViT
+from tests.helpers.fake_gpu import needs_fake_gpu
 
 # 23 x 33 tokens, and 12 x 17 in the second stage of a Swin, in windows of 5, which divide no side.
 SIZE = (92, 132)
@@ -76,9 +77,9 @@ def kept_by_batch(build: Callable[[], nn.Module], device: str, dtype: torch.dtyp
     'device, dtype',
     [
         ('cpu', torch.float32),
-        ('cuda', torch.bfloat16),
+        pytest.param('cuda', torch.bfloat16, marks=needs_fake_gpu),
         pytest.param('cpu', torch.bfloat16, marks=pytest.mark.slow),
-        pytest.param('cuda', torch.float32, marks=pytest.mark.slow),
+        pytest.param('cuda', torch.float32, marks=[needs_fake_gpu, pytest.mark.slow]),
     ],
 )
 @pytest.mark.parametrize('kind', KINDS)

@@ -81,8 +81,7 @@ def to_mmdet(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize('size', [(448, 448), (448, 672)])
 def test_bias_only_variant_equals_mmdets_swin(size: tuple[int, int], close: Callable[..., None]) -> None:
-    from mmdet.models.backbones import SwinTransformer
-
+    SwinTransformer = pytest.importorskip('mmdet.models.backbones').SwinTransformer  # noqa: N806
     arch = dict(embed_dims=16, depths=(2, 2, 4, 2), num_heads=(2, 4, 8, 16))
     model = tiny(arch=arch, window_size=7, rope=None, rpb=True, out_indices=(0, 1, 2, 3)).eval()
     theirs = SwinTransformer(embed_dims=16, depths=(2, 2, 4, 2), num_heads=(2, 4, 8, 16), window_size=7)
