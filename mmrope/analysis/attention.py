@@ -176,13 +176,14 @@ class Sums:
 
 
 def strides_of(backbone: RoPEViT | RoPESwin) -> dict[str, int]:
-    """Return the pixels between neighbouring tokens, for each block by its name."""
+    """Return the pixels between neighbouring tokens, for each block that runs by its name."""
     patch = backbone.patch_embed.patch_size[0]
     if isinstance(backbone, RoPEViT):
-        return {f'blocks.{i}': patch for i in range(len(backbone.blocks))}
+        number = len(backbone.blocks) if backbone.open_blocks else backbone.out_indices[-1] + 1
+        return {f'blocks.{i}': patch for i in range(number)}
     return {
         f'layers.{i}.blocks.{j}': patch * 2**i
-        for i, stage in enumerate(backbone.layers)
+        for i, stage in enumerate(backbone.layers[: backbone.out_indices[-1] + 1])
         for j in range(len(stage.blocks))
     }
 
@@ -200,7 +201,7 @@ def attention_statistics(
             token does.
 
     Returns:
-        One for each block, in order.
+        One for each block that runs, in order.
     """
     return mean_statistics(backbone, [image_sums(backbone, image, head) for image in images])
 
@@ -258,7 +259,7 @@ def _average(name: str, stride: int, blocks: list[Sums]) -> BlockStatistics:
 def attention_maps(
     backbone: RoPEViT | RoPESwin, image: Tensor, x: int, y: int, head: Head | None = None
 ) -> dict[str, Tensor]:
-    """Return the attention map of the query at a pixel, for each block.
+    """Return the attention map of the query at a pixel, for each block that runs.
 
     Args:
         backbone: in eval mode; it is not changed.

@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from .cli import (
     add_device,
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..analysis.attention import BlockStatistics
+    from ..layers import Block
+    from ..models import RoPESwin, RoPEViT
 
 HEADERS = ('block', 'grid', 'window', 'distance (px)', 'heads', 'uniform', 'entropy (nats)', 'heads', 'uniform')
 
@@ -137,6 +139,7 @@ def analyse(
 
     cfg = load_config(config, args.cfg_options)
     model = load_model(cfg, checkpoint, args.device)
+    drawn = chosen_blocks(backbone_of(model), args.blocks, args.heads)
     of_images, maps, of_model, names = [], [], Skips(args.prog, args.traceback), set[str]()
     for path in track(paths, label, console=Console(stderr=True)):
         with of_model.skipping(f'{label}, {path}'):
@@ -144,7 +147,7 @@ def analyse(
             sums = image_sums(backbone_of(model), image, head_of(model))
             if args.query:
                 out = args.out_dir / unused(f'maps_{label}_{path.stem}.png'.replace('/', '_'), names)
-                draw_query(args, model, image, out)
+                draw_query(args, model, image, drawn, out)
                 maps.append(out)
             of_images.append(sums)
     if not of_images:
@@ -153,8 +156,8 @@ def analyse(
     return mean_statistics(backbone_of(model), of_images), len(of_images), maps
 
 
-def draw_query(args: argparse.Namespace, model: nn.Module, image: Tensor, out: Path) -> None:
-    """Draw the maps of one image."""
+def draw_query(args: argparse.Namespace, model: nn.Module, image: Tensor, blocks: Sequence[str], out: Path) -> None:
+    """Draw the maps of some blocks of one image."""
     from ..analysis.attention import attention_maps
     from ..analysis.figures import draw_maps
     from .models import backbone_of, head_of
@@ -162,21 +165,23 @@ def draw_query(args: argparse.Namespace, model: nn.Module, image: Tensor, out: P
     x, y = args.query
     with errors_of('--query'):
         maps = attention_maps(backbone_of(model), image, x, y, head_of(model))
-    draw_maps(image, tuple(args.query), chosen_maps(maps, args.blocks, args.heads), args.heads, out)
+    draw_maps(image, tuple(args.query), {name: maps[name] for name in blocks}, args.heads, out)
 
 
-def chosen_maps(maps: Mapping[str, Tensor], blocks: Sequence[int] | None, heads: Sequence[int]) -> dict[str, Tensor]:
-    """Select the maps of blocks by their numbers.
+def chosen_blocks(backbone: RoPEViT | RoPESwin, blocks: Sequence[int] | None, heads: Sequence[int]) -> list[str]:
+    """Return the names of the blocks to draw, chosen by their numbers.
 
     Raises:
         CommandError: if there is no such block, or a head that one of them does not have.
     """
-    names = list(maps)
+    from ..analysis.attention import strides_of
+
+    names = list(strides_of(backbone))
     numbers = range(len(names)) if blocks is None else blocks
     if not set(numbers) <= set(range(len(names))):
         raise CommandError(f'--blocks must be from 0 to {len(names) - 1}, got {numbers}')
-    chosen = {names[i]: maps[names[i]] for i in numbers}
-    fewest = min(map(len, chosen.values()))
+    chosen = [names[i] for i in numbers]
+    fewest = min(cast('Block', backbone.get_submodule(name)).attn.num_heads for name in chosen)
     if not set(heads) <= set(range(fewest)):
         raise CommandError(
             f'--heads must be from 0 to {fewest - 1}, the heads that all blocks to draw have, got {heads}'

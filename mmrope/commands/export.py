@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
     elif args.part == 'neck':
         part = neck_part(cfg, args.checkpoint)
     else:
-        part = whole_model(cfg, args.checkpoint, args.output or 'classes')
+        part = whole_model(cfg, args.checkpoint, args.output)
     size, source = (tuple(args.size), '--size') if args.size else size_of_tests(cfg) or NO_SIZE
     metadata = describe(part, cfg, None if args.dynamic_size else size)
     with write_whole(args.out) as file:

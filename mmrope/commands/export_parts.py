@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from timm.layers import to_2tuple
 from torch import Tensor, nn
 
 from .. import __version__
@@ -16,7 +17,7 @@ from ..analysis.onnx import ClassOf
 from .checks.config import datasets_of, need
 from .cli import Size
 from .errors import CommandError
-from .hosts import scope_of
+from .hosts import scope_of, type_name
 from .models import backbone_of, load_whole_model
 from .prediction import metainfo_of
 from .sizes import size_overrides
@@ -146,20 +147,25 @@ def neck_part(cfg: Config, checkpoint: str) -> Part:
     return Part(Features(model), [f'level{i}' for i in range(len(maps))])
 
 
-def whole_model(cfg: Config, checkpoint: str, output: str) -> Part:
+def whole_model(cfg: Config, checkpoint: str, output: str | None = None) -> Part:
     """Load a segmenter, a classifier or a detector with EoMT's head as a part.
 
     Args:
         cfg: its config.
         checkpoint: of the whole model.
-        output: ``'classes'`` or ``'scores'``; a detector gives the logits of its queries.
+        output: ``'classes'``, the default, or ``'scores'``; a detector has neither and gives the logits of its queries.
 
     Raises:
-        CommandError: if the model is another detector, or a segmenter that slides a window.
+        CommandError: if the model is another detector, a segmenter that slides a window, or ``output`` is given for
+            a detector.
         CheckpointError: if the checkpoint leaves a parameter unset.
     """
     scope = scope_of(cfg)
     if scope == 'mmdet' and cfg.model.backbone.get('open_blocks'):
+        if output:
+            raise CommandError(
+                f'--output {output} is for segmenters and classifiers; a detector with EoMT gives its logits'
+            )
         model, meta = load_whole_model(cfg, checkpoint)
         return Part(QueryLogits(model), ['class_logits', 'mask_logits'], meta=meta or metainfo_of(cfg))
     if scope not in TASKS:
@@ -176,6 +182,7 @@ def whole_model(cfg: Config, checkpoint: str, output: str) -> Part:
     model, meta = load_whole_model(cfg, checkpoint)
     backbone_of(model)
     scores = SegmenterScores(model) if scope == 'mmseg' else ClassifierScores(model)
+    output = output or 'classes'
     module = ClassOf(scores) if output == 'classes' else scores
     return Part(module.eval(), [output], TASKS[scope], meta or metainfo_of(cfg))
 
@@ -219,18 +226,18 @@ def image_rule(cfg: Config, preprocessor: Mapping[str, Any], size: tuple[int, in
         CommandError: if it has other steps.
     """
     pipeline = next(datasets_of(need(cfg, 'test_dataloader').dataset))['pipeline']
-    if size is not None and any(_name(step) == 'CenterCrop' for step in pipeline):
+    if size is not None and any(type_name(step) == 'CenterCrop' for step in pipeline):
         cfg = copy.deepcopy(cfg)
         cfg.merge_from_dict(size_overrides(cfg, Size('', 'exact', *size)))
         pipeline = next(datasets_of(need(cfg, 'test_dataloader').dataset))['pipeline']
     resize: dict[str, Any] | None = None
     crop: tuple[int, int] | None = None
     for step in pipeline:
-        name = _name(step)
+        name = type_name(step)
         if name.startswith(('Load', 'Pack')):
             continue
         if name == 'CenterCrop':
-            crop = _pair(step['crop_size'])[::-1]
+            crop = to_2tuple(step['crop_size'])[::-1]
         elif name in ('Resize', 'ResizeEdge', 'ResizeShortestEdge') and resize is None and crop is None:
             resize = _resize(name, step)
         else:
@@ -266,16 +273,8 @@ def _resize(name: str, step: Mapping[str, Any]) -> dict[str, Any]:
     if name == 'ResizeShortestEdge':
         return dict(shorter=step['scale'], longer=step['max_size'], floor=False) | how
     if name == 'Resize' and step.get('scale'):
-        width, height = _pair(step['scale'])
+        width, height = to_2tuple(step['scale'])
         if not step.get('keep_ratio'):
             return dict(height=height, width=width) | how
         return dict(shorter=min(width, height), longer=max(width, height), floor=False) | how
     raise CommandError(f'the test pipeline has {dict(step)}, which cannot be described')
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-
-
-def _name(step: Mapping[str, Any]) -> str:
-    return str(getattr(step['type'], '__name__', step['type'])).rpartition('.')[2]

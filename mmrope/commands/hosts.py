@@ -1,5 +1,6 @@
 """The host libraries: MMDetection, MMSegmentation and MMPreTrain."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -18,6 +19,12 @@ def scope_of(cfg: Config) -> str | None:
     kind = (cfg.get('model') or {}).get('type')
     packages = [base.__module__.partition('.')[0] for base in getattr(kind, '__mro__', ())]
     return cfg.get('default_scope') or next((package for package in packages if package in HOSTS), None)
+
+
+def type_name(part: Mapping[str, Any], default: str = '') -> str:
+    """Return the class that a part of a config names, without its scope; pure-Python configs hold the class itself."""
+    kind = part.get('type', default)
+    return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
 
 
 def leave_out_multimodal_models() -> None:

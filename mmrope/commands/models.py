@@ -18,7 +18,7 @@ from ..models import RoPESwin, RoPEViT
 from ..weights import load_pretrained
 from .checks.config import check_checkpoint, datasets_of, need
 from .errors import CommandError
-from .hosts import scope_of
+from .hosts import scope_of, type_name
 
 
 def build_model(cfg: Config, device: str | None = None) -> nn.Module:
@@ -168,6 +168,5 @@ def _preprocess(model: nn.Module, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _loads_annotations(step: dict[str, Any]) -> bool:
-    kind = step['type']
-    name = kind if isinstance(kind, str) else kind.__name__
-    return name.rpartition('.')[2].startswith('Load') and name.endswith('Annotations')
+    name = type_name(step)
+    return name.startswith('Load') and name.endswith('Annotations')

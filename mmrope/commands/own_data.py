@@ -21,7 +21,7 @@ from .cli import Size
 from .config import find_config
 from .epochs import set_epochs
 from .errors import CommandError, errors_of
-from .hosts import scope_of
+from .hosts import scope_of, type_name
 from .training_size import set_size
 
 DEFAULT_EPOCHS = 36  # for a config that counts iterations
@@ -193,7 +193,7 @@ def _use_segmentation_set(cfg: Config, data: SegmentationSet, folder: Path, made
         _replace(loader, new)
     steps: Iterator[Any] = steps_of(pipelines)
     for step in steps:
-        if str(getattr(step['type'], '__name__', step['type'])).rpartition('.')[2] == 'LoadAnnotations':
+        if type_name(step) == 'LoadAnnotations':
             backend = {key: step[key] for key in ('imdecode_backend',) if key in step}
             step.clear()
             step.update(load | backend)
@@ -331,7 +331,7 @@ def _set_length(cfg: Config, images: int, choices: Choices) -> Iterator[Row]:
     batch, base = choices.processes * loader.batch_size * counts, cfg.get('auto_scale_lr', {}).get('base_batch_size')
     text = f'{choices.processes} x {loader.batch_size} images' + (f' x {counts} accumulated' if counts > 1 else '')
     if base and batch != base:
-        adam = 'Adam' in str(getattr(optimizer.type, '__name__', optimizer.type))
+        adam = 'Adam' in type_name(optimizer)
         old, share = optimizer.lr, f'{batch}/{base}'
         optimizer.lr = float(f'{old * (batch / base) ** (0.5 if adam else 1):.3g}')
         how = f'the square root of {share}, since it is an Adam' if adam else share

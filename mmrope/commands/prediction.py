@@ -18,10 +18,11 @@ from torch import nn
 
 from ..engine.complete_checkpoint_hook import CompleteCheckpoint
 from .checks.config import check_checkpoint, datasets_of, need
+from .checks.data import classes_of
 from .cli import parse_pixels
 from .config import load_config, prepare_process
-from .errors import CommandError, sentence
-from .hosts import scope_of
+from .errors import CommandError, errors_of, sentence
+from .hosts import scope_of, type_name
 from .images import read_image
 from .models import checked, load_whole_model
 from .sizes import size_overrides
@@ -259,8 +260,7 @@ def as_array(image: Image) -> np.ndarray:
 def _name_steps(pipeline: list[ConfigDict]) -> None:
     """Replace classes in a test pipeline by their names, by which the inferencers look up some steps."""
     for step in pipeline:
-        kind = step['type']
-        name = getattr(kind, '__name__', kind).rpartition('.')[2]
+        kind, name = step['type'], type_name(step)
         if name in SOUGHT:
             step['type'] = name
         elif isinstance(kind, type):
@@ -268,15 +268,22 @@ def _name_steps(pipeline: list[ConfigDict]) -> None:
 
 
 def metainfo_of(cfg: Config) -> dict[str, Any]:
-    """Return the classes and colours of the data set that a config tests on."""
+    """Return the classes and colours of the data set that a config tests on.
+
+    Raises:
+        CommandError: if its classes are a string that is not the path of a file.
+    """
     dataset = next(datasets_of(cfg.test_dataloader.dataset))
     kind = dataset['type']
     with DATASETS.switch_scope_and_registry(scope_of(cfg)) as registry:
         kind = registry.get(kind) if isinstance(kind, str) else kind
     known = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
-    classes, palette = known.get('classes'), known.get('palette')
-    if isinstance(classes, (list, tuple)) and len(palette or ()) != len(classes):
-        known['palette'] = np.random.default_rng(0).integers(0, 255, (len(classes), 3)).tolist()
+    with errors_of('test_dataloader.dataset'):
+        classes = kind and classes_of(dataset, kind)
+    if classes:
+        known['classes'] = classes
+        if len(known.get('palette') or ()) != len(classes):
+            known['palette'] = np.random.default_rng(0).integers(0, 255, (len(classes), 3)).tolist()
     return known
 
 

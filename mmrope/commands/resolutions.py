@@ -120,10 +120,12 @@ def sweep(measurements: Sequence[Measurement], run: Run, skips: Skips, metric: s
     """
     check_metric_early(measurements, metric)
     todo = [measurement for measurement in measurements if measurement.result is None]
+    plans = torch.backends.cuda.cudnn_sdp_enabled()
     columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, TimeRemainingColumn(), disable=not is_main_process()) as progress:
         bar = progress.add_task('sizes', total=len(measurements), completed=len(measurements) - len(todo))
         for _, group in groupby(todo, key=lambda measurement: measurement.model.label):
+            torch.backends.cuda.enable_cudnn_sdp(plans)  # the runner of each model decides anew
             test = None
             for measurement in group:
                 name = f'{measurement.model.label} at {measurement.size.text}'

@@ -29,6 +29,7 @@ from .checks.schedules import CheckSchedules
 from .cli import name_of
 from .config import read_config
 from .errors import CommandError, Run
+from .hosts import type_name
 from .resume import ConfigCounts, latest_whole_checkpoint
 from .sizes import LARGEST_STRIDE
 from .tta import use_tta
@@ -232,7 +233,7 @@ def use_amp(cfg: Config) -> None:
     Raises:
         CommandError: if the config's optimiser wrapper is neither ``OptimWrapper`` nor ``AmpOptimWrapper``.
     """
-    name = _type_name(cfg.optim_wrapper, 'OptimWrapper')
+    name = type_name(cfg.optim_wrapper, 'OptimWrapper')
     if name == 'OptimWrapper':
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     elif name != 'AmpOptimWrapper':
@@ -329,7 +330,7 @@ def has_accelerator() -> bool:
 def use_full_precision(cfg: Config) -> list[str]:
     """Replace ``AmpOptimWrapper``, which needs an accelerator; return messages to log."""
     wrapper = cfg.get('optim_wrapper') or {}
-    if _type_name(wrapper) != 'AmpOptimWrapper':
+    if type_name(wrapper) != 'AmpOptimWrapper':
         return []
     for key in ('dtype', 'loss_scale', 'use_fsdp'):
         wrapper.pop(key, None)
@@ -361,9 +362,3 @@ def use_local_batch_norm(node: Any) -> bool:
         node['type'] = 'BN'
     children = node.values() if isinstance(node, Mapping) else node if isinstance(node, (list, tuple)) else ()
     return any([use_local_batch_norm(child) for child in children]) or found
-
-
-def _type_name(cfg: dict[str, Any], default: str = '') -> str:
-    """Return the class name in a config part, without its scope; pure-Python configs hold the class itself."""
-    kind = cfg.get('type', default)
-    return getattr(kind, '__name__', kind).rpartition('.')[2]

@@ -7,11 +7,12 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from timm.layers import to_2tuple
 
 from .checks.config import datasets_of, need
 from .cli import Size
 from .errors import CommandError
-from .hosts import scope_of
+from .hosts import scope_of, type_name
 
 LARGEST_STRIDE = 64  # of a map: a padding divisor above it is the size of the image
 LONGEST = 100  # times the shorter side: in effect no limit, where an argument is required
@@ -35,7 +36,7 @@ def size_overrides(cfg: Config, size: Size, scale_windows: bool = False) -> dict
     pipelines = list(_pipelines(need(cfg, 'test_dataloader').dataset, 'test_dataloader.dataset'))
     overrides: dict[str, Any] = {}
     for path, pipeline in pipelines:
-        reference, cropped = reference_size(pipeline), any(_name(step) == 'CenterCrop' for step in pipeline)
+        reference, cropped = reference_size(pipeline), any(type_name(step) == 'CenterCrop' for step in pipeline)
         for step, transform in _steps(pipeline, path):
             for key, value in _resized(transform, reference, size, cropped).items():
                 overrides[f'{step}.{key}'] = value
@@ -52,10 +53,10 @@ def reference_size(pipeline: list[dict[str, Any]]) -> int:
     Raises:
         CommandError: if it does not resize images, or by a factor.
     """
-    sides = {_name(transform): transform for transform in pipeline}
+    sides = {type_name(transform): transform for transform in pipeline}
     for name, key in (('CenterCrop', 'crop_size'), ('Resize', 'scale'), ('ResizeShortestEdge', 'scale')):
         if name in sides and sides[name].get(key):
-            return min(_as_pair(sides[name][key]))
+            return min(to_2tuple(sides[name][key]))
     if 'ResizeEdge' in sides and sides['ResizeEdge'].get('edge', 'short') == 'short':
         return sides['ResizeEdge']['scale']
     names = ', '.join(sides) or 'nothing'
@@ -84,16 +85,16 @@ def size_of_tests(cfg: Config) -> tuple[tuple[int, int], str] | None:
     step, sides = found
     divisor = padding.get('size_divisor') or preprocessor.get('pad_size_divisor') or 1
     height, width = (math.ceil(side / divisor) * divisor for side in sides)
-    return (height, width), f'{_name(step)} of the test pipeline'
+    return (height, width), f'{type_name(step)} of the test pipeline'
 
 
 def _sides(step: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the height and the width that a step gives images."""
-    name = _name(step)
+    name = type_name(step)
     value = step.get({'CenterCrop': 'crop_size', 'Pad': 'size'}.get(name, 'scale'))
     if not value or name not in ('CenterCrop', 'Pad', 'Resize', 'ResizeEdge', 'ResizeShortestEdge'):
         return None
-    width, height = _as_pair(value)
+    width, height = to_2tuple(value)
     if name == 'Resize' and step.get('keep_ratio'):
         height, width = sorted((height, width))
         return (height, width) if width <= 2 * height else (height, height)
@@ -122,7 +123,7 @@ def _steps(pipeline: Sequence[Any], path: str) -> Iterator[tuple[str, Mapping[st
 
 def _resized(transform: Mapping[str, Any], reference: int, size: Size, cropped: bool) -> dict[str, Any]:
     """Return the arguments of one transform for another size. OpenMMLab's pairs are (width, height)."""
-    name = _name(transform)
+    name = type_name(transform)
     keys = {
         'Resize': ('scale',),
         'ResizeEdge': ('scale',),
@@ -150,7 +151,7 @@ def _resized(transform: Mapping[str, Any], reference: int, size: Size, cropped: 
 def _exact(name: str, sides: dict[str, Any], reference: int, size: Size, cropped: bool) -> dict[str, Any]:
     if name in ('CenterCrop', 'Pad'):
         return {key: (size.width, size.height) for key in sides}
-    shorter = min(_as_pair(sides['scale']))  # more than the reference if a crop follows
+    shorter = min(to_2tuple(sides['scale']))  # more than the reference if a crop follows
     if name == 'Resize':
         return dict(scale=_scaled((size.width, size.height), shorter, reference), keep_ratio=False)
     if cropped and name == 'ResizeEdge':
@@ -216,12 +217,3 @@ def _scaled(value: Any, new: int, old: int) -> Any:
     if isinstance(value, (tuple, list)):
         return tuple(_scaled(side, new, old) for side in value)
     return max(1, value * new // old)
-
-
-def _as_pair(value: Any) -> tuple[int, int]:
-    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-
-
-def _name(transform: Mapping[str, Any]) -> str:
-    kind = transform['type']
-    return getattr(kind, '__name__', kind).rpartition('.')[2]

@@ -9,7 +9,7 @@ from .checks.config import STAGES, datasets_of, need
 from .checks.data import steps_of
 from .cli import Size
 from .errors import CommandError
-from .hosts import scope_of
+from .hosts import scope_of, type_name
 from .sizes import LARGEST_STRIDE, reference_size
 
 # Arguments that hold a size, by the step of a pipeline.
@@ -58,7 +58,7 @@ def set_size(cfg: Config, size: Size) -> None:
 
 
 def _set_step(step: Any, size: Size, old: int, height_first: bool) -> None:
-    name = str(getattr(step['type'], '__name__', step['type'])).rpartition('.')[2]
+    name = type_name(step)
     keys = [key for key in SIZED.get(name, ()) if step.get(key)]
     if not keys or step.get('crop_type', 'absolute').startswith('relative'):
         return

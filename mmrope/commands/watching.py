@@ -7,6 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from .errors import CommandError
+from .hosts import type_name
 
 BACKENDS = {'tensorboard': 'TensorboardVisBackend', 'wandb': 'WandbVisBackend'}
 INTERVAL = 10  # validation iterations between two images, where the config does not say; the hosts' 50 or 5000 are many
@@ -28,7 +29,7 @@ def log_to(cfg: Config, names: Sequence[str]) -> None:
     if not cfg.get('visualizer'):
         raise CommandError('--log-to: the config has no visualizer')
     backends = [dict(backend) for backend in cfg.visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]]
-    known = {str(getattr(backend['type'], '__name__', backend['type'])) for backend in backends}
+    known = set(map(type_name, backends))
     for name in names:
         if BACKENDS[name] not in known:
             run = dict(init_kwargs=dict(name=Path(cfg.work_dir).name)) if name == 'wandb' else {}
@@ -42,5 +43,4 @@ def log_to(cfg: Config, names: Sequence[str]) -> None:
 
 def drawing_switch(hook: dict) -> str:
     """Return the argument of a visualization hook that makes it draw: MMPreTrain's has a name of its own."""
-    kind = str(getattr(hook['type'], '__name__', hook['type'])).rpartition('.')[2]
-    return 'enable' if kind == 'VisualizationHook' else 'draw'
+    return 'enable' if type_name(hook) == 'VisualizationHook' else 'draw'

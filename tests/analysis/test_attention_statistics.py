@@ -231,3 +231,13 @@ def test_open_blocks_are_measured_where_the_head_runs_them() -> None:
     assert last.uniform_distance_px == pytest.approx(attention_statistics(closed, [image])[-1].uniform_distance_px)
     with pytest.raises(ValueError, match='head must run the 1 open blocks of the backbone, but got None'):
         attention_statistics(model, [image])
+
+
+@pytest.mark.parametrize(
+    'model, ran', [(RoPEViT(**VIT), ['blocks.0']), (RoPESwin(**SWIN), ['layers.0.blocks.0', 'layers.0.blocks.1'])]
+)
+def test_blocks_that_do_not_run_are_left_out(model: RoPEViT | RoPESwin, ran: list[str]) -> None:
+    model.out_indices = (0,)
+    image = torch.randn(1, 3, 8, 8)
+    assert [block.block for block in attention_statistics(model.eval(), [image])] == ran
+    assert list(attention_maps(model, image, 3, 3)) == ran

@@ -147,6 +147,16 @@ def test_a_mistake_ends_in_one_sentence(
     assert re.match(f'mmrope attention: error: .*{words}', error)
 
 
+def test_blocks_and_heads_are_checked_before_any_image(
+    study: Callable[..., list[str]], images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr('mmrope.analysis.attention.image_sums', lambda *args: pytest.fail('measured'))
+    pair = study('detection', out_indices=(1,))  # the last block does not run
+    with pytest.raises(SystemExit):
+        main(['attention', *pair, '--images', str(images), '--query', '1', '0', '--blocks', '2'])
+    assert re.search(r'--blocks.*\b0\b.*\b1\b.*\[2\]', capsys.readouterr().err)
+
+
 def test_a_missing_checkpoint_and_an_odd_name_are_refused(
     study: Callable[..., list[str]], images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

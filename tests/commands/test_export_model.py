@@ -138,6 +138,9 @@ def test_a_backbone_with_open_blocks_is_not_exported_without_its_head(
         with pytest.raises(SystemExit):
             export(config, checkpoint, '--part', part, '--size', '32')
         assert re.search(rf'--part {part}: .*last 3 blocks.*--part model', capsys.readouterr().err)
+    with pytest.raises(SystemExit):  # it has logits alone
+        export(config, checkpoint, '--part', 'model', '--output', 'scores')
+    assert re.search(r'--output scores.*logits', capsys.readouterr().err)
 
 
 @pytest.mark.slow

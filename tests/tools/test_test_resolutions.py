@@ -20,7 +20,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 
-from mmrope.commands.runner import has_accelerator
+from mmrope.commands.runner import attend_without_plans, has_accelerator
 from tests.helpers.tiny import ROOT, figures, isolated, load_tool, python_path
 
 RESIZE = "dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), keep_ratio=True)"
@@ -321,6 +321,28 @@ def test_metrics_that_are_no_numbers_are_left_out_and_none_at_all_is_an_error(
     with isolated(), pytest.raises(SystemExit):
         tools.test_resolutions([*arguments, str(tmp_path / 'none')])
     assert re.search('error: no test_evaluator .*format_only', capsys.readouterr().err)
+
+
+def test_a_model_leaves_no_switch_of_attention_to_the_next(
+    tools: SimpleNamespace, models: dict[str, tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def build(*args: Any, **kwargs: Any) -> None:
+        found.append(torch.backends.cuda.cudnn_sdp_enabled())
+        attend_without_plans()
+        raise RuntimeError('built')
+
+    monkeypatch.setattr('mmrope.commands.resolutions.build_runner', build)
+    pairs = [*models['detection'], *models['segmentation']]
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        with isolated(), pytest.raises(SystemExit):
+            tools.test_resolutions([*pairs, '--sizes', '64', '--work-dir', str(tmp_path)])
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+    assert found == [True, True]
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from mmengine.registry import MODELS
 
 from ...checkpoints.loading import runner_globals
 from ...text import few
+from ..hosts import type_name
 
 # Parts of a model that do not predict the classes of the data set.
 OTHER_PARTS = {
@@ -46,8 +47,7 @@ def _head_configs(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]
         for i, part in enumerate(node):
             yield from _head_configs(part, f'{path}.{i}')
     elif isinstance(node, Mapping):
-        kind = str(getattr(node.get('type'), '__name__', node.get('type'))).rpartition('.')[2]
-        if re.search(r'head[.0-9]*$', path) and not node.get('class_agnostic') and kind not in OTHER_HEADS:
+        if re.search(r'head[.0-9]*$', path) and not node.get('class_agnostic') and type_name(node) not in OTHER_HEADS:
             yield path, node
         for key, value in node.items():
             if key not in OTHER_PARTS:

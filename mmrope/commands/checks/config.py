@@ -20,7 +20,7 @@ from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 
 from ..errors import CommandError
-from ..hosts import scope_of
+from ..hosts import scope_of, type_name
 from .annotations import check_categories
 from .classes import Head, check_heads, classes_of_checkpoint, compare_classes, heads_of, list_classes
 from .data import (
@@ -232,8 +232,7 @@ def _check_contents(
 def _check_evaluator(evaluator: Mapping[str, Any], read: str, classes: Sequence[str] | None, name: str) -> None:
     """Check the categories of a metric's own file, by which it numbers labels, unless the data set reads that too."""
     path = path_of({**evaluator, 'data_root': None}, evaluator.get('ann_file'))
-    kind = getattr(evaluator.get('type'), '__name__', evaluator.get('type'))
-    if path is None or str(kind).rpartition('.')[2] != 'CocoMetric' or os.path.realpath(path) == os.path.realpath(read):
+    if path is None or type_name(evaluator) != 'CocoMetric' or os.path.realpath(path) == os.path.realpath(read):
         return
     with _as_command_error(f'{name} '), reading(path, 'CocoMetric'):
         check_categories(path, classes)

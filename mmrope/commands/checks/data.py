@@ -9,6 +9,7 @@ from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, TRANSFORMS
 
 from ...text import few
+from ..hosts import type_name
 from .annotations import LARGEST_PARSED, Findings, Reading, check_coco
 from .class_maps import check_map_sizes, check_maps
 from .files import DataError, check_exist, reading
@@ -100,8 +101,7 @@ def steps_of(pipeline: Any) -> Iterator[Mapping[str, Any]]:
 
 def reads_panoptic(part: Mapping[str, Any]) -> bool:
     """Say whether a step of a pipeline or a metric reads panoptic segments."""
-    kind = str(getattr(part.get('type'), '__name__', part.get('type'))).rpartition('.')[2]
-    return kind in ('LoadPanopticAnnotations', 'CocoPanopticMetric')
+    return type_name(part) in ('LoadPanopticAnnotations', 'CocoPanopticMetric')
 
 
 def check_contents(dataset: Mapping[str, Any], kind: type, rules: Rules) -> tuple[str, Findings]:
@@ -169,13 +169,9 @@ def _build(step: Mapping[str, Any], scope: str | None) -> Any:
         return registry.build(dict(step))
 
 
-def _name(step: Mapping[str, Any]) -> str:
-    return str(getattr(step['type'], '__name__', step['type'])).rpartition('.')[2]
-
-
 def _step(pipeline: Any, name: str) -> Mapping[str, Any] | None:
     """Return the first step of a type."""
-    return next((step for step in steps_of(pipeline) if _name(step) == name), None)
+    return next((step for step in steps_of(pipeline) if type_name(step) == name), None)
 
 
 def _list_samples(dataset: Mapping[str, Any], kind: type) -> list[dict[str, Any]]:
@@ -226,7 +222,7 @@ def _check_segmentation(dataset: Mapping[str, Any], kind: type, rules: Rules) ->
     loader = _build(step, rules.scope)
     kinds = [_resolve(step.get('type'), TRANSFORMS, rules.scope) for step in pipeline if isinstance(step, Mapping)]
     known = [kind for kind in kinds if kind is not None and kind.__module__.partition('.')[0] in HOSTS]
-    resized = [bool(step.get('keep_ratio')) for step in steps_of(pipeline) if 'Resize' in _name(step)]
+    resized = [bool(step.get('keep_ratio')) for step in steps_of(pipeline) if 'Resize' in type_name(step)]
 
     def load(sample: Mapping[str, Any]) -> Any:
         return loader(dict(sample, seg_fields=[]))['gt_seg_map']

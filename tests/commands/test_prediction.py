@@ -1,0 +1,37 @@
+"""Classes that ``mmrope demo`` takes from a config where a checkpoint names none."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+
+from mmrope.commands.errors import CommandError
+from mmrope.commands.prediction import metainfo_of
+
+
+def config_of(scope: str, **dataset: Any) -> Config:
+    return Config(dict(default_scope=scope, test_dataloader=dict(dataset=dataset)))
+
+
+def test_classes_are_a_list_a_file_or_folders(tmp_path: Path) -> None:
+    names = tmp_path / 'classes.txt'
+    names.write_text('cat\ndog\n')
+    for name in ('ant', 'bee', 'cow'):
+        (tmp_path / 'images' / name).mkdir(parents=True)
+    listed = dict(classes=('cat', 'dog'), palette=[(1, 2, 3), (4, 5, 6)])
+    assert metainfo_of(config_of('mmdet', type='CocoDataset', metainfo=listed)) == listed
+    for scope, dataset in (
+        ('mmdet', dict(type='CocoDataset', metainfo=dict(classes=str(names)))),
+        ('mmpretrain', dict(type='CustomDataset', data_root='', classes=str(names))),
+    ):
+        found = metainfo_of(config_of(scope, **dataset))
+        assert (found['classes'], len(found['palette'])) == (['cat', 'dog'], 2)
+    folders = dict(type='CustomDataset', data_root=str(tmp_path), data_prefix='images')
+    assert metainfo_of(config_of('mmpretrain', **folders))['classes'] == ['ant', 'bee', 'cow']
+
+
+def test_a_class_that_is_no_list_is_refused() -> None:
+    cfg = config_of('mmdet', type='CocoDataset', metainfo=dict(classes='cat'))
+    with pytest.raises(CommandError, match=r"test_dataloader.*classes 'cat'"):
+        metainfo_of(cfg)
