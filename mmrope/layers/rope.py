@@ -56,17 +56,17 @@ class Positions:
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise ValueError(f'rule of positions must be {", ".join(map(repr, RULES))}, but got {self.rule!r}')
-        if (self.ref is None) != (self.rule != 'reference') or (self.ref is not None and not min(_pair(self.ref)) > 0):
+        if (self.ref is None) != (self.rule != 'reference') or (self.ref is not None and not _positive(self.ref)):
             raise ValueError(
-                f"ref of positions must be positive for 'reference' and None for other rules, but got {self.ref!r} "
-                f'for {self.rule!r}'
+                "ref of positions must be a positive number or (H, W) for 'reference', and None for other rules, "
+                f'but got {self.ref!r} for {self.rule!r}'
             )
-        if self.offset and self.rule == 'centred':
-            raise ValueError(f"offset of positions must be 0 for 'centred', but got {self.offset!r}")
-        if self.frame is not None and (self.rule == 'index' or not min(_pair(self.frame)) > 0):
+        if not isinstance(self.offset, (int, float)) or (self.offset and self.rule == 'centred'):
+            raise ValueError(f"offset of positions must be a number, and 0 for 'centred', but got {self.offset!r}")
+        if self.frame is not None and (self.rule == 'index' or not _positive(self.frame)):
             raise ValueError(
-                f"frame of positions must be positive, or None, which it is for 'index', but got {self.frame!r} "
-                f'for {self.rule!r}'
+                "frame of positions must be a positive number, (H, W) or None, which it is for 'index', "
+                f'but got {self.frame!r} for {self.rule!r}'
             )
 
     def line(self, grid: tuple[int, int]) -> tuple[Pair, Pair]:
@@ -89,6 +89,12 @@ class Positions:
 def _pair(value: Any) -> tuple[Any, Any]:
     first, second = value if isinstance(value, (tuple, list)) else (value, value)
     return first, second
+
+
+def _positive(value: Any) -> bool:
+    """Say whether a value is a positive number or two of them."""
+    sides = value if isinstance(value, (tuple, list)) else (value, value)
+    return len(sides) == 2 and all(isinstance(side, (int, float)) and side > 0 for side in sides)
 
 
 INDEX = Positions()

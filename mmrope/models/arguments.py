@@ -1,5 +1,6 @@
 """Checks of the arguments that the backbones share; each raises a ValueError that names the argument and its value."""
 
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -43,6 +44,8 @@ def theta_of(rope: str | None, rope_theta: float | None, defaults: Mapping[str, 
         raise ValueError(f'rope must be {", ".join(map(repr, defaults))} or None, but got {rope!r}')
     if rope is None and rope_theta is not None:
         raise ValueError(f'rope_theta must be None when rope is None, but got {rope_theta}')
+    if rope_theta is not None and not (isinstance(rope_theta, Real) and 0 < rope_theta < math.inf):
+        raise ValueError(f'rope_theta must be a positive finite number, but got {rope_theta!r}')
     return rope_theta if rope is None or rope_theta is not None else defaults[rope]
 
 
@@ -68,10 +71,19 @@ def indexes_in_order(name: str, indexes: Sequence[int], length: int, at_least_on
     return normal
 
 
-def check_at_least(least: int, **arguments: int | Sequence[int]) -> None:
-    """Check that each argument, or each of its items, is an int of at least ``least``."""
+def grid_of(img_size: int | Sequence[int], patch_size: int) -> tuple[int, int]:
+    """Return the token grid ``(H, W)`` of images of ``img_size``, one number or ``(H, W)``."""
+    check_at_least(1, patch_size=patch_size)
+    sides = img_size if isinstance(img_size, Sequence) else (img_size, img_size)
+    if len(sides) != 2 or not all(isinstance(side, Integral) and side >= 1 for side in sides):
+        raise ValueError(f'img_size must be an int of at least 1 or (H, W), but got {img_size!r}')
+    return -(-sides[0] // patch_size), -(-sides[1] // patch_size)
+
+
+def check_at_least(least: int, **arguments: int) -> None:
+    """Check that each argument is an int of at least ``least``."""
     for name, value in arguments.items():
-        if not all(isinstance(number, Integral) and int(number) >= least for number in _several(value)):
+        if not isinstance(value, Integral) or value < least:
             raise ValueError(f'{name} must be an int of at least {least}, but got {value!r}')
 
 

@@ -7,10 +7,8 @@ the rest of its family.
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from timm.layers import to_2tuple
-
 from ..registry import MODELS
-from .arguments import check_at_least
+from .arguments import grid_of
 from .vit import RoPEViT
 
 SIZE = ('embed_dims', 'depth', 'num_heads', 'mlp_ratio')
@@ -193,8 +191,7 @@ class PEViT(Family):
 
     def completed(self, size: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments with the reference of positions, the grid of pretraining."""
-        check_at_least(1, img_size=settings['img_size'], patch_size=settings['patch_size'])
-        ref = tuple(-(-side // settings['patch_size']) for side in to_2tuple(settings['img_size']))
+        ref = grid_of(settings['img_size'], settings['patch_size'])
         return {'positions': dict(rule='reference', ref=ref, offset=int(settings['with_cls_token'])), **settings}
 
 

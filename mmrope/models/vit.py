@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from timm.layers import PatchEmbed, to_2tuple, trunc_normal_
+from timm.layers import PatchEmbed, trunc_normal_
 from torch import Tensor, nn
 
 from ..layers import Block, Windows, even_windows, one_window, reorder, resize_pos_embed
@@ -23,6 +23,7 @@ from .arguments import (
     check_frozen_stages,
     check_images,
     check_open_blocks,
+    grid_of,
     indexes_in_order,
     positions_of,
     theta_of,
@@ -138,7 +139,8 @@ class RoPEViT(Backbone):
         self.embed_dims, depth = settings['embed_dims'], settings['depth']
         theta = theta_of(rope, rope_theta, THETAS)
         check_at_least(0, window_size=window_size, num_registers=num_registers)
-        check_at_least(1, img_size=img_size, patch_size=patch_size, in_channels=in_channels)
+        check_at_least(1, in_channels=in_channels)
+        self.pos_grid: Grid = grid_of(img_size, patch_size)
         check_drop_path_rate(drop_path_rate)
         check_frozen_stages(frozen_stages, depth)
         global_blocks: Sequence[int] = range(depth)
@@ -178,9 +180,7 @@ class RoPEViT(Backbone):
         )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims)) if with_cls_token else None
         self.reg_token = nn.Parameter(torch.zeros(1, num_registers, self.embed_dims)) if num_registers else None
-        height, width = (-(-side // patch_size) for side in to_2tuple(img_size))
-        self.pos_grid: Grid = height, width
-        self.pos_embed = nn.Parameter(torch.zeros(1, height * width, self.embed_dims)) if ape else None
+        self.pos_embed = nn.Parameter(torch.zeros(1, math.prod(self.pos_grid), self.embed_dims)) if ape else None
         blocks = nn.ModuleList(
             Block(
                 self.embed_dims,
