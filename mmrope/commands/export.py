@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from ..models import RoPESwin, RoPEViT
 
-NO_SIZE = (224, 224), 'the config has no test size'
 OPSET = 18
 
 
@@ -78,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
         part = neck_part(cfg, args.checkpoint)
     else:
         part = whole_model(cfg, args.checkpoint, args.output)
-    size, source = (tuple(args.size), '--size') if args.size else size_of_tests(cfg) or NO_SIZE
+    size, source = (tuple(args.size), '--size') if args.size else size_of_tests(cfg)
     metadata = describe(part, cfg, None if args.dynamic_size else size)
     with write_whole(args.out) as file:
         worst = export_onnx(

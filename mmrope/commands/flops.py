@@ -26,9 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--size',
         nargs='+',
         type=parse_pixels,
-        default=[parse_pixels('1024')],
         metavar='SIZE',
-        help='image sizes, N or HxW (default: 1024)',
+        help="image sizes, N or HxW (default: the config's test size)",
     )
     parser.add_argument('--out', type=Path, metavar='JSON', help='also write the counts to this file')
     add_device(parser)
@@ -41,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from .config import read_config
+    from .sizes import size_of_tests
     from .skipping import Skips
 
     check_device(args.device)
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     if args.out is not None:
         check_output(args.out, args.overwrite)
     cfg = read_config(args)
-    for size in args.size:
+    for size in args.size or [parse_pixels('{}x{}'.format(*size_of_tests(cfg)[0]))]:
         with skips.skipping(size.text):
             costs.append(count_config(cfg, size, args.device))
     skips.check(costs)

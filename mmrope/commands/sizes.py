@@ -66,12 +66,12 @@ def reference_size(pipeline: list[dict[str, Any]]) -> int:
     )
 
 
-def size_of_tests(cfg: Config) -> tuple[tuple[int, int], str] | None:
+def size_of_tests(cfg: Config) -> tuple[tuple[int, int], str]:
     """Find the test size of a config, ``(H, W)`` in pixels of a landscape image, and what sets it.
 
     Images that keep their proportions have many sizes. Of those that fit into (1333, 800) this is the largest; if the
     longer side is free, or may exceed twice the shorter one, it is the square of the shorter one. It is rounded up as
-    the preprocessor pads images. Returns ``None`` for a config without a size.
+    the preprocessor pads images. A config without a size gets 224 x 224.
     """
     preprocessor = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     padding = preprocessor.get('test_cfg') or {}
@@ -81,7 +81,7 @@ def size_of_tests(cfg: Config) -> tuple[tuple[int, int], str] | None:
     pipeline = next(datasets_of(loader['dataset'])).get('pipeline') if 'dataset' in loader else None
     found = next(((step, sides) for step in reversed(pipeline or ()) if (sides := _sides(step))), None)
     if found is None:
-        return None
+        return (224, 224), 'the config has no test size'
     step, sides = found
     divisor = padding.get('size_divisor') or preprocessor.get('pad_size_divisor') or 1
     height, width = (math.ceil(side / divisor) * divisor for side in sides)

@@ -18,6 +18,7 @@ from mmrope.commands.main import main
 from tests.helpers.tiny import ROOT
 
 DETECTION = str(ROOT / 'configs' / 'mask_rcnn_rope_mixed_vit_tiny_digits.py')
+UPERNET = 'upernet_rope_mixed_vit_b_ade20k'
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +46,19 @@ def test_a_list_of_sizes_is_several_sizes(
     monkeypatch.setattr(flops, 'print_costs', lambda costs: None)
     main(['flops', DETECTION, '--size', *words])
     assert counted == sizes
+
+
+@pytest.mark.parametrize(
+    'config, size', [(DETECTION, (128, 128)), ('imagenet_rope_mixed_vit_b', (224, 224)), (UPERNET, (512, 512))]
+)
+def test_the_size_of_the_tests_is_the_default(
+    config: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = []
+    monkeypatch.setattr(flops, 'count_config', lambda cfg, size, device: counted.append(tuple(size)))
+    monkeypatch.setattr(flops, 'print_costs', lambda costs: None)
+    main(['flops', config])
+    assert counted == [size]
 
 
 @pytest.mark.parametrize('word', ['0', '96x', 'x', '-5x5', '96,128', '96x128x3', 'short:96'])

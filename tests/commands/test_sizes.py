@@ -170,4 +170,4 @@ def test_the_size_that_a_config_tests_at(name: str, size: tuple[int, int]) -> No
 def test_the_size_that_a_preprocessor_pads_to_goes_first() -> None:
     cfg = Config(dict(model=dict(data_preprocessor=dict(test_cfg=dict(size=(96, 160))))))
     assert size_of_tests(cfg) == ((96, 160), 'model.data_preprocessor.test_cfg.size')
-    assert size_of_tests(Config(dict(model=dict()))) is None
+    assert size_of_tests(Config(dict(model=dict())))[0] == (224, 224)
