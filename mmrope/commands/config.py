@@ -14,7 +14,7 @@ from ..checkpoints.loading import refuse_code_in_checkpoints
 from .checks.config import check_keys, check_options, did_you_mean, set_data_root
 from .checks.variables import check_variables
 from .errors import CommandError
-from .hosts import leave_out_multimodal_models
+from .hosts import leave_out_multimodal_models, scope_of
 
 
 def read_config(args: argparse.Namespace) -> Config:
@@ -56,6 +56,8 @@ def load_config(name: str, options: Mapping[str, Any] | None = None, data_root: 
         cfg.merge_from_dict(dict(options))
     if data_root is not None:
         set_data_root(cfg, data_root)
+    if scope := scope_of(cfg):  # the pure-Python configs of the hosts have none, and parts named in text need one
+        cfg.default_scope = scope
     return cfg
 
 

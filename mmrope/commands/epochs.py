@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.config import Config
 
 from .errors import CommandError
+from .hosts import type_name
 
 WARMUP = 10  # a warm-up takes at most one of this many iterations
 
@@ -33,8 +34,9 @@ def set_epochs(cfg: Config, epochs: int, iterations: int) -> None:
     warmup = max((scheduler['end'] for scheduler in by_iteration if _warms_up(scheduler)), default=0)
     length = old if counts_iterations else max(map(_length, by_iteration), default=0)
     for i, scheduler in enumerate(schedulers):
-        if not scheduler.get('by_epoch', True) and max(scheduler.get('milestones', ()), default=0) > length:
-            raise CommandError(f'param_scheduler[{i}], {scheduler["type"]}, counts iterations: give it an end, too')
+        last = scheduler.get('begin', 0) + max(scheduler.get('milestones', ()), default=0)
+        if not scheduler.get('by_epoch', True) and last > length:
+            raise CommandError(f'param_scheduler[{i}], {type_name(scheduler)}, counts iterations: give it an end, too')
     for scheduler in schedulers:
         if 'warmup' in scheduler:
             _shorten(scheduler, epochs if scheduler.get('by_epoch', True) else total)
@@ -45,7 +47,7 @@ def set_epochs(cfg: Config, epochs: int, iterations: int) -> None:
     if schedulers:  # of a very short training the warm-up alone is left
         cfg.param_scheduler = [one for one in schedulers if 'end' not in one or one['end'] > one.get('begin', 0)]
     cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=interval)
-    if 'Infinite' in str(cfg.train_dataloader.get('sampler', {}).get('type')):
+    if 'Infinite' in type_name(cfg.train_dataloader.get('sampler') or {}):
         cfg.train_dataloader.sampler = dict(type='DefaultSampler', shuffle=True)
     hooks = cfg.get('default_hooks') or {}
     if hooks.get('checkpoint'):
@@ -65,7 +67,7 @@ def _length(scheduler: Mapping[str, Any]) -> int:
 def _warms_up(scheduler: Mapping[str, Any]) -> bool:
     """Say whether a schedule rises from the start of the training and ends before it."""
     rises = scheduler.get('start_factor', 1 / 3) < scheduler.get('end_factor', 1.0)
-    return str(scheduler['type']).endswith(('LinearLR', 'ConstantLR')) and rises and 'end' in scheduler
+    return type_name(scheduler).endswith(('LinearLR', 'ConstantLR')) and rises and 'end' in scheduler
 
 
 def _shorten(scheduler: Any, steps: int) -> None:
@@ -84,10 +86,18 @@ def _rescale(scheduler: Any, warmup: int, length: int, new_warmup: int, new_leng
         return min(new_length, round(new_warmup + share * (new_length - new_warmup)))
 
     begin = scheduler.get('begin', 0)
-    if 'T_max' in scheduler:
-        scheduler['T_max'] = moved(begin + scheduler['T_max']) - moved(begin)
+
+    def counted(step: int) -> int:
+        """Move a step that counts from the beginning of the schedule."""
+        return moved(begin + step) - moved(begin)
+
+    for key in ('T_max', 'total_steps'):
+        if key in scheduler:
+            scheduler[key] = counted(scheduler[key])
+    if 'step_size' in scheduler:
+        scheduler['step_size'] = max(1, counted(scheduler['step_size']))
     if 'milestones' in scheduler:
-        scheduler['milestones'] = sorted({moved(milestone) for milestone in scheduler['milestones']})
-    for key in ('begin', 'end', 'total_steps'):
+        scheduler['milestones'] = sorted(set(map(counted, scheduler['milestones'])))
+    for key in ('begin', 'end'):
         if key in scheduler:
             scheduler[key] = moved(scheduler[key])

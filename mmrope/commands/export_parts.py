@@ -144,7 +144,7 @@ def neck_part(cfg: Config, checkpoint: str) -> Part:
     side = 16 * backbone_of(model).patch_embed.patch_size[0]
     with torch.no_grad():
         maps = Features(model)(torch.zeros(1, backbone_of(model).in_channels, side, side))
-    return Part(Features(model), [f'level{i}' for i in range(len(maps))])
+    return Part(Features(model).eval(), [f'level{i}' for i in range(len(maps))])
 
 
 def whole_model(cfg: Config, checkpoint: str, output: str | None = None) -> Part:
@@ -167,7 +167,7 @@ def whole_model(cfg: Config, checkpoint: str, output: str | None = None) -> Part
                 f'--output {output} is for segmenters and classifiers; a detector with EoMT gives its logits'
             )
         model, meta = load_whole_model(cfg, checkpoint)
-        return Part(QueryLogits(model), ['class_logits', 'mask_logits'], meta=meta or metainfo_of(cfg))
+        return Part(QueryLogits(model).eval(), ['class_logits', 'mask_logits'], meta=meta or metainfo_of(cfg))
     if scope not in TASKS:
         raise CommandError(
             f'--part model exports segmenters, classifiers and EoMT, and this config is one of {scope}, whose heads it '

@@ -146,8 +146,9 @@ def _use_detection_set(cfg: Config, data: DetectionSet, folder: Path, made: OwnD
             new['filter_cfg'] = dict(filter_empty_gt=empty)
         else:
             new['test_mode'] = True
-            evaluator = cfg.get(f'{stage}_evaluator') or {}
-            evaluator = evaluator[0] if isinstance(evaluator, list) else evaluator
+            evaluators = cfg.get(f'{stage}_evaluator') or {}
+            evaluators = [evaluators] if isinstance(evaluators, Mapping) else evaluators
+            evaluator: Mapping[str, Any] = next((one for one in evaluators if type_name(one) == 'CocoMetric'), {})
             kept = {key: evaluator[key] for key in ('metric', 'classwise') if key in evaluator}
             annotations = os.path.join(root, paths[part])
             cfg[f'{stage}_evaluator'] = dict(type='CocoMetric', ann_file=annotations, **{'metric': 'bbox', **kept})
@@ -326,9 +327,10 @@ def _set_length(cfg: Config, images: int, choices: Choices) -> Iterator[Row]:
     for scheduler in cfg.get('param_scheduler') or []:
         unit = 'epochs' if scheduler.get('by_epoch', True) else 'iterations'
         steps = f', milestones {list(scheduler.milestones)}' if 'milestones' in scheduler else ''
-        yield 'schedule', f'{scheduler.type}, {unit} {scheduler.get("begin", 0)} to {scheduler.get("end")}{steps}'
+        yield 'schedule', f'{type_name(scheduler)}, {unit} {scheduler.get("begin", 0)} to {scheduler.get("end")}{steps}'
     counts = cfg.optim_wrapper.get('accumulative_counts', 1)
-    batch, base = choices.processes * loader.batch_size * counts, cfg.get('auto_scale_lr', {}).get('base_batch_size')
+    batch = choices.processes * loader.batch_size * counts
+    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     text = f'{choices.processes} x {loader.batch_size} images' + (f' x {counts} accumulated' if counts > 1 else '')
     if base and batch != base:
         adam = 'Adam' in type_name(optimizer)

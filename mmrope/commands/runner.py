@@ -231,8 +231,11 @@ def use_amp(cfg: Config) -> None:
     """Train in mixed precision; a config that does so already keeps its settings.
 
     Raises:
-        CommandError: if the config's optimiser wrapper is neither ``OptimWrapper`` nor ``AmpOptimWrapper``.
+        CommandError: if the config has no optimiser wrapper, or one that is neither ``OptimWrapper`` nor
+            ``AmpOptimWrapper``.
     """
+    if not cfg.get('optim_wrapper'):
+        raise CommandError('--amp: the config has no optim_wrapper')
     name = type_name(cfg.optim_wrapper, 'OptimWrapper')
     if name == 'OptimWrapper':
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
@@ -246,7 +249,7 @@ def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: f
     Raises:
         CommandError: if the config has no such hook.
     """
-    hook = cfg.get('default_hooks', {}).get('visualization')
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
     if hook is None:
         raise CommandError('--show and --show-dir: the config has no default_hooks.visualization')
     shown = dict(show=show, wait_time=wait_time)
@@ -357,7 +360,7 @@ def join_with_gloo(cfg: Config) -> None:
 
 def use_local_batch_norm(node: Any) -> bool:
     """Replace SyncBN, which needs an accelerator, by BN below a node of a config; return whether there was any."""
-    found = isinstance(node, Mapping) and node.get('type') in ('SyncBN', 'MMSyncBN')
+    found = isinstance(node, Mapping) and type_name(node) in ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
     if found:
         node['type'] = 'BN'
     children = node.values() if isinstance(node, Mapping) else node if isinstance(node, (list, tuple)) else ()

@@ -87,6 +87,8 @@ def adapt(cfg: Config, args: argparse.Namespace) -> dict[Path, str]:
         return {}
     if args.data_root is not None:
         raise CommandError('--data names the folder of the data, so that --data-root has no meaning')
+    if 'train_cfg.max_iters' in (args.cfg_options or {}):
+        raise CommandError('--cfg-options train_cfg.max_iters: with --data a training counts epochs: give --epochs')
     from rich.table import Table
 
     from .own_data import Choices, use_own_data, write_own_data

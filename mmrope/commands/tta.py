@@ -8,7 +8,7 @@ from mmengine.config import Config, ConfigDict
 
 from .checks.config import datasets_of
 from .errors import CommandError
-from .hosts import scope_of
+from .hosts import scope_of, type_name
 
 FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
 PACKED = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
@@ -24,11 +24,11 @@ def use_tta(cfg: Config) -> None:
         CommandError: if another config has none, or the model predicts masks, which MMDetection does not merge.
     """
     detects = scope_of(cfg) == 'mmdet'
-    missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
+    missing = [key for key in ('tta_model', 'tta_pipeline') if not cfg.get(key)]
     if missing and not detects:
         raise CommandError(f'--tta: the config has no {" and no ".join(missing)}')
-    merger = cfg.get('tta_model', DETECTOR)
-    if detects and merger['type'] in ('DetTTAModel', 'mmdet.DetTTAModel'):
+    merger = cfg.get('tta_model') or DETECTOR
+    if detects and type_name(merger) == 'DetTTAModel':
         _refuse_masks(cfg)
     for dataset in datasets_of(cfg.test_dataloader.dataset):
         dataset['pipeline'] = cfg.get('tta_pipeline') or flipped(dataset['pipeline'])

@@ -49,3 +49,12 @@ def test_loading_a_config_changes_nothing_of_the_process() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []  # no host either
     assert load_config(str(ROOT / 'configs' / f'{NAME}.py')).model.type == 'MaskRCNN'
+
+
+@pytest.mark.parametrize('imports, scope', [('mmdet.models import FasterRCNN', 'mmdet'), ('torch import nn', None)])
+def test_a_config_of_classes_gets_the_scope_of_its_model(imports: str, scope: str | None, tmp_path: Path) -> None:
+    """Data sets, metrics and steps that a command adds are named in text."""
+    name = imports.rpartition(' ')[2]
+    path = tmp_path / 'pure.py'
+    path.write_text(f'from {imports}\n\ndefault_scope = None\nmodel = dict(type={name})\n')
+    assert load_config(str(path)).default_scope == scope

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.optim import LinearLR
 
 from mmrope.commands.epochs import set_epochs
 from mmrope.commands.errors import CommandError
@@ -85,3 +86,23 @@ def test_the_warm_ups_within_a_schedule_take_a_tenth_at_most(iterations: int, wa
     set_epochs(cfg, 20, iterations)
     (scheduler,) = cfg.param_scheduler
     assert (scheduler.warmup, scheduler.end) == (warmup, 20 * iterations)
+
+
+def test_milestones_and_step_sizes_count_from_the_beginning_of_their_schedule() -> None:
+    """The full rate lasts for half of what follows the warm-up, as before."""
+    cfg = Config.fromfile(CONFIGS / 'upernet_rope_mixed_vit_b_ade20k.py')
+    cfg.train_cfg.max_iters = 2000
+    common = dict(by_epoch=False, begin=1000, end=2000)
+    steps = dict(type='MultiStepLR', milestones=[500, 800], **common)
+    cfg.param_scheduler = [dict(WARMUP, end=1000), steps, dict(type='StepLR', step_size=250, **common)]
+    set_epochs(cfg, 5, 100)
+    warmup, steps, step = cfg.param_scheduler
+    assert (warmup.end, steps.begin, steps.end) == (50, 50, 500)
+    assert (steps.milestones, step.step_size) == ([225, 360], 112)
+
+
+def test_a_warm_up_may_be_a_class() -> None:
+    cfg = Config.fromfile(CONFIGS / 'mask_rcnn_rope_mixed_swin_t_coco.py')
+    cfg.param_scheduler[0].type = LinearLR
+    set_epochs(cfg, 36, 100)
+    assert cfg.param_scheduler[0].end == 360

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import MultiStepLR
 from mmengine.registry import MODELS, DefaultScope
 
 from mmrope.commands import train
@@ -238,12 +239,23 @@ def test_batch_and_rate_belong_together(tmp_path: Path, optimizer: dict | None, 
     assert cfg.optim_wrapper.optimizer.lr == rate and cfg.auto_scale_lr.base_batch_size == 4 * processes
 
 
+def test_parts_may_be_lists_classes_or_none(tmp_path: Path) -> None:
+    cfg = Config.fromfile(CONFIGS / 'faster_rcnn_rope_mixed_swin_t_coco.py')
+    cfg.val_evaluator = [dict(type='DumpDetResults'), dict(cfg.val_evaluator, metric=['bbox', 'proposal'])]
+    cfg.param_scheduler[1].type = MultiStepLR
+    cfg.auto_scale_lr = None
+    made = use_own_data(cfg, str(own_data.instances(tmp_path / 'data')), tmp_path, Choices(epochs=2))
+    assert (cfg.val_evaluator.type, cfg.val_evaluator.metric) == ('CocoMetric', ['bbox', 'proposal'])
+    assert [text.partition(',')[0] for name, text in made.rows if name == 'schedule'] == ['LinearLR', 'MultiStepLR']
+
+
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
         (['--epochs', '3'], '--epochs needs --data DIR'),
         (['--data', 'none'], '--data: there is no folder none'),
         (['--data', '.', '--data-root', '.'], '--data names the folder'),
+        (['--data', '.', '--cfg-options', 'train_cfg.max_iters=9'], r'train_cfg\.max_iters.*--epochs'),
         (['--data', '.'], r'--data: \. has no COCO file to train on; the layouts are'),
     ],
 )

@@ -91,6 +91,8 @@ def test_amp_on_demand(before: dict[str, Any], after: dict[str, Any]) -> None:
 def test_amp_replaces_no_other_wrapper() -> None:
     with pytest.raises(CommandError, match='--amp.* ApexOptimWrapper'):
         runner.use_amp(make_config(optim_wrapper=dict(type='ApexOptimWrapper')))
+    with pytest.raises(CommandError, match='--amp.*optim_wrapper'):
+        runner.use_amp(make_config(optim_wrapper=None))
 
 
 @pytest.mark.parametrize('kind', ['AmpOptimWrapper', 'mmengine.AmpOptimWrapper'])
@@ -138,7 +140,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def recipe(launcher: str = 'none', **parts: Any) -> Config:
     amp = dict(type='AmpOptimWrapper', loss_scale='dynamic')
-    model = dict(norm_cfg=dict(type='SyncBN'), heads=[dict(norm_cfg=dict(type='MMSyncBN', eps=1e-3))])
+    model = dict(
+        norm_cfg=dict(type='SyncBN'),
+        heads=[dict(norm_cfg=dict(type='MMSyncBN', eps=1e-3)), dict(type=torch.nn.SyncBatchNorm)],
+    )
     return Config(dict(launcher=launcher, model=model, optim_wrapper=amp, find_unused_parameters=True, **parts))
 
 
@@ -160,7 +165,7 @@ def test_processes_without_an_accelerator(machine: SimpleNamespace) -> None:
         type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=True, device_ids=None
     )
     assert built.cfg.model.norm_cfg.type == 'BN'
-    assert built.cfg.model.heads[0].norm_cfg == dict(type='BN', eps=1e-3)
+    assert built.cfg.model.heads[0].norm_cfg == dict(type='BN', eps=1e-3) and built.cfg.model.heads[1].type == 'BN'
     assert ['AmpOptimWrapper' in built.warnings[0], 'SyncBN' in built.warnings[1]] == [True, True]
     assert len(built.warnings) == 2
 
@@ -214,6 +219,11 @@ def test_every_prediction_is_shown_by_the_hook_of_the_host(kind: str, switch: st
     runner.draw_predictions(cfg, show=True, show_dir=None, wait_time=0.5)
     expected = {'type': kind, switch: True, 'interval': 1, 'show': True, 'wait_time': 0.5}
     assert cfg.default_hooks.visualization == expected
+
+
+def test_predictions_need_a_hook() -> None:
+    with pytest.raises(CommandError, match='--show-dir.*visualization'):
+        runner.draw_predictions(make_config(default_hooks=None), show=False, show_dir='drawn', wait_time=0.5)
 
 
 @pytest.mark.parametrize('kind', ['DetVisualizationHook', 'mmseg.SegVisualizationHook', 'VisualizationHook'])

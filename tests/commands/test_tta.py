@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import pytest
+from mmdet.models import DetTTAModel
 from mmengine.config import Config
 
 from mmrope.commands.runner import CommandError
@@ -64,6 +65,14 @@ def test_settings_of_a_detection_config_are_kept() -> None:
     assert cfg.test_dataloader.dataset.pipeline[-1].type == 'TestTimeAug'
 
 
+def test_a_part_that_is_none_is_not_there() -> None:
+    cfg = make_config(tta_model=None, tta_pipeline=None)
+    use_tta(cfg)
+    assert cfg.model.type == 'DetTTAModel' and cfg.test_dataloader.dataset.pipeline[-1].type == 'TestTimeAug'
+    with pytest.raises(CommandError, match='--tta.*tta_pipeline'):
+        use_tta(make_config('mmseg', tta_model=dict(type='SegTTAModel'), tta_pipeline=None))
+
+
 @pytest.mark.parametrize('scope', ['mmseg', 'mmpretrain'])
 def test_other_configs_must_have_one(scope: str) -> None:
     with pytest.raises(CommandError, match='--tta.*tta_model.*tta_pipeline'):
@@ -75,6 +84,9 @@ def test_masks_are_not_merged_and_the_error_says_how_to_leave_them_out(path: str
     cfg = make_config()
     cfg.merge_from_dict({f'{path}.mask_head': dict(type='FCNMaskHead')})
     with pytest.raises(CommandError, match=rf'--tta.*{path}\.mask_head=None test_evaluator\.metric=bbox'):
+        use_tta(cfg)
+    cfg.tta_model = dict(type=DetTTAModel)
+    with pytest.raises(CommandError, match='--tta'):
         use_tta(cfg)
     cfg.merge_from_dict({f'{path}.mask_head': None})  # as the error says
     use_tta(cfg)
