@@ -87,6 +87,66 @@ def test_a_resize_by_the_shorter_side_takes_no_exact_size() -> None:
         sized('mask2former_rope_mixed_swin_s_ade20k', '320x480')
 
 
+def mixed(*steps: dict[str, Any], **preprocessor: Any) -> Config:
+    """A detector on a mix of several images, whose wrapper has the ``steps``; it tests at a shorter side of 800."""
+    inner = dict(type='CocoDataset', pipeline=[dict(type='LoadImageFromFile')])
+    test = dict(type='CocoDataset', pipeline=[dict(type='Resize', scale=(1333, 800), keep_ratio=True)])
+    return Config(
+        dict(
+            default_scope='mmdet',
+            model=dict(data_preprocessor=preprocessor),
+            train_dataloader=dict(dataset=dict(type='MultiImageMixDataset', dataset=inner, pipeline=list(steps))),
+            test_dataloader=dict(dataset=test),
+        )
+    )
+
+
+def test_steps_of_a_mix_and_augmentations_of_a_batch_follow() -> None:
+    steps = [
+        dict(type='Mosaic', img_scale=(640, 640)),
+        dict(type='RandomAffine', border=(-320, -320)),
+        dict(type='RandomAffine', border=(0, 0)),
+        dict(type='FixScaleResize', scale=(800, 1333)),
+        dict(type='RandomResize', scale=[(1333, 640), (1333, 800)]),
+    ]
+    augments = [dict(type='BatchFixedSizePad', size=(1024, 768)), dict(type='Other', random_size_range=(480, 800))]
+    cfg = mixed(*steps, batch_augments=augments)
+    set_size(cfg, parse_pixels('400'))
+    assert sizes(cfg.train_dataloader.dataset.pipeline) == [
+        (320, 320),
+        (-160, -160),
+        (0, 0),
+        (400, 666),
+        [(666, 320), (666, 400)],
+    ]
+    padded, drawn = cfg.model.data_preprocessor.batch_augments
+    assert (padded['size'], drawn.random_size_range) == ((512, 384), (240, 400))
+
+
+def test_an_exact_size_of_scales_and_batches() -> None:
+    cfg = mixed(dict(type='RandomResize', scale=[(1333, 640), (1333, 800)]))
+    cfg.model.data_preprocessor.batch_augments = [dict(type='BatchFixedSizePad', size=(1024, 768))]
+    set_size(cfg, parse_pixels('400x600'))
+    (step,) = cfg.train_dataloader.dataset.pipeline
+    assert (step.scale, step.keep_ratio) == ([(480, 320), (600, 400)], False)
+    assert cfg.model.data_preprocessor.batch_augments[0]['size'] == (400, 600)
+
+
+@pytest.mark.parametrize(
+    'steps, augments, size',
+    [
+        ([dict(type='Mosaic', img_scale=(640, 640))], [], '320x480'),
+        ([dict(type='RandomCenterCropPad', crop_size=(511, 511))], [], '320'),
+        ([], [dict(type='BatchSyncRandomResize', random_size_range=(480, 800))], '320x480'),
+    ],
+)
+def test_what_has_no_such_size_is_named(steps: list[dict], augments: list[dict], size: str) -> None:
+    with pytest.raises(
+        CommandError, match=f'{size}: .*(Mosaic|RandomCenterCropPad with crop_size|BatchSyncRandomResize)'
+    ):
+        set_size(mixed(*steps, batch_augments=augments), parse_pixels(size))
+
+
 @pytest.mark.parametrize('path', configs('*_coco.py') + configs('*_ade20k.py'))
 def test_the_size_of_a_config_changes_nothing(path: Path) -> None:
     before = Config.fromfile(path)
