@@ -202,6 +202,9 @@ def attention_statistics(
 
     Returns:
         One for each block that runs, in order.
+
+    Raises:
+        ValueError: if there is no image, or open blocks have no head.
     """
     return mean_statistics(backbone, [image_sums(backbone, image, head) for image in images])
 
@@ -237,7 +240,13 @@ def _run(backbone: RoPEViT | RoPESwin, image: Tensor, head: Head | None) -> None
 
 
 def mean_statistics(backbone: RoPEViT | RoPESwin, of_images: Sequence[dict[str, Sums]]) -> list[BlockStatistics]:
-    """Average the :func:`image_sums` of one or more images, with equal weights."""
+    """Average the :func:`image_sums` of one or more images, with equal weights.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not of_images:
+        raise ValueError('images must hold at least one, but got none')
     return [_average(name, stride, [sums[name] for sums in of_images]) for name, stride in strides_of(backbone).items()]
 
 

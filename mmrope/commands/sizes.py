@@ -33,7 +33,9 @@ def size_overrides(cfg: Config, size: Size, scale_windows: bool = False) -> dict
     Raises:
         CommandError: if the pipeline resizes in a way for which this is not defined.
     """
-    pipelines = list(_pipelines(need(cfg, 'test_dataloader').dataset, 'test_dataloader.dataset'))
+    for dataset in datasets_of(need(cfg, 'test_dataloader').dataset):
+        dataset['pipeline'] = list(dataset['pipeline'])  # MMEngine merges nothing into a tuple
+    pipelines = list(_pipelines(cfg.test_dataloader.dataset, 'test_dataloader.dataset'))
     overrides: dict[str, Any] = {}
     for path, pipeline in pipelines:
         reference, cropped = reference_size(pipeline), any(type_name(step) == 'CenterCrop' for step in pipeline)

@@ -1,7 +1,7 @@
 """Predictions of a test, drawn into a folder or dumped into a file."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -20,7 +20,9 @@ from ..registry import HOOKS
 class DrawPredictionsHook(Hook):
     """Hook that draws the predictions of a test into a folder, one file per image, for any host.
 
-    A file has the same path in this folder as its image has in the image folder of the data set.
+    A file has the same path in this folder as its image has in the image folder of the data set, or, of several data
+    sets, in the folder that holds the image folders of all. Images are read with the orientation that the pipeline
+    gives them.
 
     Args:
         folder: folder of the drawings.
@@ -42,7 +44,12 @@ class DrawPredictionsHook(Hook):
         self.score_thr, self.options = score_thr, dict(show=show, wait_time=wait_time)
 
     def before_test(self, runner: Runner) -> None:
-        """Make the drawing of segmentation maps faster."""
+        """Find the folder of the images, and make the drawing of segmentation maps faster."""
+        datasets = list(innermost(runner.test_dataloader.dataset))
+        self._images = folder_of([getattr(dataset, 'data_prefix', None) for dataset in datasets])
+        steps = [step for dataset in datasets for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ())]
+        as_stored = any('ignore_orientation' in str(getattr(step, 'color_type', '')) for step in steps)
+        self._flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if as_stored else 0)
         if hasattr(runner.visualizer, '_get_center_loc'):
             runner.visualizer._get_center_loc = label_place
 
@@ -50,11 +57,10 @@ class DrawPredictionsHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
     ) -> None:
         """Draw the predictions of a batch."""
-        prefixes = getattr(runner.test_dataloader.dataset, 'data_prefix', None) or {}
         for sample in outputs or ():
-            name = name_below(sample.img_path, prefixes)
+            name = name_below(sample.img_path, self._images)
             content = np.frombuffer(get(sample.img_path, backend_args=self.backend_args), np.uint8)
-            image = cv2.cvtColor(cv2.imdecode(content, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+            image = cv2.cvtColor(cv2.imdecode(content, self._flags), cv2.COLOR_BGR2RGB)
             self._draw(runner.visualizer, image, sample, name)
 
     def after_test(self, runner: Runner) -> None:
@@ -71,13 +77,27 @@ class DrawPredictionsHook(Hook):
             visualizer.add_datasample(name, image, **options)
 
 
-def name_below(path: str, folders: Mapping[str, str | None] | str) -> str:
-    """Return the path of a file relative to the one of ``folders`` that it is in, or its name if it is in none."""
-    for folder in [folders] if isinstance(folders, str) else folders.values():
-        below = os.path.relpath(path, folder) if folder else os.pardir
-        if not below.startswith(os.pardir):
-            return below
-    return os.path.basename(path)
+def innermost(dataset: Any) -> Iterator[Any]:
+    """Yield the data sets below wrappers such as ``ConcatDataset`` and ``RepeatDataset``."""
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    if inner == [None]:
+        yield dataset
+    else:
+        for one in inner:
+            yield from innermost(one)
+
+
+def folder_of(prefixes: Sequence[Mapping[str, str | None] | str | None]) -> str | None:
+    """Return the folder that holds the images of all data sets, which have these ``data_prefix``; ``None`` without."""
+    named = [prefix if isinstance(prefix, Mapping) else dict(img=prefix) for prefix in prefixes]
+    folders = {os.path.abspath(folder) for prefix in named if (folder := prefix.get('img_path') or prefix.get('img'))}
+    return os.path.commonpath(folders) if folders else None
+
+
+def name_below(path: str, folder: str | None) -> str:
+    """Return the path of a file relative to a folder that it is in, or its name if it is in none."""
+    below = os.path.relpath(path, folder) if folder else os.pardir
+    return os.path.basename(path) if below.startswith(os.pardir) else below
 
 
 def label_place(mask: np.ndarray) -> np.ndarray:

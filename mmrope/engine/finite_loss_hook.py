@@ -42,8 +42,10 @@ class FiniteLossHook(Hook):
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:
-        """Watch what the model returns."""
-        self._handle = unwrapped(runner.model).register_forward_hook(partial(self._look, runner), with_kwargs=True)
+        """Watch what the model returns; buffers that are infinite from the start, such as masks, may stay so."""
+        model = unwrapped(runner.model)
+        self._infinite = set(_not_finite(dict(model.named_buffers())))
+        self._handle = model.register_forward_hook(partial(self._look, runner), with_kwargs=True)
 
     def after_train(self, runner: Runner) -> None:
         """Stop watching."""
@@ -64,7 +66,8 @@ class FiniteLossHook(Hook):
         return hook.every_n_train_iters(runner, hook.interval, hook.save_begin) or hook.is_last_train_iter(runner)
 
     def _check_weights(self, runner: Runner, iteration: int) -> None:
-        names = _not_finite(unwrapped(runner.model).state_dict())
+        state = unwrapped(runner.model).state_dict()
+        names = _not_finite({name: value for name, value in state.items() if name not in self._infinite})
         if names:
             raise NonFiniteError(
                 f'weights or buffers are NaN or infinite after iteration {iteration}, so no checkpoint is written: '
@@ -77,7 +80,7 @@ class FiniteLossHook(Hook):
             return
         losses = {name: _mean(value) for name, value in losses.items() if 'loss' in name}
         total = sum(losses.values())
-        if not losses or torch.isfinite(total):
+        if not isinstance(total, Tensor) or torch.isfinite(total):
             return
         values = ', '.join(f'{name} = {loss.item():.4g}' for name, loss in losses.items())
         raise NonFiniteError(

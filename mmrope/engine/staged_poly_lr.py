@@ -42,9 +42,10 @@ class StagedPolyLR(LRSchedulerMixin, _ParamScheduler):
         **others: Any,
     ) -> None:
         steps = end - begin
-        if len(warmup) != 2 or min(warmup) < 0 or sum(warmup) >= steps:
+        whole = isinstance(warmup, Sequence) and all(isinstance(part, int) and part >= 0 for part in warmup)
+        if not whole or len(warmup) != 2 or sum(warmup) >= steps:
             raise ValueError(
-                f'warmup must be two numbers of steps with a sum below end - begin = {steps}, but got {warmup!r}'
+                f'warmup must be two ints of at least 0 with a sum below end - begin = {steps}, but got {warmup!r}'
             )
         self.warmup, self.power, self.total_iters = tuple(warmup), power, steps
         super().__init__(optimizer, begin=begin, end=end, **others)

@@ -212,6 +212,11 @@ def test_a_query_outside_the_image_is_refused() -> None:
         attention_maps(CASES['global'], torch.zeros(1, 3, 4, 8), 8, 1)
 
 
+def test_no_image_is_an_error() -> None:
+    with pytest.raises(ValueError, match='images .*none'):
+        attention_statistics(CASES['global'], [])
+
+
 def test_open_blocks_are_measured_where_the_head_runs_them() -> None:
     settings = dict(VIT, final_norm=True, with_cls_token=True, ape=True)
     closed = spread(RoPEViT(**settings))

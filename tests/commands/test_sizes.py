@@ -83,6 +83,13 @@ def test_steps_within_a_step_are_resized() -> None:
     assert pipeline[1].scale == (320, 320) and pipeline[2].transforms[0].size == (320, 320)
 
 
+def test_a_pipeline_may_be_a_tuple() -> None:
+    cfg = config(*STEPS['coco'])
+    cfg.test_dataloader.dataset.pipeline = tuple(cfg.test_dataloader.dataset.pipeline)
+    cfg.merge_from_dict(size_overrides(cfg, parse_size('320')))
+    assert reference_size(cfg.test_dataloader.dataset.pipeline) == 320
+
+
 def test_every_data_set_below_wrappers_is_resized() -> None:
     part = config(*STEPS['box']).test_dataloader.dataset
     cfg = Config(dict(model={}, test_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=[part, part]))))

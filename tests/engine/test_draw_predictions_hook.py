@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from mmseg.visualization import SegLocalVisualizer
+from PIL import Image
 from pycocotools.mask import area
 
 from mmrope.engine import DrawPredictionsHook
-from mmrope.engine.draw_predictions_hook import DumpPredictions, label_place, name_below
+from mmrope.engine.draw_predictions_hook import DumpPredictions, folder_of, innermost, label_place, name_below
 
 
 class Sample(SimpleNamespace):
@@ -73,16 +74,39 @@ def test_each_image_is_drawn_under_its_own_name(
 
 
 @pytest.mark.parametrize(
-    ('path', 'folders', 'name'),
+    ('path', 'prefixes', 'name'),
     [
-        ('/data/images/a/1.png', dict(img='/data/images/', seg='/data/maps'), 'a/1.png'),
-        ('/data/images/1.png', '/data/images', '1.png'),
-        ('/other/a/1.png', dict(img='/data/images', seg=None), '1.png'),
-        ('/other/a/1.png', {}, '1.png'),
+        ('/data/images/a/1.png', [dict(img='/data/images/', seg='/data/maps')], 'a/1.png'),
+        ('/data/images/1.png', ['/data/images'], '1.png'),
+        ('/data/val/1.png', [dict(img_path='/data/val', seg_map_path='/maps'), dict(img='/data/val')], '1.png'),
+        ('/data/b/1.png', [dict(img_path='/data/a'), dict(img='/data/b/')], 'b/1.png'),
+        ('/other/a/1.png', [dict(img='/data/images', seg=None)], '1.png'),
+        ('/other/a/1.png', [{}], '1.png'),
+        ('/other/a/1.png', [None], '1.png'),
     ],
 )
-def test_the_name_of_a_drawing(path: str, folders: Any, name: str) -> None:
-    assert name_below(path, folders) == name
+def test_the_name_of_a_drawing(path: str, prefixes: list[Any], name: str) -> None:
+    assert name_below(path, folder_of(prefixes)) == name
+
+
+def test_wrappers_are_looked_through() -> None:
+    first, second = SimpleNamespace(data_prefix={}), SimpleNamespace(data_prefix={})
+    repeated = SimpleNamespace(dataset=second)
+    assert list(innermost(SimpleNamespace(datasets=[first, repeated]))) == [first, second]
+
+
+@pytest.mark.parametrize(('color_type', 'shape'), [('color', (3, 2)), ('color_ignore_orientation', (2, 3))])
+def test_images_are_turned_as_the_pipeline_turns_them(color_type: str, shape: tuple[int, int], tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.new('RGB', (3, 2)).save(tmp_path / 'a.jpg', exif=exif)
+    pipeline = SimpleNamespace(transforms=[SimpleNamespace(color_type=color_type)])
+    dataset = SimpleNamespace(data_prefix=dict(img=str(tmp_path)), pipeline=pipeline)
+    runner = SimpleNamespace(visualizer=Drawer(), test_dataloader=SimpleNamespace(dataset=dataset))
+    hook = DrawPredictionsHook(str(tmp_path / 'drawn'))
+    hook.before_test(runner)
+    hook.after_test_iter(runner, 0, None, [Sample(img_path=str(tmp_path / 'a.jpg'))])
+    assert runner.visualizer.drawn[0]['image'].shape[:2] == shape
 
 
 def test_labels_are_where_mmsegmentation_has_them() -> None:

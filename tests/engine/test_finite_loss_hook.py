@@ -37,6 +37,8 @@ class Toy(BaseModel):
     def __init__(self, spoil: Callable, backbone: str = 'mixed') -> None:
         super().__init__()
         self.backbone, self.head, self.unused = BACKBONES[backbone](), nn.Linear(8, 1), nn.Linear(2, 2)
+        self.register_buffer('mask', torch.tensor(-math.inf))  # as of an attention
+        self.register_buffer('count', torch.tensor(0.0))
         self.spoil, self.calls = spoil, 0
 
     def forward(self, inputs: torch.Tensor, data_samples: list, mode: str = 'tensor') -> dict:
@@ -104,7 +106,7 @@ def gradient_to_nan(model: Toy, losses: dict) -> None:
 
 def is_finite(path: Path) -> bool:
     state = torch.load(path, weights_only=False)['state_dict']
-    return all(value.isfinite().all() for value in state.values())
+    return all(value.isfinite().all() for name, value in state.items() if name != 'mask')
 
 
 def test_a_loss_that_is_nan_stops_before_the_weights_learn_from_it(tmp_path: Path) -> None:
@@ -158,6 +160,20 @@ def test_a_good_training_is_left_alone_and_the_hook_goes(tmp_path: Path) -> None
     plain = train(tmp_path / 'plain', lambda model, losses: None)
     for ours, theirs in zip(runner.model.parameters(), plain.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)  # two trainings under one seed
+
+
+def test_a_buffer_that_becomes_infinite_is_named_beside_one_that_always_was(tmp_path: Path) -> None:
+    runner = train(tmp_path, at(4, lambda model, losses: model.count.fill_(math.inf)))
+    assert re.search(r'\biteration 4\b.*: count;', runner.error)
+
+
+def test_losses_that_are_empty_lists_are_left_to_mmengine(tmp_path: Path) -> None:
+    def empty(model: Toy, losses: dict) -> None:
+        losses.pop('loss_a')
+        losses['loss_b'] = []
+
+    with pytest.raises(Exception, match='backward'):
+        train(tmp_path, at(2, empty))
 
 
 def scalars(folder: Path) -> list[dict]:

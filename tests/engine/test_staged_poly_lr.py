@@ -1,5 +1,6 @@
 """The schedule of EoMT: heads warm up first, what is pretrained after them, and both decay to zero at the end."""
 
+import re
 from typing import Any
 
 import pytest
@@ -140,9 +141,9 @@ def test_late_parameters_may_begin_at_the_full_rate() -> None:
     assert set(factors[0]) == {0.0} and set(factors[2]) == {1.0}
 
 
-@pytest.mark.parametrize('warmup', [(500,), (-1, 2), (2000, 2000)])
-def test_wrong_warm_ups_are_named(warmup: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=rf'warmup must be .* end - begin = {N}, but got \({warmup[0]}'):
+@pytest.mark.parametrize('warmup', [(500,), (-1, 2), (2000, 2000), (0.5, 1), 3])
+def test_wrong_warm_ups_are_named(warmup: Any) -> None:
+    with pytest.raises(ValueError, match=rf'warmup must be .* end - begin = {N}, but got {re.escape(repr(warmup))}'):
         StagedPolyLR(optimizer(), warmup, end=N)
 
 
