@@ -8,6 +8,8 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial, reduce
@@ -19,6 +21,7 @@ import torch
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
+from ..models.open_tokens import split_open
 from ..registry import MODELS
 
 MODES = ('inference', 'training')
@@ -142,7 +145,7 @@ def compare(
     Returns:
         One measurement for each candidate that was built and ran, in order.
     """
-    images = torch.randn(setting.batch, 3, *setting.size, device=setting.device)
+    images = {channels: _images(channels, setting) for channels in {_channels(cfg) for cfg in candidates.values()}}
     models: dict[str, nn.Module] = {}
     done = {name: Measurement(name, setting) for name in candidates}
     with _threads(setting.threads):
@@ -160,7 +163,7 @@ def compare(
                 progress(f'{name}: round {number} of {rounds}')
                 seconds = None
                 with skipping(name):
-                    seconds = time_step(model, images, setting)
+                    seconds = time_step(model, images[_channels(candidates[name])], setting)
                 if seconds is None:
                     del models[name]
                 elif number >= WARM_UP:
@@ -180,14 +183,23 @@ def time_step(model: nn.Module, images: Tensor, setting: Setting) -> float:
 
 
 def step(model: nn.Module, images: Tensor, setting: Setting) -> None:
-    """Run one forward, with backward in training mode, without waiting for a GPU."""
+    """Run one forward, with backward in training mode, without waiting for a GPU.
+
+    The blocks that a backbone leaves to a head run, too, without the head's queries. Where all is frozen, there is
+    nothing to go back to.
+    """
     training = setting.mode == 'training'
     half = setting.dtype != 'float32'
     device = torch.device(setting.device).type
     with torch.autocast(device, DTYPES[setting.dtype], enabled=half), torch.set_grad_enabled(training):
         out = model(images)
-        outs = [out] if isinstance(out, Tensor) else list(out)
-    if training:
+        outs, tokens = split_open([out] if isinstance(out, Tensor) else list(out))
+        if tokens is not None:
+            x = tokens.x
+            for block in tokens.blocks:
+                x = block(x)
+            outs += (tokens.norm(x),)
+    if training and any(out.requires_grad for out in outs):
         reduce(torch.add, (out.float().mean() for out in outs)).backward()
 
 
@@ -201,12 +213,18 @@ def peak_memory(cfg: dict, setting: Setting, prepare: Callable[[], None] | None 
         setting: the conditions.
         prepare: called first in the new process, for example to import the modules that register the candidate. It
             is pickled, so it must be a module's function or a ``functools.partial`` of one.
+
+    Raises:
+        MemoryError: if the new process is killed.
     """
     if setting.device != 'cpu':
         return _peak_on_device(cfg, setting)
     # In the same process, this candidate could reuse memory that an earlier one has freed, which would not count.
-    with multiprocessing.get_context('spawn').Pool(1) as pool:
-        return pool.apply(_peak_on_cpu, (cfg, setting, torch.get_num_threads(), prepare))
+    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+        try:
+            return pool.submit(_peak_on_cpu, cfg, setting, torch.get_num_threads(), prepare).result()
+        except BrokenProcessPool as error:
+            raise MemoryError('the process that measures memory was killed, probably for want of memory') from error
 
 
 def peak_of(run: Callable[[], object]) -> int:
@@ -248,13 +266,13 @@ def _peak_on_cpu(cfg: dict, setting: Setting, threads: int, prepare: Callable[[]
     if prepare is not None:
         prepare()
     model = build_candidate(cfg, setting)
-    images = torch.randn(setting.batch, 3, *setting.size)
+    images = _images(_channels(cfg), setting)
     return peak_of(partial(step, model, images, setting))
 
 
 def _peak_on_device(cfg: dict, setting: Setting) -> int:
     model = build_candidate(cfg, setting)
-    images = torch.randn(setting.batch, 3, *setting.size, device=setting.device)
+    images = _images(_channels(cfg), setting)
     step(model, images, setting)
     model.zero_grad(set_to_none=True)
     gc.collect()
@@ -263,6 +281,14 @@ def _peak_on_device(cfg: dict, setting: Setting) -> int:
     rest = torch.cuda.memory_allocated(setting.device)
     step(model, images, setting)
     return torch.cuda.max_memory_allocated(setting.device) - rest
+
+
+def _channels(cfg: dict) -> int:
+    return cfg.get('in_channels', 3)
+
+
+def _images(channels: int, setting: Setting) -> Tensor:
+    return torch.randn(setting.batch, channels, *setting.size, device=setting.device)
 
 
 def _synchronize(setting: Setting) -> None:

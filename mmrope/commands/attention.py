@@ -139,6 +139,10 @@ def analyse(
 
     cfg = load_config(config, args.cfg_options)
     model = load_model(cfg, checkpoint, args.device)
+    if (cfg.model.get('test_cfg') or {}).get('mode') == 'slide':
+        sys.stderr.write(
+            f"{args.prog}: {label}: tests slide a window (model.test_cfg.mode='slide'), and this sees whole images\n"
+        )
     drawn = chosen_blocks(backbone_of(model), args.blocks, args.heads)
     of_images, maps, of_model, names = [], [], Skips(args.prog, args.traceback), set[str]()
     for path in track(paths, label, console=Console(stderr=True)):

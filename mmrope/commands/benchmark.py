@@ -160,7 +160,9 @@ def read_suite(path: str, chosen: Sequence[str] | None = None) -> tuple[dict[str
     if unknown := sorted(set(chosen or ()) - set(rows)):
         raise CommandError(f'--rows must be among {", ".join(rows)}, got {", ".join(unknown)}')
     rows = {name: row for name, row in rows.items() if not chosen or name in chosen}
-    for row in rows.values():
+    for name, row in rows.items():
+        if missing := [key for key in ('candidates', 'sizes', 'modes') if key not in row]:
+            raise CommandError(f'--suite {path}: row {name} has no {" and no ".join(missing)}')
         if unknown := [key for key in row['candidates'] if key not in suite['candidates']]:
             allowed = ', '.join(suite['candidates'])
             raise CommandError(f'--suite {path}: candidates of a row must be among {allowed}, got {", ".join(unknown)}')

@@ -93,8 +93,8 @@ def errors_of(argument: str) -> Iterator[None]:
         raise CommandError(f'{argument}: {error}') from error
 
 
-def sentence(error: BaseException) -> str:
-    """Format an error in one line; an error from elsewhere comes with its class, which its text may need."""
+def sentence(error: BaseException, hint: str = ' (--traceback shows where)') -> str:
+    """Format an error in one line; one from elsewhere comes with its class, which its text may need, and a hint."""
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     text = ' '.join(text.partition('. Please check whether the value of')[0].split())
     if len(text) > LONGEST_MESSAGE:
@@ -103,7 +103,7 @@ def sentence(error: BaseException) -> str:
         from .checks.config import suggest_type  # imports MMEngine
 
         text += suggest_type(text)
-    return text if _explains_itself(error) else f'{type(error).__name__}: {text} (--traceback shows where)'
+    return text if _explains_itself(error) else f'{type(error).__name__}: {text}{hint}'
 
 
 def _explains_itself(error: BaseException) -> bool:

@@ -78,11 +78,14 @@ def read_history(work_dir: Path) -> tuple[dict[int, float], dict[str, dict[int, 
             elif last is not None:
                 at = max(last, record.get('step', 0))  # an epoch has at least one iteration
                 for key, value in record.items():
-                    if (name := key.rpartition('/')[2]) in METRICS:
-                        metrics.setdefault(name, {})[at] = value
+                    if key.rpartition('/')[2] in METRICS:
+                        metrics.setdefault(key, {})[at] = value
     if not losses:
         raise CommandError(f'{work_dir} holds no training: there is no loss in its */vis_data/scalars.json')
-    return losses, {name: series for name, series in sorted(metrics.items()) if series}
+    found = {key: series for key, series in sorted(metrics.items()) if series}
+    last = [key.rpartition('/')[2] for key in found]
+    # The full name, such as night/mIoU, where several evaluators give one metric.
+    return losses, {key if last.count(name) > 1 else name: found[key] for key, name in zip(found, last, strict=True)}
 
 
 def _before(iteration: int, series: dict[int, float]) -> dict[int, float]:
@@ -103,7 +106,7 @@ def draw(losses: dict[int, float], metrics: dict[str, dict[int, float]], out: Pa
         axes[0, 0].plot(list(losses), smooth, color=COLOURS[0], linewidth=2, label='smoothed')
         for (name, series), (colour, marker) in zip(metrics.items(), STYLES[1:], strict=False):
             points = list(series), list(series.values())
-            axes[0, 1].plot(*points, color=colour, marker=marker, linewidth=2, label=METRICS[name])
+            axes[0, 1].plot(*points, color=colour, marker=marker, linewidth=2, label=label_of(name))
         for axis, label in zip(axes[0], ('training loss', 'validation'), strict=False):
             axis.set(xlabel='iteration', ylabel=label, xlim=(0, None))
             axis.grid(alpha=0.3)
@@ -111,6 +114,12 @@ def draw(losses: dict[int, float], metrics: dict[str, dict[int, float]], out: Pa
         if metrics:
             axes[0, 1].margins(y=0.15)
             axes[0, 1].set_ylim(bottom=0)
+
+
+def label_of(name: str) -> str:
+    """Return what a figure calls a metric."""
+    prefix, _, last = name.rpartition('/')
+    return f'{prefix}: {METRICS[last]}' if prefix else METRICS[last]
 
 
 def find_checkpoints(work_dir: Path) -> list[Path]:

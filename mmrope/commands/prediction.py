@@ -145,17 +145,17 @@ class Predictor:
             try:
                 arrays[index] = as_array(image)
             except Exception as error:
-                predictions[index] = Prediction(error=sentence(error))
+                predictions[index] = Prediction(error=sentence(error, hint=''))
         try:
             predictions |= zip(arrays, self._predict(list(arrays.values())))
         except Exception as error:
             for index, array in arrays.items():
                 try:
                     predictions[index] = (
-                        self._predict([array])[0] if len(arrays) > 1 else Prediction(error=sentence(error))
+                        self._predict([array])[0] if len(arrays) > 1 else Prediction(error=sentence(error, hint=''))
                     )
                 except Exception as own:
-                    predictions[index] = Prediction(error=sentence(own))
+                    predictions[index] = Prediction(error=sentence(own, hint=''))
         return [predictions[index] for index in range(len(images))]
 
     def _predict(self, arrays: list[np.ndarray]) -> list[Prediction]:

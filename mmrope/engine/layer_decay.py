@@ -17,7 +17,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     The parameters of the layer at depth ``d`` of ``n`` (``backbone.get_layer_depth``) learn at
     ``lr * decay_rate ** (n - 1 - d)``, heads and necks at ``lr`` (Clark et al., *ELECTRA*, ICLR 2020; used in ViTDet).
-    Norms, biases and all other vectors, embeddings and frequencies take no weight decay.
+    Norms, biases and all other vectors, embeddings and frequencies take no weight decay. A head's queries are matrices,
+    and decay unless ``custom_keys`` say otherwise.
 
     ``paramwise_cfg`` holds ``decay_rate`` (in ``(0, 1]``; 1 by default), ``full_rate_blocks`` (0 by default) and
     MMEngine's ``custom_keys``. If ``full_rate_blocks`` is positive, that many of the last blocks learn at ``lr``, a

@@ -32,6 +32,12 @@ TRAIN_CFG = dict(
 )
 
 
+def completed(loss: Mapping[str, Any] | None, default: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a loss as it is or, without a ``type``, the default with these settings."""
+    given = dict(loss or {})
+    return given if 'type' in given else {**default, **given}
+
+
 class EoMTHead(Mask2FormerHead):
     """Head of MMDetection's ``MaskFormer`` that runs the open blocks of a backbone (:class:`mmrope.models.EoMT`).
 
@@ -44,10 +50,10 @@ class EoMTHead(Mask2FormerHead):
         num_queries: number of queries.
         num_blocks: ``open_blocks`` of the backbone.
         patch_size: ``patch_size`` of the backbone.
-        loss_cls: loss of the classes; without ``class_weight``, "no object" has a tenth of the weight of a class.
-            ``None`` for the cross-entropy of Mask2Former.
-        loss_mask: loss of the masks' points; ``None`` for the cross-entropy of Mask2Former.
-        loss_dice: loss of whole masks; ``None`` for the dice loss of Mask2Former.
+        loss_cls: loss of the classes, by default the cross-entropy of Mask2Former. Without ``class_weight``, "no
+            object" has a tenth of the weight of a class. A loss without a ``type`` changes settings of the default.
+        loss_mask: loss of the masks' points, by default the cross-entropy of Mask2Former.
+        loss_dice: loss of whole masks, by default the dice loss of Mask2Former.
         train_cfg: ``assigner``, ``sampler``, ``num_points``, ``oversample_ratio`` and ``importance_sample_ratio``;
             those that are not given are Mask2Former's.
         test_cfg: settings of MMDetection's fusion head.
@@ -74,12 +80,11 @@ class EoMTHead(Mask2FormerHead):
         self.num_classes = num_things_classes + num_stuff_classes
         self.num_queries = num_queries
         self.eomt = EoMT(embed_dims, self.num_classes, num_queries, num_blocks, patch_size)
-        weights = [1.0] * self.num_classes + [NO_OBJECT_WEIGHT]
-        loss_cls = {'class_weight': weights, **(loss_cls or LOSS_CLS)}
-        self.class_weight = loss_cls['class_weight']
-        self.loss_cls = MODELS.build(loss_cls)
-        self.loss_mask = MODELS.build(dict(loss_mask or LOSS_MASK))
-        self.loss_dice = MODELS.build(dict(loss_dice or LOSS_DICE))
+        loss_cls = completed(loss_cls, LOSS_CLS)
+        self.class_weight = loss_cls.get('class_weight') or [1.0] * self.num_classes + [NO_OBJECT_WEIGHT]
+        self.loss_cls = MODELS.build({**loss_cls, 'class_weight': self.class_weight})
+        self.loss_mask = MODELS.build(completed(loss_mask, LOSS_MASK))
+        self.loss_dice = MODELS.build(completed(loss_dice, LOSS_DICE))
         self.train_cfg, self.test_cfg = {**TRAIN_CFG, **(train_cfg or {})}, test_cfg
         self.assigner = TASK_UTILS.build(self.train_cfg['assigner'])
         self.sampler = TASK_UTILS.build(self.train_cfg['sampler'], default_args=dict(context=self))

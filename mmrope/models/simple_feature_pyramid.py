@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..registry import MODELS
 from .arguments import check_at_least
+from .open_tokens import OpenTokens
 
 NORMS = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm, 'GN': nn.GroupNorm}
 MODELS.register_module('LayerNorm2d', module=LayerNorm2d)
@@ -70,8 +71,13 @@ class SimpleFeaturePyramid(BaseModule):
 
         Returns:
             ``num_outs`` maps ``(B, out_channels, ceil(H * scale), ceil(W * scale))``, from the finest to the coarsest.
+
+        Raises:
+            ValueError: if the backbone leaves blocks to a head.
         """
         x = inputs if isinstance(inputs, Tensor) else inputs[-1]
+        if isinstance(x, OpenTokens):
+            raise ValueError(f'open_blocks of the backbone must be 0 before a neck, but got {len(x.blocks)}')
         outs = [level(x).contiguous() for level in self.levels]  # MMCV's RoIAlign ignores strides
         while len(outs) < self.num_outs:
             outs.append(F.max_pool2d(outs[-1], kernel_size=1, stride=2))

@@ -97,6 +97,23 @@ def test_memory_is_that_of_one_step() -> None:
     assert 2 * hidden < measured < 5 * hidden
 
 
+@pytest.mark.parametrize('mode', benchmark.MODES)
+def test_open_blocks_run_and_frozen_ones_need_no_backward(mode: str) -> None:
+    setting, ran = Setting((16, 16), mode=mode), []
+    opened = build_candidate(TINY | dict(open_blocks=1, final_norm=True, out_indices=()), setting)
+    opened.blocks[-1].register_forward_hook(lambda *args: ran.append(args))
+    benchmark.step(opened, torch.randn(1, 3, 16, 16), setting)
+    assert len(ran) == 1 and (opened.blocks[-1].attn.qkv.weight.grad is not None) == (mode == 'training')
+    frozen = build_candidate(TINY | dict(frozen_stages=len(opened.blocks)), setting)
+    benchmark.step(frozen, torch.randn(1, 3, 16, 16), setting)
+    assert all(param.grad is None for param in frozen.parameters())
+
+
+def test_a_process_that_is_killed_for_its_memory_is_an_error() -> None:
+    with pytest.raises(MemoryError, match='killed'):
+        peak_memory(TINY, Setting((16, 16)), prepare=partial(exec, 'import os; os.kill(os.getpid(), 9)'))
+
+
 def test_a_measurement_is_json(tmp_path: Path) -> None:
     measurement = Measurement('a', Setting((8, 8)), [1.0, 3.0, 2.0], 5, 7)
     Config(dict(measurement=measurement.as_dict())).dump(tmp_path / 'a.json')
@@ -104,16 +121,27 @@ def test_a_measurement_is_json(tmp_path: Path) -> None:
 
 
 def test_a_candidate_that_fails_is_left_out_and_the_others_are_measured() -> None:
+    @MODELS.register_module(name='Failing', force=True)
+    class Failing(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(24, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError('no')
+
     skips = Skips('tool')
     candidates = {
         'a': TINY,
         'unknown': dict(type='mmrope.Nothing'),
         'b': TINY,
-        'too narrow': TINY | dict(in_channels=4),
+        'failing': dict(type='mmrope.Failing'),
+        'four channels': TINY | dict(in_channels=4),
     }
     done = compare(candidates, Setting((16, 16)), rounds=2, memory=False, skipping=skips.skipping)
-    assert [(measurement.candidate, len(measurement.times)) for measurement in done] == [('a', 2), ('b', 2)]
-    assert [problem.partition(':')[0] for problem in skips.problems] == ['unknown', 'too narrow']
+    assert [(measurement.candidate, len(measurement.times)) for measurement in done] == [
+        (name, 2) for name in ('a', 'b', 'four channels')
+    ]
+    assert [problem.partition(':')[0] for problem in skips.problems] == ['unknown', 'failing']
 
 
 def test_candidates_are_not_initialised_from_the_hub() -> None:

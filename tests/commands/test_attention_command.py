@@ -157,6 +157,14 @@ def test_blocks_and_heads_are_checked_before_any_image(
     assert re.search(r'--blocks.*\b0\b.*\b1\b.*\[2\]', capsys.readouterr().err)
 
 
+def test_a_sliding_window_is_said_not_to_slide(
+    study: Callable[..., list[str]], images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ['attention', *study('segmentation'), '--images', str(images / 'a.png'), '--out', 'out']
+    main([*arguments, '--cfg-options', 'model.test_cfg.mode=slide'])
+    assert "segmentation: tests slide a window (model.test_cfg.mode='slide')" in capsys.readouterr().err
+
+
 def test_a_missing_checkpoint_and_an_odd_name_are_refused(
     study: Callable[..., list[str]], images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -142,6 +142,15 @@ def test_a_mistake_in_a_suite_is_one_sentence(
     assert re.match(f'mmrope benchmark: error: --suite.*{named}', error), error
 
 
+def test_a_row_without_a_part_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    with pytest.raises(SystemExit):
+        main(['benchmark', '--suite', suite(tmp_path, ['32'], ['training']), '--out', str(tmp_path / 'out')])
+    assert 'row two has no sizes and no modes' in capsys.readouterr().err
+
+
 def test_every_row_of_the_suites_is_complete() -> None:
     config = Config.fromfile(ROOT / 'benchmarks/cpu.py', import_custom_modules=False)
     used = {name for row in config.rows.values() for name in row.candidates}

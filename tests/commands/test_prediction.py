@@ -1,13 +1,14 @@
-"""Classes that ``mmrope demo`` takes from a config where a checkpoint names none."""
+"""Parts of the predictor: classes that it takes from a config, and errors that it keeps."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mmengine.config import Config
 
 from mmrope.commands.errors import CommandError
-from mmrope.commands.prediction import metainfo_of
+from mmrope.commands.prediction import Predictor, metainfo_of
 
 
 def config_of(scope: str, **dataset: Any) -> Config:
@@ -35,3 +36,16 @@ def test_a_class_that_is_no_list_is_refused() -> None:
     cfg = config_of('mmdet', type='CocoDataset', metainfo=dict(classes='cat'))
     with pytest.raises(CommandError, match=r"test_dataloader.*classes 'cat'"):
         metainfo_of(cfg)
+
+
+def test_an_error_from_elsewhere_has_its_class_and_names_no_option_of_a_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(self: Predictor, arrays: list[np.ndarray]) -> None:
+        raise RuntimeError('no')
+
+    monkeypatch.setattr(Predictor, '_predict', fail)
+    predictor = Predictor.__new__(Predictor)
+    with pytest.warns(UserWarning, match='image 1 is not predicted: RuntimeError: no$'):
+        predictions = predictor([np.zeros((4, 4, 3), np.uint8)] * 2)
+    assert [prediction.error for prediction in predictions] == ['RuntimeError: no'] * 2

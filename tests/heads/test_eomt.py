@@ -215,6 +215,9 @@ def test_no_object_weighs_a_tenth_of_a_class_unless_the_config_says_so() -> None
     loss = dict(type='mmdet.CrossEntropyLoss', class_weight=[1.0, 2.0, 0.5])
     head = EoMTHead(8, 1, 1, loss_cls=loss)
     assert head.class_weight == head.loss_cls.class_weight == [1.0, 2.0, 0.5]
+    head = EoMTHead(8, 1, 1, loss_cls=dict(loss_weight=3.0, class_weight=None), loss_dice=dict(loss_weight=7.0))
+    assert (head.loss_cls.loss_weight, head.loss_dice.loss_weight, head.loss_dice.eps) == (3.0, 7.0, 1.0)
+    assert head.class_weight == head.loss_cls.class_weight == [1.0, 1.0, 0.1]
 
 
 def instances(size: tuple[int, int], boxes: list[tuple[int, int, int, int]], stuff: bool = True) -> DetDataSample:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmrope import SimpleFeaturePyramid
+from mmrope import RoPEViT, SimpleFeaturePyramid
 
 
 @pytest.mark.parametrize('grid', [(4, 4), (5, 9), (1, 1)])
@@ -67,3 +67,10 @@ def test_a_norm_is_the_one_that_mmcv_builds() -> None:
 def test_wrong_arguments_are_named(arguments: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         SimpleFeaturePyramid(**{'in_channels': 16, **arguments})
+
+
+def test_open_blocks_are_refused() -> None:
+    arch = dict(embed_dims=16, depth=2, num_heads=2)
+    backbone = RoPEViT(arch, open_blocks=1, final_norm=True, out_indices=(0,))
+    with pytest.raises(ValueError, match='open_blocks .* got 1'):
+        SimpleFeaturePyramid(16)(backbone(torch.randn(1, 3, 32, 32)))

@@ -48,6 +48,20 @@ def test_validations_of_iterations(tmp_path: Path, step: int, at: int) -> None:
     assert plot.read_history(tmp_path)[1] == {'mIoU': {at: 40.0}}
 
 
+def test_metrics_of_several_evaluators_keep_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = figures(monkeypatch)
+    records = [
+        dict(loss=1.0, iter=10, step=10),
+        {'day/mIoU': 70.0, 'night/mIoU': 30.0, 'coco/bbox_mAP': 0.5, 'step': 10},
+    ]
+    write_part(tmp_path, '20260101_100000', records)
+    losses, metrics = plot.read_history(tmp_path)
+    assert metrics == {'bbox_mAP': {10: 0.5}, 'day/mIoU': {10: 70.0}, 'night/mIoU': {10: 30.0}}
+    plot.draw(losses, metrics, tmp_path / 'curves.png')
+    labels = [text.get_text() for text in drawn[-1].axes[1].get_legend().get_texts()]
+    assert labels == ['box mAP', 'day: mIoU (%)', 'night: mIoU (%)']
+
+
 def test_a_resumed_run_replaces_what_it_did_again(tmp_path: Path) -> None:
     write_part(tmp_path, '20260101_100000', epochs(1, 4, length=37, loss=1.0))
     write_part(tmp_path, '20260102_100000', epochs(3, 5, length=37, loss=2.0), tail='{"lr": 0.1, "lo')

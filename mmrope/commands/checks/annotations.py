@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ...text import few
@@ -82,7 +83,8 @@ def _parse(path: str) -> dict[str, Any]:
     """Parse a file; for the annotations of a large one there is ``only_crowds``, whether all boxes are crowds."""
     with open(path, 'rb') as file:
         if os.path.getsize(path) > LARGEST_PARSED:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            # Fails where an image or a category holds a list of objects; then the file is parsed as a small one.
+            with suppress(json.JSONDecodeError), mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _parse_large(data)
         coco = {'annotations': [], **json.load(file)}
     for part in ('images', 'categories', 'annotations'):

@@ -187,6 +187,13 @@ def test_crowds_alone_are_found_in_a_large_file_too(tmp_path: Path, monkeypatch:
     assert check_coco(write(tmp_path, make_coco()), Reading(CLASSES)) == ([], None)
 
 
+def test_a_large_file_may_hold_lists_of_objects_in_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(annotations, 'LARGEST_PARSED', 0)
+    coco = make_coco()
+    coco['images'][0]['tags'] = [dict(name='night')]
+    assert check_coco(write(tmp_path, coco), Reading(CLASSES)) == ([], None)
+
+
 def test_masks_that_polygons_leave_out_are_nothing_to_learn_from(tmp_path: Path) -> None:
     path = write(tmp_path, make_coco(segmentation=dict(size=[48, 64], counts=[48 * 64])))
     assert '8 masks are no polygons, which poly2mask=False' in check_coco(path, Reading(CLASSES, masks='polygons'))[1]
