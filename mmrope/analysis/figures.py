@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..layers import axial_freqs
 from .attention import BlockStatistics
+from .frequencies import Frequencies
 from .plotting import COLOURS, GREY, MARKERS, saved_figure
 
 
@@ -79,22 +80,21 @@ def draw_maps(
         axes[0, 0].figure.colorbar(shown, ax=axes, label='weight / maximum')
 
 
-def draw_frequencies(
-    freqs: Mapping[str, Tensor], theta: float, axial_theta: float, initial: Mapping[str, Tensor] | None, out: Path
-) -> None:
+def draw_frequencies(frequencies: Frequencies, initial: Mapping[str, Tensor] | None, out: Path) -> None:
     """Draw the frequencies of each block in the plane: learned, where they started, and the axial ones.
 
     Args:
-        freqs: frequencies of each block by its name, ``(2, heads, head_dim // 2)``.
-        theta: base of the initial ones, drawn as circles.
-        axial_theta: base of the axial ones.
-        initial: like ``freqs``; ``None`` if only the circles are known.
+        frequencies: of a backbone; the radii of the initial ones are drawn as circles.
+        initial: the ``blocks`` of the initial ones; ``None`` if only the circles are known.
         out: image to write.
     """
-    axial = axial_freqs(2 * next(iter(freqs.values())).shape[-1], axial_theta)
+    freqs, theta = frequencies.blocks, frequencies.theta
+    axials = {name: axial_freqs(2 * part.shape[-1], frequencies.axial_theta) for name, part in freqs.items()}
+    by_token = all(positions.rule == 'index' for positions in frequencies.positions.values())
+    unit = 'rad / token' if by_token else 'rad / step of the position'
     cols = min(4, len(freqs))
     rows = math.ceil(len(freqs) / cols)
-    reach = 1.1 * max(float(part.abs().max()) for part in (*freqs.values(), axial))
+    reach = 1.1 * max(float(part.abs().max()) for part in (*freqs.values(), *axials.values()))
     with saved_figure(out, rows, cols, (2.6, 2.6), sharex=True, sharey=True) as axes:
         for axis in axes.flat[len(freqs) :]:
             axis.axis('off')
@@ -102,7 +102,7 @@ def draw_frequencies(
             for k in range(part.shape[-1] // 2):
                 radius = theta ** (-2 * k / part.shape[-1])
                 axis.add_patch(Circle((0, 0), radius, fill=False, color=GREY, linewidth=0.5, alpha=0.5))
-            axis.plot(*axial.flatten(1), 's', color=COLOURS[2], markersize=4, fillstyle='none', label='axial')
+            axis.plot(*axials[name].flatten(1), 's', color=COLOURS[2], markersize=4, fillstyle='none', label='axial')
             if initial is not None:
                 points = initial[name].flatten(1)
                 axis.plot(*points, 'o', color=COLOURS[1], markersize=4, fillstyle='none', label='initial')
@@ -111,10 +111,10 @@ def draw_frequencies(
             axis.set_title(name, fontsize=9)
         for col in range(cols):
             lowest = axes[(len(freqs) - 1 - col) // cols, col]
-            lowest.set_xlabel('x (rad / token)')
+            lowest.set_xlabel(f'x ({unit})')
             lowest.tick_params(labelbottom=True)
         for axis in axes[:, 0]:
-            axis.set_ylabel('y (rad / token)')
+            axis.set_ylabel(f'y ({unit})')
         axes[0, 0].plot([], [], color=GREY, linewidth=0.5, label='radii of the initial frequencies')
         handles, labels = axes[0, 0].get_legend_handles_labels()
         axes[0, 0].figure.legend(handles, labels, loc='outside lower center', ncols=4, frameon=False, fontsize=9)

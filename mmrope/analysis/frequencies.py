@@ -1,6 +1,7 @@
 """Changes of a model's frequencies in training, and the functions that a set of frequencies can represent.
 
-Frequencies are points of the plane, in radians per token step along x and y. Those of RoPE-Mixed start, for each head,
+Frequencies are points of the plane, in radians per step of the position along x and y; a step is a token, except in
+families with other rules of positions. Those of RoPE-Mixed start, for each head,
 as the axial ones turned by a random angle: on circles of radius ``theta ** (-4 k / head_dim)``, one half at the angle
 and the other half at a right angle to it. A checkpoint does not hold that angle. Without the initial checkpoint, the
 learned frequencies are compared with the nearest possible initial set, which gives a lower bound of the change.
@@ -11,12 +12,12 @@ procedure is not known here; :func:`reconstruct` is this project's choice.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from ..layers import Attention, axial_freqs, mixed_freqs
+from ..layers import Attention, Positions, axial_freqs, mixed_freqs
 from ..models import RoPESwin, RoPEViT, swin, vit
 
 INITIAL_SETS = 5  # random initial sets per block, whose errors are averaged
@@ -37,22 +38,60 @@ class HeadChange:
     magnitudes: list[float]
 
 
-def freqs_of(backbone: RoPEViT | RoPESwin) -> dict[str, Tensor]:
-    """Return the frequencies of each block with RoPE by its name, ``(2, heads or 1, head_dim // 2)`` in float64."""
-    return {
-        name.removesuffix('.attn'): layer.rope.freqs.detach().cpu().double()
+@dataclass(frozen=True)
+class Frequencies:
+    """Frequencies of a backbone, and what they start from.
+
+    Attributes:
+        blocks: those of each block with RoPE by its name, ``(2, heads or 1, head_dim // 2)`` in float64, in radians per
+            step of the position along x and y.
+        mixed: whether they are those of RoPE-Mixed, which are learned.
+        theta: base of RoPE-Mixed: the backbone's or, if it is axial, the paper's.
+        axial_theta: base of RoPE-Axial, likewise.
+        positions: rule of each block from a token's index to its position.
+    """
+
+    blocks: dict[str, Tensor]
+    mixed: bool
+    theta: float
+    axial_theta: float
+    positions: dict[str, Positions]
+
+    def only(self, name: str) -> 'Frequencies':
+        """Return those of one block."""
+        return replace(self, blocks={name: self.blocks[name]})
+
+    def step(self, name: str, size: int) -> Tensor:
+        """Return the step of a block's position from one token to the next of a ``size`` x ``size`` grid.
+
+        It is 1 except in families with other rules of positions. The shape is ``(2, 1, 1)``, along x and y.
+        """
+        (down, right), _ = self.positions[name].line((size, size))
+        return torch.tensor([right, down], dtype=torch.float64)[:, None, None]
+
+    def per_token(self, name: str, size: int) -> Tensor:
+        """Return those of a block in radians per token of a ``size`` x ``size`` grid."""
+        return self.blocks[name] * self.step(name, size)
+
+
+def frequencies_of(backbone: RoPEViT | RoPESwin) -> Frequencies:
+    """Read the frequencies of a backbone; without RoPE there are no blocks."""
+    layers = {
+        name.removesuffix('.attn'): layer.rope
         for name, layer in backbone.named_modules()
         if isinstance(layer, Attention) and layer.rope is not None
     }
-
-
-def thetas_of(backbone: RoPEViT | RoPESwin) -> tuple[float, float]:
-    """Return the bases of RoPE-Mixed and RoPE-Axial: the backbone's for its kind of RoPE, the paper's for the other."""
+    mixed = any(isinstance(rope.freqs, nn.Parameter) for rope in layers.values())
     thetas = dict((vit if isinstance(backbone, RoPEViT) else swin).THETAS)
-    for rope in (layer.rope for layer in backbone.modules() if isinstance(layer, Attention)):
-        if rope is not None:
-            thetas['mixed' if isinstance(rope.freqs, nn.Parameter) else 'axial'] = rope.theta
-    return thetas['mixed'], thetas['axial']
+    for rope in layers.values():
+        thetas['mixed' if mixed else 'axial'] = rope.theta
+    return Frequencies(
+        {name: rope.freqs.detach().cpu().double() for name, rope in layers.items()},
+        mixed,
+        thetas['mixed'],
+        thetas['axial'],
+        {name: rope.positions for name, rope in layers.items()},
+    )
 
 
 def changes(freqs: Tensor, theta: float, initial: Tensor | None = None) -> list[HeadChange]:
@@ -128,54 +167,48 @@ def target_functions(size: int) -> dict[str, Tensor]:
     }
 
 
-def reconstruction_sets(
-    freqs: Mapping[str, Tensor], axial_theta: float, theta: float, seed: int = 0
-) -> dict[str, list[Tensor]]:
+def reconstruction_sets(frequencies: Frequencies, size: int, seed: int = 0) -> dict[str, list[Tensor]]:
     """Make the sets of frequencies to compare, each a list that begins with the first block and head.
 
     Args:
-        freqs: frequencies of each block by its name, ``(2, heads or 1, head_dim // 2)``.
-        axial_theta: base of the axial set.
-        theta: base of the initial mixed sets, of which ``INITIAL_SETS`` are drawn at random for each block.
-        seed: seed of the random sets.
+        frequencies: of a backbone.
+        size: side of the grid.
+        seed: seed of the random sets, of which ``INITIAL_SETS`` are drawn for each block.
 
     Returns:
-        By name: the axial set, which all heads share, and, unless the model is axial itself, the sets of one head and
-        of all heads of a block together, initial and learned.
+        By name, in radians per token: the axial set of each block and, if the backbone is mixed, the sets of one head
+        and of all heads of a block together, initial and learned.
     """
-    learned = list(freqs.values())
-    head_dim = 2 * learned[0].shape[-1]
-    sets = {'axial': [axial_freqs(head_dim, axial_theta)]}
-    if learned[0].shape[1] == 1:
-        return sets
     generator = torch.Generator().manual_seed(seed)
-    initial = [
-        mixed_freqs(head_dim, torch.rand(part.shape[1], generator=generator) * 2 * math.pi, theta)
-        for part in learned
-        for _ in range(INITIAL_SETS)
-    ]
-    for kind, blocks in (('initial', initial), ('learned', learned)):
+    axial, initial, learned = [], [], []
+    for name, part in frequencies.blocks.items():
+        head_dim, step = 2 * part.shape[-1], frequencies.step(name, size)
+        axial.append(axial_freqs(head_dim, frequencies.axial_theta) * step)
+        learned.append(part * step)
+        for _ in range(INITIAL_SETS):
+            angles = torch.rand(part.shape[1], generator=generator) * 2 * math.pi
+            initial.append(mixed_freqs(head_dim, angles, frequencies.theta) * step)
+    sets = {'axial': axial}
+    for kind, blocks in (('initial', initial), ('learned', learned)) if frequencies.mixed else ():
         sets[f'{kind}, one head'] = [head for block in blocks for head in block.unbind(1)]
         sets[f'{kind}, all heads'] = blocks
     return sets
 
 
 def reconstruction_errors(
-    functions: Mapping[str, Tensor], freqs: Mapping[str, Tensor], axial_theta: float, theta: float, seed: int = 0
+    functions: Mapping[str, Tensor], frequencies: Frequencies, seed: int = 0
 ) -> dict[str, dict[str, float]]:
     """Measure the mean :func:`error` of each function over the members of each of the :func:`reconstruction_sets`.
 
     Args:
-        functions: the functions to represent, ``(H, W)`` each.
-        freqs: as in :func:`reconstruction_sets`.
-        axial_theta: as in :func:`reconstruction_sets`.
-        theta: as in :func:`reconstruction_sets`.
+        functions: the functions to represent, square and of one size.
+        frequencies: of a backbone.
         seed: as in :func:`reconstruction_sets`.
 
     Returns:
         The errors by the names of function and set.
     """
-    sets = reconstruction_sets(freqs, axial_theta, theta, seed)
+    sets = reconstruction_sets(frequencies, len(next(iter(functions.values()))), seed)
     return {
         name: {
             kind: sum(error(function, reconstruct(function, member)[0]) for member in members) / len(members)

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure, draw and write."""
     from ..analysis.figures import draw_frequencies
-    from ..analysis.frequencies import changes, freqs_of, reconstruction_errors, reconstruction_sets, thetas_of
+    from ..analysis.frequencies import changes, frequencies_of, reconstruction_errors, reconstruction_sets
     from .checks.config import check_checkpoint
     from .config import read_config
 
@@ -63,30 +63,33 @@ def run(args: argparse.Namespace) -> None:
     functions = make_functions(args.grid, args.image)
     cfg = read_config(args)
     backbone = load_backbone(cfg, args.checkpoint, args.device)
-    freqs, (theta, axial_theta) = freqs_of(backbone), thetas_of(backbone)
-    initial = freqs_of(load_backbone(cfg, args.initial, args.device)) if args.initial else None
+    frequencies = frequencies_of(backbone)
+    freqs = frequencies.blocks
+    initial = frequencies_of(load_backbone(cfg, args.initial, args.device)).blocks if args.initial else None
     names, block = list(freqs), len(freqs) // 2 if args.block is None else args.block
     if not 0 <= block < len(names):
         raise CommandError(f'--block must be from 0 to {len(names) - 1}, got {block}')
-    moved = {
-        name: changes(part, theta, initial[name] if initial else None)
-        for name, part in freqs.items()
-        if part.shape[1] > 1
-    }
-    errors = reconstruction_errors(functions, freqs, axial_theta, theta)
-    draw_frequencies(freqs, theta, axial_theta, initial, args.out_dir / FILES[1])
-    sets = reconstruction_sets({names[block]: freqs[names[block]]}, axial_theta, theta)
+    moved = {}
+    if frequencies.mixed:
+        starts = initial or dict.fromkeys(names)
+        moved = {name: changes(part, frequencies.theta, starts[name]) for name, part in freqs.items()}
+    errors = reconstruction_errors(functions, frequencies)
+    draw_frequencies(frequencies, initial, args.out_dir / FILES[1])
+    sets = reconstruction_sets(frequencies.only(names[block]), args.grid)
     draw_block(sets, functions, args.out_dir / FILES[2])
     result = dict(
         config=args.config,
         checkpoint=args.checkpoint,
         initial=args.initial,
-        theta=theta,
-        axial_theta=axial_theta,
-        unit='radians / token; x, y',
+        theta=frequencies.theta,
+        axial_theta=frequencies.axial_theta,
+        unit=f'radians / token of a {args.grid} x {args.grid} grid; x, y',
         blocks={
-            name: dict(freqs=part.permute(1, 2, 0).tolist(), changes=list(map(asdict, moved.get(name, []))))
-            for name, part in freqs.items()
+            name: dict(
+                freqs=frequencies.per_token(name, args.grid).permute(1, 2, 0).tolist(),
+                changes=list(map(asdict, moved.get(name, []))),
+            )
+            for name in freqs
         },
         reconstruction=dict(grid=args.grid, missed_variance=errors),
     )
@@ -104,11 +107,11 @@ def load_backbone(cfg: Config, checkpoint: str, device: str | None) -> RoPEViT |
     Raises:
         CommandError: if the backbone has no frequencies, or cannot be loaded.
     """
-    from ..analysis.frequencies import freqs_of
+    from ..analysis.frequencies import frequencies_of
     from .models import backbone_of, load_model
 
     backbone = backbone_of(load_model(cfg, checkpoint, device))
-    if not freqs_of(backbone):
+    if not frequencies_of(backbone).blocks:
         raise CommandError('CONFIG: the backbone has rope=None, and so no frequencies')
     return backbone
 

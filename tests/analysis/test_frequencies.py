@@ -11,12 +11,11 @@ from mmrope import RoPESwin, RoPEViT
 from mmrope.analysis.frequencies import (
     changes,
     error,
-    freqs_of,
+    frequencies_of,
     reconstruct,
     reconstruction_errors,
     reconstruction_sets,
     target_functions,
-    thetas_of,
 )
 from mmrope.layers import axial_freqs, mixed_freqs
 
@@ -26,16 +25,44 @@ TINY_SWIN = dict(arch=dict(embed_dims=16, depths=(1, 2), num_heads=(2, 4)), out_
 
 def test_frequencies_are_found_by_block() -> None:
     vit, swin = RoPEViT(**TINY), RoPESwin(**TINY_SWIN)
-    assert {name: tuple(part.shape) for name, part in freqs_of(vit).items()} == {
+    found = frequencies_of(vit)
+    assert {name: tuple(part.shape) for name, part in found.blocks.items()} == {
         f'blocks.{i}': (2, 2, 8) for i in range(3)
     }
-    assert list(freqs_of(swin)) == ['layers.0.blocks.0', 'layers.1.blocks.0', 'layers.1.blocks.1']
-    assert torch.equal(freqs_of(vit)['blocks.2'].float(), vit.blocks[2].attn.rope.freqs)
-    assert freqs_of(RoPEViT(rope='axial', **TINY))['blocks.0'].shape == (2, 1, 8)
-    assert freqs_of(RoPEViT(rope=None, **TINY)) == {}
-    assert (thetas_of(vit), thetas_of(swin)) == ((10, 100), (10, 50))
-    assert thetas_of(RoPESwin(rope='axial', rope_theta=7, **TINY_SWIN)) == (10, 7)
-    assert thetas_of(RoPEViT(rope_theta=7, **TINY)) == (7, 100)
+    assert list(frequencies_of(swin).blocks) == ['layers.0.blocks.0', 'layers.1.blocks.0', 'layers.1.blocks.1']
+    assert torch.equal(found.blocks['blocks.2'].float(), vit.blocks[2].attn.rope.freqs)
+    assert frequencies_of(RoPEViT(rope='axial', **TINY)).blocks['blocks.0'].shape == (2, 1, 8)
+    assert frequencies_of(RoPEViT(rope=None, **TINY)).blocks == {}
+
+
+@pytest.mark.parametrize(
+    'backbone, mixed, theta, axial_theta',
+    [
+        (RoPEViT(**TINY), True, 10, 100),
+        (RoPESwin(**TINY_SWIN), True, 10, 50),
+        (RoPESwin(rope='axial', rope_theta=7, **TINY_SWIN), False, 10, 7),
+        (RoPEViT(rope_theta=7, **TINY), True, 7, 100),
+        (RoPEViT(dict(embed_dims=8, depth=2, num_heads=1)), True, 10, 100),
+    ],
+)
+def test_kind_and_bases_are_the_backbones(backbone: RoPEViT, mixed: bool, theta: float, axial_theta: float) -> None:
+    found = frequencies_of(backbone)
+    assert (found.mixed, found.theta, found.axial_theta) == (mixed, theta, axial_theta)
+    assert (len(reconstruction_sets(found, 8)) > 1) == mixed
+
+
+def test_frequencies_per_token_turn_neighbours_as_the_backbone_turns_them() -> None:
+    """On a 6 x 6 grid, of each rule of positions; in windows of 4 with a frame of their own."""
+    for rule in (dict(rule='index'), dict(rule='reference', ref=24), dict(rule='centred')):
+        backbone = RoPEViT(positions=rule, window_size=4, global_attn_indexes=(0,), window_frame=True, **TINY)
+        found = frequencies_of(backbone)
+        for block, side in enumerate((6, 4, 4)):
+            name = f'blocks.{block}'
+            angles = backbone.blocks[block].attn.rope((4, 4), (6, 6)).double()
+            torch.testing.assert_close(found.per_token(name, 6), angles[:, 1] - angles[:, 0], rtol=1e-5, atol=1e-6)
+            step = {'index': 1.0, 'reference': 24 / side, 'centred': 4 * math.pi / side}[rule['rule']]
+            axial = reconstruction_sets(found.only(name), 6)['axial'][0]
+            torch.testing.assert_close(axial, axial_freqs(16, 100.0).double() * step, rtol=1e-6, atol=0)
 
 
 def test_an_initial_set_has_not_changed_and_its_angle_is_found() -> None:
@@ -113,15 +140,15 @@ def test_a_grid_without_room_for_the_functions_is_refused() -> None:
 
 
 def test_the_study_averages_over_heads_and_blocks() -> None:
-    freqs = freqs_of(RoPEViT(**TINY))
+    frequencies = frequencies_of(RoPEViT(**TINY))
     functions = target_functions(24)
-    sets = reconstruction_sets(freqs, 100.0, 10.0)
-    sizes = {'axial': 1, 'initial, one head': 30, 'initial, all heads': 15, 'learned, one head': 6}
+    sets = reconstruction_sets(frequencies, 24)
+    sizes = {'axial': 3, 'initial, one head': 30, 'initial, all heads': 15, 'learned, one head': 6}
     assert {name: len(members) for name, members in sets.items()} == {**sizes, 'learned, all heads': 3}
-    errors = reconstruction_errors(functions, freqs, 100.0, 10.0)
-    heads = [part[:, n] for part in freqs.values() for n in range(2)]
+    errors = reconstruction_errors(functions, frequencies)
+    heads = [part[:, n] for part in frequencies.blocks.values() for n in range(2)]
     expected = sum(error(functions['ring'], reconstruct(functions['ring'], head)[0]) for head in heads) / 6
     assert errors['ring']['learned, one head'] == pytest.approx(expected)
     assert errors['ring']['learned, all heads'] < errors['ring']['learned, one head']
-    assert errors == reconstruction_errors(functions, freqs, 100.0, 10.0)
-    assert list(reconstruction_sets(freqs_of(RoPEViT(rope='axial', **TINY)), 100.0, 10.0)) == ['axial']
+    assert errors == reconstruction_errors(functions, frequencies)
+    assert list(reconstruction_sets(frequencies_of(RoPEViT(rope='axial', **TINY)), 24)) == ['axial']

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
-import torch
 from matplotlib.colors import to_hex
 
+from mmrope import RoPEViT
 from mmrope.analysis.attention import BlockStatistics
 from mmrope.analysis.figures import draw_attention, draw_frequencies
+from mmrope.analysis.frequencies import frequencies_of
 from mmrope.analysis.plotting import GREY, draw_panels
 from tests.helpers.tiny import figures
 
@@ -30,7 +31,8 @@ def test_time_and_memory_begin_at_zero_and_metrics_do_not(tmp_path: Path, monkey
 
 def test_the_lowest_panel_of_each_column_has_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = figures(monkeypatch)
-    draw_frequencies({f'blocks.{i}': torch.rand(2, 2, 4) for i in range(6)}, 10.0, 100.0, None, tmp_path / 'plot.png')
+    frequencies = frequencies_of(RoPEViT(dict(embed_dims=16, depth=6, num_heads=2)))
+    draw_frequencies(frequencies, None, tmp_path / 'plot.png')
     labelled = [axis.get_title() for axis in drawn[0].axes if axis.get_xlabel()]
     numbered = [axis.get_title() for axis in drawn[0].axes if axis.xaxis.get_tick_params()['labelbottom']]
     assert labelled == [f'blocks.{i}' for i in range(2, 6)] and set(labelled) <= set(numbered)
