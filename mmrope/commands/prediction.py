@@ -6,11 +6,13 @@ from argparse import ArgumentTypeError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from logging import LogRecord
 from typing import Any
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
+from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image as Pillow
 from PIL import ImageOps
@@ -343,7 +345,16 @@ def _classifier(cfg: Config, checkpoint: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the hosts' warnings about colours and names, which need no action."""
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        yield
+    """Silence the hosts' warnings about colours, names and registries, which need no action."""
+    logger = MMLogger.get_current_instance()
+
+    def no_registry(record: LogRecord) -> bool:
+        return not record.getMessage().startswith('Failed to search registry with scope')
+
+    logger.addFilter(no_registry)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logger.removeFilter(no_registry)

@@ -1,14 +1,17 @@
 """Parts of the predictor: classes that it takes from a config, and errors that it keeps."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import FUNCTIONS
 
 from mmrope.commands.errors import CommandError
-from mmrope.commands.prediction import Predictor, metainfo_of
+from mmrope.commands.prediction import Predictor, _quiet, metainfo_of
 
 
 def config_of(scope: str, **dataset: Any) -> Config:
@@ -49,3 +52,18 @@ def test_an_error_from_elsewhere_has_its_class_and_names_no_option_of_a_command(
     with pytest.warns(UserWarning, match='image 1 is not predicted: RuntimeError: no$'):
         predictions = predictor([np.zeros((4, 4, 3), np.uint8)] * 2)
     assert [prediction.error for prediction in predictions] == ['RuntimeError: no'] * 2
+
+
+def test_a_warning_that_a_host_has_no_registry_of_functions_is_left_out() -> None:
+    logger, seen = MMLogger.get_current_instance(), []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: seen.append(record.getMessage().partition(' with')[0])
+    logger.addHandler(handler)
+    try:
+        with _quiet(), FUNCTIONS.switch_scope_and_registry('mmdet'):
+            logger.warning('another')
+        with FUNCTIONS.switch_scope_and_registry('mmdet'):
+            pass
+    finally:
+        logger.removeHandler(handler)
+    assert seen == ['another', 'Failed to search registry']
