@@ -46,8 +46,8 @@ class Frequencies:
         blocks: those of each block with RoPE by its name, ``(2, heads or 1, head_dim // 2)`` in float64, in radians per
             step of the position along x and y.
         mixed: whether they are those of RoPE-Mixed, which are learned.
-        theta: base of RoPE-Mixed: the backbone's or, if it is axial, the paper's.
-        axial_theta: base of RoPE-Axial, likewise.
+        theta: base of RoPE-Mixed, the backbone's or, if it is axial, the paper's.
+        axial_theta: base of RoPE-Axial, the backbone's or, if it is mixed, the paper's.
         positions: rule of each block from a token's index to its position.
     """
 
