@@ -1,10 +1,12 @@
 """Configs at full size, nothing overridden but data paths, weights, batch size, length and how often to log."""
 
+import fcntl
 import json
 import math
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,14 @@ from mmrope.datasets.digits import make_digits
 from tests.helpers.tiny import ROOT
 
 ITERATIONS = 3
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One of these tests at a time, in whatever process: each needs up to 14 GiB."""
+    with (tmp_path_factory.getbasetemp().parent / 'full_size.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # closing the file releases it
+        yield
 
 
 @pytest.fixture(scope='module')
@@ -59,8 +69,10 @@ def train(config: str, work_dir: Path, data: Path, *options: str, script: str = 
         command = [sys.executable, script, config]
     command += ['--work-dir', str(work_dir), '--data-root', str(data), '--cfg-options', *options]
     command += ['default_hooks.logger.interval=1', 'model.backbone.init_cfg=None']  # no downloads in tests
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    # A file: after a process is killed, its loaders would keep a pipe open for ever.
+    with (work_dir / 'said.txt').open('w') as said:
+        done = subprocess.run(command, cwd=ROOT, stdout=said, stderr=said, check=False)
+    assert done.returncode == 0, (work_dir / 'said.txt').read_text()[-3000:]
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     print(f'largest process so far: {peak:.1f} GiB')
     return finite_losses(work_dir)
